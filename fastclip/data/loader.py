@@ -1,0 +1,220 @@
+"""Training batches behind one interface, streamed or from memory.
+
+A batch is a dict of ``image`` uint8 [b, 3, S, S], ``text`` int64 [b, L], ``key`` list[str],
+``caption`` list[str] and, for labelled records, ``label`` int64 [b]. The order depends on (seed,
+epoch, world size) and, streamed, on the number of workers; ``epoch(e, start_step=k)`` yields what
+``epoch(e)`` yields from its batch k on.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from fastclip.data.augment import AugmentConfig, augment
+from fastclip.data.memory import DecodedSet, decode_all
+from fastclip.data.records import BadRecords
+from fastclip.data.seeding import torch_generator
+from fastclip.data.sources import DataSpec, open_source
+from fastclip.data.streaming import StreamingBatches
+from fastclip.data.text.interface import Tokeniser
+from fastclip.errors import UserError
+
+Batch = dict[str, Any]
+MEMORY_LIMIT = 2 << 30
+_TOKENIZE_CHUNK = 4096
+
+
+class Loader(ABC):
+    """Epochs of batches for one rank; every rank sees ``steps_per_epoch`` of them."""
+
+    num_samples: int
+    steps_per_epoch: int
+
+    @abstractmethod
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` from ``start_step`` on."""
+
+
+def build_loader(
+    spec: DataSpec,
+    *,
+    image_size: int,
+    tokenizer: Tokeniser,
+    batch_size_per_rank: int,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    workers: int = 0,
+    augment: AugmentConfig | None = None,
+    in_memory: Literal["auto", "always", "never"] = "auto",
+    memory_limit: int = MEMORY_LIMIT,
+    store_size: int | None = None,
+    shuffle_buffer: int = 2000,
+    progress: bool = True,
+) -> Loader:
+    """A loader for one rank of a training run.
+
+    ``augment=None`` takes the evaluation transform. In memory, pictures are kept at ``store_size``
+    (``image_size`` where left out) and ``auto`` keeps them there when all ranks of this machine
+    together need at most ``memory_limit`` bytes. Raises :class:`UserError` for data that cannot be
+    found, read or split into one global batch.
+    """
+    source = open_source(spec)
+    sizes = source.sizes()
+    known = None if sizes is None else sum(sizes)
+    global_batch = batch_size_per_rank * world_size
+    store_size = store_size or image_size
+    if in_memory == "auto":
+        copies = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        fits = known is not None and known * 3 * store_size**2 * copies <= memory_limit
+    if in_memory == "always" or (in_memory == "auto" and fits):
+        decoded = decode_all(
+            source,
+            store_size,
+            threads=max(1, workers),
+            max_bad_share=spec.max_bad_share,
+            max_pixels=spec.max_pixels,
+            progress=progress,
+            what=spec.path,
+        )
+        samples = spec.num_samples or len(decoded)
+        steps = _steps(samples, global_batch, spec)
+        return InMemoryLoader(
+            decoded,
+            samples,
+            steps,
+            tokenizer=tokenizer,
+            image_size=image_size,
+            batch_size=batch_size_per_rank,
+            rank=rank,
+            world_size=world_size,
+            seed=seed,
+            augment=augment,
+        )
+    samples = spec.num_samples or known
+    if samples is None:
+        raise UserError(
+            f"the number of records in {spec.path} is not known without reading it: "
+            "give --train-num-samples"
+        )
+    batches = StreamingBatches(
+        source,
+        tokenizer,
+        image_size,
+        batch_size_per_rank,
+        _steps(samples, global_batch, spec),
+        rank,
+        world_size,
+        workers,
+        seed,
+        shuffle_buffer,
+        augment,
+        spec.max_pixels,
+    )
+    return StreamingLoader(batches, samples, spec.max_bad_share)
+
+
+def _steps(samples: int, global_batch: int, spec: DataSpec) -> int:
+    if samples < global_batch:
+        raise UserError(
+            f"{spec.path} has {samples} usable samples, fewer than one global batch of "
+            f"{global_batch}: lower --train-batch-size"
+        )
+    return samples // global_batch
+
+
+class InMemoryLoader(Loader):
+    """A global permutation of the decoded set each epoch, of which each rank takes its slices.
+
+    The samples of a global batch do not depend on the number of ranks.
+    """
+
+    def __init__(
+        self,
+        decoded: DecodedSet,
+        num_samples: int,
+        steps_per_epoch: int,
+        *,
+        tokenizer: Tokeniser,
+        image_size: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        augment: AugmentConfig | None,
+    ) -> None:
+        self.decoded = decoded
+        self.num_samples = num_samples
+        self.steps_per_epoch = steps_per_epoch
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.augment = augment or AugmentConfig(scale=None)
+        captions = decoded.captions
+        self.tokens = torch.cat(
+            [
+                tokenizer(captions[start : start + _TOKENIZE_CHUNK])
+                for start in range(0, len(captions), _TOKENIZE_CHUNK)
+            ]
+        )
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """See :meth:`Loader.epoch`."""
+        order = self._order(epoch)
+        for step in range(start_step, self.steps_per_epoch):
+            start = (step * self.world_size + self.rank) * self.batch_size
+            rows = order[start : start + self.batch_size]
+            generator = torch_generator(self.seed, epoch, step, self.rank)
+            pictures = self.decoded.pictures[rows]
+            batch = {
+                "image": augment(pictures, generator, self.augment, self.image_size),
+                "text": self.tokens[rows],
+                "key": [self.decoded.keys[row] for row in rows.tolist()],
+                "caption": [self.decoded.captions[row] for row in rows.tolist()],
+            }
+            if self.decoded.labels is not None:
+                batch["label"] = self.decoded.labels[rows]
+            yield batch
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """Rows of the whole epoch, int64 [steps * global batch]; passes follow one another."""
+        needed = self.steps_per_epoch * self.world_size * self.batch_size
+        passes = -(-needed // len(self.decoded))
+        orders = [
+            torch.randperm(len(self.decoded), generator=torch_generator(self.seed, epoch, turn))
+            for turn in range(passes)
+        ]
+        return torch.cat(orders)[:needed]
+
+
+class StreamingLoader(Loader):
+    """Batches decoded by worker processes (or here, with 0 workers) as they are needed."""
+
+    def __init__(self, batches: StreamingBatches, num_samples: int, max_bad_share: float) -> None:
+        self.batches = batches
+        self.num_samples = num_samples
+        self.steps_per_epoch = batches.steps
+        self.max_bad_share = max_bad_share
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
+        import dataclasses
+
+        batches = dataclasses.replace(self.batches, epoch=epoch, start_step=start_step)
+        book = BadRecords(self.num_samples // batches.world_size, self.max_bad_share)
+        # A generator of its own, or every epoch would draw a number from torch's global one.
+        items = DataLoader(
+            batches, batch_size=None, num_workers=batches.workers, generator=torch.Generator()
+        )
+        for item in items:
+            for record in item.pop("bad"):
+                book.add(record)
+            if "error" in item:
+                raise UserError(item["error"])
+            yield item

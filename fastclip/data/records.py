@@ -1,0 +1,116 @@
+"""One record of a data set: raw bytes as read, then decoded; and the book kept on bad ones."""
+
+import io
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from fastclip.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """A record as it was read. ``key`` is unique in the data set."""
+
+    key: str
+    picture: bytes | Path
+    text: bytes | None = None
+    label: bytes | None = None
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record (or the rest of a shard) that could not be used, and why."""
+
+    key: str
+    reason: str
+    detail: str = ""
+    lost: int = 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded record: an RGB picture, its caption and its label (None where there is none)."""
+
+    key: str
+    picture: Image.Image
+    caption: str | None
+    label: int | None
+
+
+def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
+    """Decode one record; whatever is wrong with it comes back as a :class:`BadRecord`."""
+    caption = label = None
+    if raw.text is not None:
+        try:
+            caption = raw.text.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            return BadRecord(raw.key, "text is not UTF-8", str(error))
+        if not caption:
+            return BadRecord(raw.key, "text is empty")
+    if raw.label is not None:
+        try:
+            label = int(raw.label)
+        except ValueError:
+            return BadRecord(raw.key, "label is not an integer", repr(raw.label[:20]))
+    source = raw.picture if isinstance(raw.picture, Path) else io.BytesIO(raw.picture)
+    # Pillow's decoders raise nearly anything on broken input: struct.error, SyntaxError, ...
+    try:
+        with Image.open(source, formats=PICTURE_FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                size = f"{picture.width} x {picture.height}"
+                return BadRecord(raw.key, "picture is too large", f"{size} > {max_pixels} pixels")
+            return Sample(raw.key, to_rgb(picture), caption, label)
+    except Image.DecompressionBombError as error:
+        return BadRecord(raw.key, "picture is too large", str(error))
+    except FileNotFoundError:
+        return BadRecord(raw.key, "picture file is missing")
+    except Exception as error:
+        return BadRecord(raw.key, "picture is corrupt", f"{type(error).__name__}: {error}")
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """An RGB copy of any picture: upright, transparency on white, 16-bit grey scaled to 8."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        picture = picture.point(lambda value: value / 256).convert("L")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return picture.convert("RGB")
+
+
+@dataclass
+class BadRecords:
+    """Counts bad records by reason, names each in the log, and stops at ``max_share``.
+
+    ``expected`` is the number of records the share is taken of.
+    """
+
+    expected: int
+    max_share: float
+    counts: dict[str, int] = field(default_factory=dict)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, bad: BadRecord) -> None:
+        """Book ``bad`` (once); raises :class:`UserError` when the share is passed."""
+        if (bad.key, bad.reason) in self._seen:
+            return
+        self._seen.add((bad.key, bad.reason))
+        self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
+        logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
+        total = sum(self.counts.values())
+        if total > self.max_share * self.expected:
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
+            raise UserError(
+                f"{total} of {self.expected} records are bad ({reasons}; the last: {bad.key}), "
+                f"more than --max-bad-share {self.max_share:g} allows"
+            )

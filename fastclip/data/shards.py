@@ -1,0 +1,125 @@
+"""Webdataset shards: records read, counted and grouped without unpacking any path."""
+
+import functools
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from webdataset.tariterators import base_plus_ext, tarfile_samples
+
+from fastclip.data.records import BadRecord, RawRecord
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+
+
+class ShardSource:
+    """Tar shards in img2dataset's layout, read by the webdataset library.
+
+    A record is a picture (jpg, png or webp) with a ``txt`` and, where there is one, a ``cls``.
+    """
+
+    def __init__(self, urls: list[str], need_text: bool = True) -> None:
+        self.urls = urls
+        self.need_text = need_text
+        self.names = _short_names(urls)
+
+    @property
+    def num_parts(self) -> int:
+        """Number of shards."""
+        return len(self.urls)
+
+    def sizes(self) -> list[int] | None:
+        """Records in each shard: from sizes.json or _stats.json beside it, or by counting."""
+        sizes = [_size(url, self.need_text) for url in self.urls]
+        return None if any(size is None for size in sizes) else [s for s in sizes if s is not None]
+
+    def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
+        """The records of shard ``part``; a broken end of a shard comes as a :class:`BadRecord`."""
+        failures: list[Exception] = []
+
+        def note(error: Exception) -> bool:
+            failures.append(error)
+            return True
+
+        # One shard a call: after an error webdataset would join the last record of a shard to the
+        # first of the next where their keys are equal.
+        count = 0
+        for sample in tarfile_samples(iter([{"url": self.urls[part]}]), handler=note):
+            record = self._record(f"{self.names[part]}/{sample['__key__']}", sample)
+            count += 1
+            yield record
+        if failures:
+            expected = _size(self.urls[part], self.need_text) or 0
+            reason = "shard is truncated or unreadable"
+            detail = f"{type(failures[0]).__name__}: {failures[0].args[0]}"
+            yield BadRecord(self.urls[part], reason, detail, lost=max(1, expected - count))
+
+    def _record(self, key: str, sample: dict) -> RawRecord | BadRecord:
+        picture = next((sample[e] for e in PICTURES if e in sample), None)
+        if picture is None:
+            return BadRecord(key, "no picture", f"has {_extensions(sample)}, none of {PICTURES}")
+        if self.need_text and "txt" not in sample:
+            return BadRecord(key, "no text", f"has {_extensions(sample)}, not txt")
+        return RawRecord(key, picture, sample.get("txt"), sample.get("cls"))
+
+
+def _extensions(sample: dict) -> str:
+    return ", ".join(k for k in sample if not k.startswith("__")) or "nothing"
+
+
+def _short_names(urls: list[str]) -> list[str]:
+    """File names without folder and ending, or whole urls where those are not unique."""
+    names = [re.sub(r"\.(tar|tgz|tar\.gz)$", "", url.rsplit("/", 1)[-1]) for url in urls]
+    return names if len(set(names)) == len(names) else urls
+
+
+def _size(url: str, need_text: bool) -> int | None:
+    path = Path(url)
+    if not path.is_file():
+        return None
+    known = _listed_size(path)
+    if known is not None:
+        return known
+    stat = os.stat(path)
+    return _count(url, need_text, stat.st_size, stat.st_mtime_ns)
+
+
+def _listed_size(path: Path) -> int | None:
+    for file, key in (
+        (path.with_name("sizes.json"), path.name),
+        (path.with_name(f"{path.name.split('.')[0]}_stats.json"), "successes"),
+    ):
+        try:
+            size = json.loads(file.read_text())[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(size, int) and size >= 0:
+            return size
+    return None
+
+
+@functools.lru_cache(maxsize=65536)
+def _count(url: str, need_text: bool, _bytes: int, _mtime: int) -> int:
+    """Records in a local shard, by its tar headers alone; a broken end is left for the reader."""
+    count, current, found = 0, None, set()
+
+    def complete() -> bool:
+        return bool(found & set(PICTURES)) and (not need_text or "txt" in found)
+
+    try:
+        with tarfile.open(url) as tar:
+            for member in tar:
+                key, extension = base_plus_ext(member.name)
+                if key is None or not member.isreg():
+                    continue
+                if key != current:
+                    count += complete()
+                    current, found = key, set()
+                found.add(extension.lower())
+                tar.members = []  # type: ignore[attr-defined]
+    except (tarfile.TarError, EOFError, OSError):
+        pass
+    return count + complete()

@@ -1,0 +1,110 @@
+"""Where records come from: webdataset shards, a csv file, or the generated set."""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from collections.abc import Iterator
+
+from fastclip.data.generated import ensure_generated
+from fastclip.data.records import MAX_PIXELS, BadRecord, RawRecord
+from fastclip.data.shards import ShardSource
+from fastclip.data.table import CsvSource
+from fastclip.errors import UserError
+
+DatasetType = Literal["auto", "webdataset", "csv", "synthetic"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What to read and how; the fields are the flags of the same names."""
+
+    path: str = ""
+    """Shards (braces and ``::``), a csv file, or the folder that keeps generated sets."""
+    dataset_type: DatasetType = "auto"
+    num_samples: int | None = None
+    """Samples an epoch; known from the data where it is left out."""
+    csv_img_key: str = "filepath"
+    csv_caption_key: str = "title"
+    csv_separator: str = "\t"
+    max_bad_share: float = 0.01
+    max_pixels: int = MAX_PIXELS
+
+
+class Source(Protocol):
+    """Records in parts (shards, or runs of csv rows) that can be read in any order."""
+
+    @property
+    def num_parts(self) -> int:
+        """How many parts there are, at least 1."""
+
+    def sizes(self) -> list[int] | None:
+        """Records in each part, or None where that is not known without reading everything."""
+
+    def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
+        """The records of one part, in a fixed order, not yet decoded."""
+
+
+def open_source(spec: DataSpec, need_text: bool = True) -> Source:
+    """The source that ``spec`` names; with ``need_text``, records without a text are bad.
+
+    Raises :class:`UserError` for a missing file, an empty list or an unknown format.
+    """
+    kind = detect_type(spec)
+    if kind == "synthetic":
+        if not spec.path:
+            raise UserError("the generated set needs a folder to be kept in")
+        return ShardSource(expand(ensure_generated(Path(spec.path)).train), need_text)
+    if kind == "csv":
+        return CsvSource(
+            Path(spec.path), spec.csv_img_key, spec.csv_caption_key, spec.csv_separator
+        )
+    return ShardSource(expand(spec.path), need_text)
+
+
+def detect_type(spec: DataSpec) -> DatasetType:
+    """``spec.dataset_type``, with ``auto`` resolved by the path's ending."""
+    if spec.dataset_type != "auto":
+        return spec.dataset_type
+    path = spec.path
+    if re.search(r"\.(csv|tsv)$", path):
+        return "csv"
+    if path.startswith("pipe:") or re.search(r"\.(tar|tar\.gz|tgz)(::|$|[}*])", path):
+        return "webdataset"
+    if not path:
+        raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
+    hint = ""
+    if Path(path).is_dir():
+        hint = f" (a folder: name its shards, e.g. {path.rstrip('/')}/train-{{0000..0009}}.tar)"
+    raise UserError(
+        f"cannot tell the format of {path!r}{hint}; accepted are .tar, .tar.gz and .tgz shards, "
+        ".csv and .tsv files, or a --dataset-type"
+    )
+
+
+def expand(pattern: str) -> list[str]:
+    """All urls of a pattern with braces, ``::`` and, for local files, ``*``; each must be there."""
+    from webdataset.shardlists import expand_urls
+
+    urls: list[str] = []
+    for url in expand_urls(pattern):
+        if "*" in url and _is_local(url):
+            found = sorted(glob.glob(url))
+            if not found:
+                raise UserError(f"no shard matches {url}")
+            urls.extend(found)
+        elif url:
+            urls.append(url)
+    if not urls:
+        raise UserError(f"the shard list {pattern!r} is empty")
+    missing = [url for url in urls if _is_local(url) and not Path(url).is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"shard {missing[0]}{more} of {pattern!r} does not exist")
+    return urls
+
+
+def _is_local(url: str) -> bool:
+    return not re.match(r"^[a-z0-9+.-]+:", url, re.IGNORECASE)

@@ -1,0 +1,39 @@
+"""What every tokeniser offers."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Tokeniser(ABC):
+    """Texts to int64 ids of a fixed length; defined whole by :meth:`state`."""
+
+    kind: str
+    vocab_size: int
+    """Ids are below this."""
+    context_length: int
+    pad_id: int
+    eot_id: int | None
+    """Id that ends every text, the highest of all; None for a bag of features."""
+
+    @abstractmethod
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """Ids, int64 [len(texts), context_length]; longer texts are cut."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What defines the tokeniser, as JSON values: the arguments of its constructor."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what defines the tokeniser."""
+        text = json.dumps({"kind": self.kind, **self.state()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write a JSON file that :func:`fastclip.data.text.load_tokeniser` reads."""
+        path.write_text(json.dumps({"kind": self.kind, **self.state()}))

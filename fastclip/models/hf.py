@@ -1,0 +1,70 @@
+"""To and from ``transformers.CLIPModel``, for a CLIP-shaped ViT with CLIP's text transformer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from fastclip.errors import UserError
+from fastclip.models.dual_encoder import DualEncoder
+from fastclip.models.presets import CLIP_MEAN, CLIP_STD
+from fastclip.models.text_transformer import ClipTextTower
+from fastclip.models.vit import ClipVisionTower
+
+
+@torch.no_grad()
+def to_hf(model: DualEncoder, logit_scale: Tensor | float) -> CLIPModel:
+    """A copy of ``model`` as a ``CLIPModel``; ``logit_scale`` is the logarithm, as CLIP keeps it.
+
+    Raises ``UserError`` for towers that ``CLIPModel`` cannot hold.
+    """
+    visual, text = model.visual, model.text
+    if not (isinstance(visual, ClipVisionTower) and isinstance(text, ClipTextTower)):
+        raise UserError(
+            f"export: transformers.CLIPModel holds a ViT and a text transformer in CLIP's shape, "
+            f"not {type(visual).__name__} and {type(text).__name__}."
+        )
+    hf = CLIPModel(
+        CLIPConfig(
+            vision_config=visual.transformer.config.to_dict(),
+            text_config=text.transformer.config.to_dict(),
+            projection_dim=model.embed_dim,
+        )
+    )
+    for target, source in paired_modules(hf, visual, text):
+        target.load_state_dict(source.state_dict())
+    hf.logit_scale.copy_(torch.as_tensor(logit_scale).reshape(()))
+    return hf.train(model.training)
+
+
+@torch.no_grad()
+def from_hf(
+    hf: CLIPModel, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+) -> tuple[DualEncoder, Tensor]:
+    """A copy of a ``CLIPModel`` as (model, logit scale); the scale is the logarithm, fp32, [1].
+
+    ``mean`` and ``std`` are those of its image processor, which ``CLIPModel`` does not carry.
+    """
+    visual = ClipVisionTower(hf.config.vision_config, hf.config.projection_dim)
+    text = ClipTextTower(hf.config.text_config, hf.config.projection_dim)
+    for source, target in paired_modules(hf, visual, text):
+        target.load_state_dict(source.state_dict())
+    model = DualEncoder(
+        visual,
+        text,
+        embed_dim=hf.config.projection_dim,
+        image_size=hf.config.vision_config.image_size,
+        context_length=hf.config.text_config.max_position_embeddings,
+        mean=mean,
+        std=std,
+    )
+    return model.train(hf.training), hf.logit_scale.detach().float().reshape(1).clone()
+
+
+def paired_modules(hf: CLIPModel, visual: ClipVisionTower, text: ClipTextTower):
+    """(module of ``hf``, our module with the same parameters)."""
+    yield hf.vision_model, visual.transformer
+    yield hf.visual_projection, visual.projection
+    yield hf.text_model, text.transformer
+    yield hf.text_projection, text.projection

@@ -1,0 +1,92 @@
+"""Checks and casts of what a caller passes to the public functions of the engine."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for float32, bfloat16 and float16."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def statistics_dtype(device: torch.device) -> torch.dtype:
+    """The dtype of log-sum-exps: float64, so that ``lse - target`` keeps its digits at any scale.
+
+    A float32 log-sum-exp of 100 is off by 4e-6, which is the whole loss of a batch that has
+    converged. Only MPS, which has no float64, makes do with float32.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def matched(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in one floating dtype: autocast's inside autocast, else the one they share.
+
+    As in torch's autocast, float64 is left alone. Raises TypeError for other dtypes and for mixed
+    ones, ValueError for tensors on different devices.
+    """
+    device = tensors[0].device
+    if torch.is_autocast_enabled(device.type):
+        target = torch.get_autocast_dtype(device.type)
+        tensors = [
+            t.to(target) if t.is_floating_point() and t.dtype != torch.float64 else t
+            for t in tensors
+        ]
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.dtype not in FLOAT_DTYPES:
+            raise TypeError(
+                f"{name} is {tensor.dtype}; accepted: float32, bfloat16, float16, float64"
+            )
+        if tensor.dtype != tensors[0].dtype:
+            raise TypeError(
+                f"{name} is {tensor.dtype} but {names[0]} is {tensors[0].dtype}; "
+                "outside autocast they must have one dtype"
+            )
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device} but {names[0]} is on {device}")
+    return list(tensors)
+
+
+def feature_pair(
+    x: Tensor, y: Tensor, names: tuple[str, str] = ("image_features", "text_features")
+) -> tuple[Tensor, Tensor]:
+    """Two feature matrices ``[n, D]`` and ``[m, D]`` in one dtype (see ``matched``)."""
+    x, y = matched(names, (x, y))
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} have shapes {tuple(x.shape)} and {tuple(y.shape)}; "
+            "accepted: [n, D] and [m, D] with the same D"
+        )
+    return x, y
+
+
+def paired(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """``feature_pair`` of as many rows on both sides: row i of one belongs to row i of the other."""
+    x, y = feature_pair(x, y)
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"image_features has {x.shape[0]} rows and text_features {y.shape[0]}; "
+            "they must be pairs"
+        )
+    return x, y
+
+
+def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Tensor:
+    """A float or a tensor of one element as a 0-d tensor in ``like``'s accumulation dtype.
+
+    Differentiable. Raises ValueError for a tensor of more elements.
+    """
+    dtype = accumulation_dtype(like.dtype)
+    if not isinstance(value, Tensor):
+        return torch.full((), value, dtype=dtype, device=like.device)
+    if value.numel() != 1:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: one element")
+    return value.reshape(()).to(device=like.device, dtype=dtype)
+
+
+def gradient_wanted(*tensors: Tensor | None) -> bool:
+    """Whether autograd will ask for the gradient of any of these."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,0 +1,113 @@
+"""How the torch backend cuts rows x columns into tiles, so that its buffers fit the workspace."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A library product needs about this many rows and columns to run at full speed on a CPU, ...
+LARGEST_ROWS, LARGEST_COLUMNS = 1024, 8192
+# ... and elementwise work on a tile runs in blocks whose few buffers stay in a core's cache.
+CPU_BLOCK = 512
+SMALLEST_SIDE = 16
+
+
+@dataclass(frozen=True)
+class TileCost:
+    """Bytes of workspace: per entry, per row and per column of a tile, per entry of a block."""
+
+    entry: int
+    row: int
+    column: int
+    block_entry: int
+
+    def bytes(self, rows: int, columns: int, block: int | None) -> int:
+        block_entries = rows * columns
+        if block is not None:
+            block_entries = min(rows, block) * min(columns, block)
+        return (
+            rows * columns * self.entry
+            + rows * self.row
+            + columns * self.column
+            + block_entries * self.block_entry
+        )
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of at most ``rows`` x ``columns``, worked on in square blocks of side ``block``."""
+
+    rows: int
+    columns: int
+    block: int | None
+    bytes: int
+
+    def blocks(self, rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+        """The blocks of one tile (the whole tile where blocks bring nothing)."""
+        if self.block is None:
+            yield slice(0, rows), slice(0, columns)
+            return
+        for row_span in spans(rows, self.block):
+            for column_span in spans(columns, self.block):
+                yield row_span, column_span
+
+    def scratch(self, like: Tensor, dtype: torch.dtype) -> "Buffer":
+        """A buffer of one block."""
+        side = self.block or max(self.rows, self.columns)
+        return Buffer(min(self.rows, side), min(self.columns, side), like, dtype)
+
+
+def plan(n: int, m: int, cost: TileCost, workspace_bytes: int, device: torch.device) -> Tiles:
+    """The largest tiles of an n x m matrix whose buffers fit ``workspace_bytes``.
+
+    Raises ValueError where not even 16 x 16 entries fit.
+    """
+    block = CPU_BLOCK if device.type == "cpu" else None
+    rows, columns = max(1, min(n, LARGEST_ROWS)), max(1, min(m, LARGEST_COLUMNS))
+    least_rows, least_columns = min(rows, SMALLEST_SIDE), min(columns, SMALLEST_SIDE)
+    while cost.bytes(rows, columns, block) > workspace_bytes:
+        if rows <= least_rows and columns <= least_columns:
+            raise ValueError(
+                f"workspace_bytes={workspace_bytes} is too small: {n} x {m} logits need at least "
+                f"{cost.bytes(least_rows, least_columns, block)} bytes"
+            )
+        if columns > rows and columns > least_columns or rows <= least_rows:
+            columns = max(least_columns, columns // 2)
+        else:
+            rows = max(least_rows, rows // 2)
+    return Tiles(rows, columns, block, cost.bytes(rows, columns, block))
+
+
+def spans(total: int, largest: int) -> Iterator[slice]:
+    """``range(total)`` in consecutive slices of nearly equal length, none above ``largest``."""
+    count = -(-total // largest)
+    for k in range(count):
+        yield slice(total * k // count, total * (k + 1) // count)
+
+
+class Buffer:
+    """One allocation, lent out as contiguous ``[rows, columns]`` views of any size that fits."""
+
+    def __init__(self, rows: int, columns: int, like: Tensor, dtype: torch.dtype) -> None:
+        self._flat = torch.empty(rows * columns, dtype=dtype, device=like.device)
+
+    def view(self, rows: int, columns: int) -> Tensor:
+        return self._flat[: rows * columns].view(rows, columns)
+
+
+class Operand:
+    """Row spans of a matrix in the accumulation dtype, copied only where a product must."""
+
+    def __init__(self, matrix: Tensor, dtype: torch.dtype, largest_span: int) -> None:
+        self._matrix = matrix
+        self._buffer = None
+        readable = matrix.stride(1) == 1 and matrix.stride(0) >= max(1, matrix.shape[1])
+        if matrix.dtype != dtype or not readable:
+            self._buffer = Buffer(largest_span, matrix.shape[1], matrix, dtype)
+
+    def span(self, rows: slice) -> Tensor:
+        part = self._matrix[rows]
+        if self._buffer is None:
+            return part
+        return self._buffer.view(*part.shape).copy_(part)

@@ -1,0 +1,140 @@
+"""Checkpoints that are complete or absent, and that load no code.
+
+A checkpoint is written into a hidden folder, marked complete, flushed and then renamed; the newest
+folder with our marker is what ``--resume auto`` takes, never DeepSpeed's ``latest``. Our own state
+loads with ``weights_only=True``; DeepSpeed's files load under ``TORCH_FORCE_WEIGHTS_ONLY_LOAD``
+with the few globals they need allowed, so a planted pickle is refused.
+"""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fastclip.errors import UserError
+
+MARKER = "complete.json"
+_STATE = "state_rank{:05d}.pt"
+
+
+def save(
+    folder: Path, step: int, engine: Any, state: dict, *, rank: int, world_size: int, keep: int
+) -> Path:
+    """Write ``folder/step_<step>`` on all ranks and drop all but the ``keep`` newest.
+
+    ``state`` (this rank's: plain values and tensors) goes beside DeepSpeed's files. Raises
+    :class:`UserError` when it cannot be written; nothing half-written is left, and earlier
+    checkpoints stay.
+    """
+    final = folder / f"step_{step:08d}"
+    partial = folder / f".partial_{final.name}"
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".partial_*"):
+            shutil.rmtree(leftover)
+    _barrier(world_size)
+    try:
+        engine.save_checkpoint(str(partial), tag="deepspeed", save_latest=False)
+        torch.save(state, partial / _STATE.format(rank))
+        _barrier(world_size)
+        if rank == 0:
+            marker = {"step": step, "world_size": world_size}
+            (partial / MARKER).write_text(json.dumps(marker))
+            _flush(partial)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            _flush_folder(folder)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"checkpoint {final} could not be written ({_first_line(error)}): free space and run "
+            "again with --resume auto, earlier checkpoints are intact"
+        ) from error
+    if rank == 0:
+        for old in complete(folder)[:-keep]:
+            shutil.rmtree(old)
+    _barrier(world_size)
+    return final
+
+
+def complete(folder: Path) -> list[Path]:
+    """Folders of the complete checkpoints, oldest first."""
+    return sorted(p.parent for p in folder.glob(f"step_*/{MARKER}"))
+
+
+def load(path: Path, engine: Any, *, rank: int, world_size: int) -> dict:
+    """Load a checkpoint into ``engine`` and return this rank's ``state``."""
+    written_by = json.loads((path / MARKER).read_text())["world_size"]
+    if written_by != world_size:
+        raise UserError(
+            f"checkpoint {path} was written by {written_by} processes, found {world_size}: "
+            f"resume with {written_by}"
+        )
+    try:
+        state = torch.load(path / _STATE.format(rank), weights_only=True, map_location="cpu")
+        with _weights_only():
+            loaded, _ = engine.load_checkpoint(str(path), tag="deepspeed")
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} is refused: it holds something other than tensors and plain "
+            f"values ({_first_line(error)})"
+        ) from error
+    except (OSError, RuntimeError, EOFError) as error:
+        raise UserError(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+    if loaded is None:
+        raise UserError(f"checkpoint {path} holds no DeepSpeed state for this run")
+    return state
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Refuse every pickled global but the ones that DeepSpeed's own files hold."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    allowed = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _barrier(world_size: int) -> None:
+    if world_size > 1:
+        dist.barrier()
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,127 @@
+"""From our configuration to DeepSpeed's dictionary, with the user's JSON merged over it."""
+
+import json
+from pathlib import Path
+
+from fastclip.errors import UserError
+from fastclip.training.config import TrainConfig
+
+_OURS = {
+    "optimizer": "--lr, --wd, --beta1, --beta2 and --eps",
+    "scheduler": "--lr-scheduler, --warmup and --epochs",
+    "gradient_accumulation_steps": "--train-micro-batch-size-per-gpu",
+    "train_batch_size": "--train-batch-size",
+    "train_micro_batch_size_per_gpu": "--train-micro-batch-size-per-gpu",
+    "gradient_clipping": "--grad-clip-norm",
+    "fp16": "--precision",
+    "bf16": "--precision",
+    "torch_autocast": "--precision",
+}
+
+
+def micro_batch_size(cfg: TrainConfig, world_size: int) -> int:
+    """Pairs one forward pass of one rank holds; refuses a batch that does not divide."""
+    batch, micro = cfg.train_batch_size, cfg.train_micro_batch_size_per_gpu
+    if batch % world_size:
+        raise UserError(
+            f"--train-batch-size is {batch}, expected a multiple of the {world_size} processes"
+        )
+    per_rank = batch // world_size
+    if micro is None:
+        return next(size for size in range(min(512, per_rank), 0, -1) if per_rank % size == 0)
+    if per_rank % micro:
+        raise UserError(
+            f"--train-micro-batch-size-per-gpu is {micro}, expected a divisor of {per_rank} "
+            f"(--train-batch-size {batch} over {world_size} processes)"
+        )
+    return micro
+
+
+def resolve_precision(cfg: TrainConfig) -> str:
+    """``fp32``, ``amp_bf16``, ``bf16`` or ``fp16``; refuses what the accelerator cannot do."""
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    if cfg.precision == "auto":
+        return "fp32" if accelerator.device_name() == "cpu" else "amp_bf16"
+    name, supported = accelerator.device_name(), True
+    if cfg.precision == "fp16":
+        supported = accelerator.is_fp16_supported()
+    elif cfg.precision in ("amp_bf16", "bf16"):
+        supported = accelerator.is_bf16_supported()
+    if not supported:
+        raise UserError(
+            f"--precision {cfg.precision} is not supported by this accelerator ({name}); "
+            "fp32, amp_bf16 and bf16 are"
+            if name == "cpu"
+            else f"--precision {cfg.precision} is not supported by this accelerator ({name})"
+        )
+    return cfg.precision
+
+
+def build(cfg: TrainConfig, precision: str, world_size: int) -> dict:
+    """DeepSpeed's dictionary for this run."""
+    micro = micro_batch_size(cfg, world_size)
+    derived: dict = {
+        "train_batch_size": cfg.train_batch_size,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": cfg.train_batch_size // (world_size * micro),
+        "gradient_clipping": cfg.grad_clip_norm,
+        "zero_optimization": {"stage": cfg.zero_stage},
+        # torch's AdamW: DeepSpeed's own builds a C++ extension on first use.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+    if precision == "amp_bf16":
+        derived["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif precision == "bf16":
+        derived["bf16"] = {"enabled": True}
+        derived["data_types"] = {"grad_accum_dtype": "fp32"}
+    elif precision == "fp16":
+        derived["fp16"] = {"enabled": True, "initial_scale_power": 16}
+    if cfg.deepspeed_config is None:
+        return derived
+    return _merge(derived, _read(cfg.deepspeed_config), cfg.deepspeed_config)
+
+
+def _read(path: Path) -> dict:
+    try:
+        user = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--deepspeed_config {path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"--deepspeed_config {path} is not valid JSON: {error}") from error
+    if not isinstance(user, dict):
+        raise UserError(
+            f"--deepspeed_config {path} holds {type(user).__name__}, expected a mapping"
+        )
+    return user
+
+
+def _merge(derived: dict, user: dict, path: Path) -> dict:
+    merged = dict(derived)
+    for key, value in user.items():
+        if key in _OURS:
+            if not _agrees(derived.get(key), value):
+                ours = json.dumps(derived.get(key))
+                raise UserError(
+                    f"--deepspeed_config {path} sets {key} to {json.dumps(value)}, but this run "
+                    f"has {ours}; set it by {_OURS[key]}"
+                )
+            continue
+        known = merged.get(key)
+        both = isinstance(value, dict) and isinstance(known, dict)
+        merged[key] = {**known, **value} if both else value
+    return merged
+
+
+def _agrees(ours, theirs) -> bool:
+    """Whether a key of the user's JSON says what this run does anyway (or leaves it open)."""
+    if theirs in (None, "auto") or theirs == ours:
+        return True
+    if not isinstance(theirs, dict):
+        return False
+    if ours is None:
+        return theirs.get("enabled") in (False, "auto")
+    return all(v == "auto" or v == ours.get(k, v) for k, v in theirs.items())

@@ -1,0 +1,75 @@
+"""Starting the process group: under the deepspeed launcher, torchrun or plain python."""
+
+import logging
+import os
+import socket
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: ``rank`` of ``world_size``, on ``device``."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def start() -> Ranks:
+    """Initialise torch.distributed through DeepSpeed; one process where no launcher is."""
+    if "RANK" not in os.environ:
+        single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed calls collectives by the names that torch 2.14 renames.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        # A C++ build of a minute at the first start, and a failure where there is no compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if accelerator.device_name() != "cpu":
+        accelerator.set_device(local_rank)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    device = torch.device(accelerator.device_name(local_rank))
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def all_finite(values: torch.Tensor, ranks: Ranks) -> bool:
+    """Whether ``values`` are finite on every rank."""
+    finite = torch.isfinite(values).all().to(torch.int32)
+    if ranks.world_size > 1:
+        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+    return bool(finite)
+
+
+def mean_over_ranks(value: torch.Tensor, ranks: Ranks) -> float:
+    value = value.detach().double().clone()
+    if ranks.world_size > 1:
+        dist.all_reduce(value)
+    return float(value) / ranks.world_size
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

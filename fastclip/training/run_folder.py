@@ -1,0 +1,68 @@
+"""A run's folder: what was asked for, with which versions, and where checkpoints live."""
+
+import json
+import platform
+import subprocess
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from fastclip.errors import UserError
+from fastclip.training import checkpoint
+from fastclip.training.config import TrainConfig, to_plain
+
+_PACKAGES = ["fastclip-engine", "torch", "deepspeed", "timm", "transformers", "tokenizers"]
+_PACKAGES += ["torchvision", "webdataset", "numpy"]
+
+
+def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
+    """The run's folder and the checkpoint to resume from (None: a fresh run)."""
+    logs = cfg.logs.expanduser()
+    if cfg.resume == "auto":
+        for run in [logs / cfg.name] if cfg.name else _newest_first(logs):
+            if found := checkpoint.complete(run / "checkpoints"):
+                return run, found[-1]
+    name = cfg.name or f"{cfg.model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    run = logs / name
+    if cfg.resume == "none" and (run / "metrics.jsonl").exists():
+        raise UserError(
+            f"--name {name}: {run} holds a run already; choose another name or give --resume auto"
+        )
+    return run, None
+
+
+def _newest_first(logs: Path) -> list[Path]:
+    runs = [p.parent for p in logs.glob("*/checkpoints")]
+    return sorted(runs, key=lambda p: (p / "checkpoints").stat().st_mtime, reverse=True)
+
+
+def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
+    """Record the resolved configuration, DeepSpeed's and the versions; readable by ``--config``."""
+    run.mkdir(parents=True, exist_ok=True)
+    plain = to_plain(cfg)
+    (run / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    (run / "deepspeed.json").write_text(json.dumps(deepspeed, indent=2))
+    (run / "versions.json").write_text(json.dumps(versions(), indent=2))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages a result depends on, and our git revision."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    found["git_revision"] = _git_revision()
+    return found
+
+
+def _git_revision() -> str:
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return "not a git checkout"
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""Triton kernels and their launchers, one operation a file (installed as ``fastclip.kernels``)."""

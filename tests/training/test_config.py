@@ -1,0 +1,129 @@
+"""Recipes and flags: what wins, what is refused and in which words."""
+
+import json
+
+import pytest
+import yaml
+
+from fastclip.errors import UserError
+from fastclip.training import deepspeed_config
+from fastclip.training.config import TrainConfig, load_recipe, parse_args, to_plain
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
+    path = recipe(tmp_path, "lr: 1e-4\nepochs: 3\nsiglip: true\ntrain-batch-size: 64\n")
+    cfg = parse_args(["--config", str(path), "--epochs", "5", "--local_rank=0"])
+    assert (cfg.lr, cfg.epochs, cfg.siglip, cfg.train_batch_size) == (1e-4, 5, True, 64)
+    assert cfg.wd == TrainConfig().wd
+
+
+def test_underscores_and_dashes_are_the_same():
+    assert parse_args(["--train_batch_size", "64"]).train_batch_size == 64
+    assert parse_args(["--train-batch-size=64"]).train_batch_size == 64
+
+
+def test_a_written_configuration_reads_back(tmp_path):
+    cfg = TrainConfig(lr=3e-4, name="x", max_steps=5, siglip=True, zero_stage=3)
+    path = recipe(tmp_path, yaml.safe_dump(to_plain(cfg)))
+    assert TrainConfig(**load_recipe(path)) == cfg
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learning_rate: 1", "unknown key 'learning_rate'; accepted are beta1"),
+        ("lr: fast", "lr is 'fast', expected float"),
+        ("siglip: 3", "siglip is '3', expected bool"),
+        ("epochs: true", "epochs is True, expected int"),
+        ("epochs: null", "epochs is empty, expected int"),
+        ("zero_stage: 7", "zero_stage is '7', expected Literal[0, 1, 2, 3]"),
+        ("batch_size: 3", "--train-batch-size"),
+        ("- a\n- b", "expected a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_sentence(tmp_path, text, expected):
+    with pytest.raises(UserError) as caught:
+        parse_args(["--config", str(recipe(tmp_path, text))])
+    assert expected in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml: No such file"):
+        parse_args(["--config", str(tmp_path / "absent.yaml")])
+
+
+@pytest.mark.parametrize("flag", ["--batch-size", "--batch_size", "--batch-size=4"])
+def test_open_clips_batch_size_is_refused(flag):
+    with pytest.raises(UserError, match="per device in open_clip"):
+        parse_args([flag, "4"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--lr", "0"], "--lr is 0.0, expected more than 0"),
+        (["--warmup", "-1"], "--warmup is -1, expected 0 or more"),
+        (["--max-steps", "0"], "--max-steps is 0, expected 1 or more"),
+        (["--beta2", "1"], "--beta2 is 1.0, expected 0 <= value < 1"),
+    ],
+)
+def test_values_out_of_range(flags, expected):
+    with pytest.raises(UserError) as caught:
+        parse_args(flags)
+    assert str(caught.value) == expected
+
+
+def test_micro_batches():
+    size = deepspeed_config.micro_batch_size
+    assert size(TrainConfig(train_batch_size=32768), 2) == 512
+    assert size(TrainConfig(train_batch_size=1000), 1) == 500
+    assert size(TrainConfig(train_batch_size=96, train_micro_batch_size_per_gpu=12), 2) == 12
+    with pytest.raises(UserError, match="is 33, expected a multiple of the 2 processes"):
+        size(TrainConfig(train_batch_size=33), 2)
+    with pytest.raises(UserError, match="is 5, expected a divisor of 48"):
+        size(TrainConfig(train_batch_size=96, train_micro_batch_size_per_gpu=5), 2)
+
+
+def test_the_derived_dictionary_and_the_users_over_it(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": 3}, "train_batch_size": "auto"}))
+    cfg = TrainConfig(train_batch_size=64, train_micro_batch_size_per_gpu=8, deepspeed_config=path)
+    merged = deepspeed_config.build(cfg, "bf16", 2)
+    assert merged["zero_optimization"] == {"stage": 3}
+    assert merged["gradient_accumulation_steps"] == 4
+    assert merged["gradient_clipping"] == 0.0
+    assert merged["bf16"] == {"enabled": True}
+    assert "torch_autocast" not in merged
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 512; set it by"),
+        ({"optimizer": {"type": "Adam"}}, "set it by --lr"),
+        ({"fp16": {"enabled": True}}, "but this run has null; set it by --precision"),
+        ({"gradient_clipping": 1.0}, "but this run has 0.0; set it by --grad-clip-norm"),
+    ],
+)
+def test_a_contradicting_deepspeed_json_is_refused(tmp_path, user, expected):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(user))
+    with pytest.raises(UserError) as caught:
+        deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
+    assert expected in str(caught.value)
+
+
+def test_agreeing_keys_are_accepted(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"train_batch_size": 512, "fp16": {"enabled": False}}))
+    merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
+    assert merged["train_batch_size"] == 512
+    assert "fp16" not in merged
