@@ -42,6 +42,15 @@ class Shards:
         starts = [sum(self.rows[:rank]) for rank in range(self.world)]
         return tuple(slice(s, s + n) for s, n in zip(starts, self.rows, strict=True))
 
+    @property
+    def span(self) -> slice:
+        """Where this rank's rows lie in the batch."""
+        return self.spans[self.rank]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value per rank, ``[W]`` -> one per row, ``[N]``."""
+        return torch.cat([v.expand(n) for v, n in zip(values, self.rows, strict=True)])
+
     def all_gather(self, own: Tensor) -> Tensor:
         """``[n_r, ...]`` of every rank -> ``[N, ...]``."""
         return all_gather(own, self.rows, self.group)
@@ -84,7 +93,7 @@ class Shards:
             if self.rows[rank]
         ]
         _wait(pending)
-        return partial[self.spans[self.rank]].clone()
+        return partial[self.span].clone()
 
     def travel(self, own: Tensor, way: str) -> Iterator[tuple[int, Tensor]]:
         """Brings every rank's rows past this rank: yields ``(first row, block)``.
@@ -101,19 +110,19 @@ class Shards:
             yield from self._ring(own.contiguous(), both_ways=way == "bidir")
 
     def _broadcasts(self, own: Tensor) -> Iterator[tuple[int, Tensor]]:
-        def send(source: int) -> tuple[Tensor, dist.Work | None]:
+        def send(source: int) -> tuple[Tensor, list[dist.Work | None]]:
             block = own if source == self.rank else self._empty_block(own, source)
             if not self.rows[source]:
-                return block, None
-            return block, dist.broadcast(block, group_src=source, group=self.group, async_op=True)
+                return block, []
+            work = dist.broadcast(block, group_src=source, group=self.group, async_op=True)
+            return block, [work]
 
-        block, work = send(0)
+        block, pending = send(0)
         for source in range(self.world):
-            if work is not None:
-                work.wait()
+            _wait(pending)
             ready = block
             if source + 1 < self.world:
-                block, work = send(source + 1)
+                block, pending = send(source + 1)
             yield self.spans[source].start, ready
 
     def _ring(self, own: Tensor, both_ways: bool) -> Iterator[tuple[int, Tensor]]:
@@ -202,5 +211,3 @@ def _all_gather_single(out: Tensor, own: Tensor, group: dist.ProcessGroup) -> No
 
 def _reduce_scatter_single(out: Tensor, partial: Tensor, group: dist.ProcessGroup) -> None:
     getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(out, partial, group=group)
-
-

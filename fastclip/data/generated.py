@@ -6,6 +6,7 @@ training never sees them, though it sees each of their shapes and colours.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -19,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from fastclip.data import drawing, grammar
+from fastclip.data.progress import Progress
 from fastclip.errors import UserError
 
 # Part of the cache key: raise it whenever the same spec would give other bytes.
@@ -94,12 +95,13 @@ def held_out_classes(seed: int) -> list[int]:
     return sorted(int(s * colors + c[s]) for c in (first, second) for s in range(shapes))
 
 
-def split_classes(split: str, seed: int) -> list[int]:
+@functools.cache
+def split_classes(split: str, seed: int) -> tuple[int, ...]:
     """Labels that may appear in ``split``, sorted."""
     held_out = held_out_classes(seed)
     if split == "val-held-out":
-        return held_out
-    return [label for label in range(len(class_names())) if label not in held_out]
+        return tuple(held_out)
+    return tuple(label for label in range(len(class_names())) if label not in held_out)
 
 
 def make_sample(spec: GeneratedSpec, split: str, index: int) -> dict[str, bytes]:
@@ -118,7 +120,7 @@ def make_sample(spec: GeneratedSpec, split: str, index: int) -> dict[str, bytes]
     caption = grammar.sentence(attributes, rng)
     scene = drawing.Scene(shape, color, diameter, centers, background, tone)
     png = io.BytesIO()
-    Image.fromarray(drawing.draw(scene, spec.picture_size, rng)).save(png, "PNG")
+    Image.fromarray(drawing.draw(scene, spec.picture_size, rng)).save(png, "PNG", compress_level=1)
     return {
         "cls": str(label).encode(),
         "json": json.dumps({**asdict(attributes), "tags": attributes.tags()}).encode(),
@@ -237,7 +239,7 @@ def _num_shards(num_samples: int) -> int:
 def _write(folder: Path, spec: GeneratedSpec, progress: bool) -> None:
     sizes = {}
     total = spec.num_samples + 2 * spec.num_val
-    with tqdm(total=total, desc="generating", unit="picture", disable=not progress) as bar:
+    with Progress("generating", total, "picture", progress) as bar:
         for number in range(_num_shards(spec.num_samples)):
             first = number * SAMPLES_PER_SHARD
             last = min(first + SAMPLES_PER_SHARD, spec.num_samples)
@@ -254,7 +256,7 @@ def _write(folder: Path, spec: GeneratedSpec, progress: bool) -> None:
     _write_json(folder / "generated.json", manifest)
 
 
-def _write_shard(path: Path, spec: GeneratedSpec, split: str, indices: range, bar: tqdm) -> int:
+def _write_shard(path: Path, spec: GeneratedSpec, split: str, indices: range, bar: Progress) -> int:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for index in indices:
             for extension, data in make_sample(spec, split, index).items():

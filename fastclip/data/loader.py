@@ -6,6 +6,7 @@ epoch, world size) and, streamed, on the number of workers; ``epoch(e, start_ste
 ``epoch(e)`` yields from its batch k on.
 """
 
+import dataclasses
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -95,8 +96,8 @@ def build_loader(
             seed=seed,
             augment=augment,
         )
-    samples = spec.num_samples or known
-    if samples is None:
+    streamed = spec.num_samples or known
+    if streamed is None:
         raise UserError(
             f"the number of records in {spec.path} is not known without reading it: "
             "give --train-num-samples"
@@ -106,7 +107,7 @@ def build_loader(
         tokenizer,
         image_size,
         batch_size_per_rank,
-        _steps(samples, global_batch, spec),
+        _steps(streamed, global_batch, spec),
         rank,
         world_size,
         workers,
@@ -115,7 +116,7 @@ def build_loader(
         augment,
         spec.max_pixels,
     )
-    return StreamingLoader(batches, samples, spec.max_bad_share)
+    return StreamingLoader(batches, streamed, spec.max_bad_share)
 
 
 def _steps(samples: int, global_batch: int, spec: DataSpec) -> int:
@@ -204,8 +205,6 @@ class StreamingLoader(Loader):
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
-        import dataclasses
-
         batches = dataclasses.replace(self.batches, epoch=epoch, start_step=start_step)
         book = BadRecords(self.num_samples // batches.world_size, self.max_bad_share)
         # A generator of its own, or every epoch would draw a number from torch's global one.

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
+from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, BadRecords, RawRecord, decode
 from fastclip.data.sources import Source
 from fastclip.data.transforms import eval_transform
@@ -46,7 +46,6 @@ def decode_all(
     """
     sizes = source.sizes()
     expected = sum(sizes) if sizes is not None else None
-    transform = eval_transform(size)
 
     def load(raw: RawRecord | BadRecord):
         if isinstance(raw, BadRecord):
@@ -54,7 +53,7 @@ def decode_all(
         sample = decode(raw, max_pixels)
         if isinstance(sample, BadRecord):
             return sample
-        return sample.key, transform(sample.picture), sample.caption or "", sample.label
+        return sample.key, eval_transform(sample.picture, size), sample.caption or "", sample.label
 
     keys: list[str] = []
     captions: list[str] = []
@@ -64,7 +63,7 @@ def decode_all(
     read = itertools.chain.from_iterable(map(source.read, range(source.num_parts)))
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=expected, desc=f"reading {what}", unit="record", disable=not progress) as bar,
+        Progress(f"reading {what}", expected, "record", progress) as bar,
     ):
         for chunk in _chunks(read):
             pictures = []

@@ -1,10 +1,12 @@
 """One record of a data set: raw bytes as read, then decoded; and the book kept on bad ones."""
 
+import contextlib
 import io
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from fastclip.errors import UserError
@@ -78,9 +80,11 @@ def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An RGB copy of any picture: upright, transparency on white, 16-bit grey scaled to 8."""
-    picture = ImageOps.exif_transpose(picture)
+    # A broken EXIF block says nothing about the picture itself.
+    with contextlib.suppress(Exception):
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
-        picture = picture.point(lambda value: value / 256).convert("L")
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

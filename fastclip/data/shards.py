@@ -13,6 +13,7 @@ from webdataset.tariterators import base_plus_ext, tarfile_samples
 from fastclip.data.records import BadRecord, RawRecord
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+_READ = tuple(f".{extension}" for extension in (*PICTURES, "txt", "cls"))
 
 
 class ShardSource:
@@ -47,7 +48,8 @@ class ShardSource:
         # One shard a call: after an error webdataset would join the last record of a shard to the
         # first of the next where their keys are equal.
         count = 0
-        for sample in tarfile_samples(iter([{"url": self.urls[part]}]), handler=note):
+        shard = iter([{"url": self.urls[part]}])
+        for sample in tarfile_samples(shard, handler=note, select_files=_is_read):
             record = self._record(f"{self.names[part]}/{sample['__key__']}", sample)
             count += 1
             yield record
@@ -64,6 +66,10 @@ class ShardSource:
         if self.need_text and "txt" not in sample:
             return BadRecord(key, "no text", f"has {_extensions(sample)}, not txt")
         return RawRecord(key, picture, sample.get("txt"), sample.get("cls"))
+
+
+def _is_read(name: str) -> bool:
+    return name.lower().endswith(_READ)
 
 
 def _extensions(sample: dict) -> str:
@@ -104,7 +110,9 @@ def _listed_size(path: Path) -> int | None:
 @functools.lru_cache(maxsize=65536)
 def _count(url: str, need_text: bool, _bytes: int, _mtime: int) -> int:
     """Records in a local shard, by its tar headers alone; a broken end is left for the reader."""
-    count, current, found = 0, None, set()
+    count = 0
+    current: str | None = None
+    found: set[str] = set()
 
     def complete() -> bool:
         return bool(found & set(PICTURES)) and (not need_text or "txt" in found)

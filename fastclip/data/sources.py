@@ -2,11 +2,10 @@
 
 import glob
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
-
-from collections.abc import Iterator
 
 from fastclip.data.generated import ensure_generated
 from fastclip.data.records import MAX_PIXELS, BadRecord, RawRecord
@@ -71,7 +70,7 @@ def detect_type(spec: DataSpec) -> DatasetType:
     path = spec.path
     if re.search(r"\.(csv|tsv)$", path):
         return "csv"
-    if path.startswith("pipe:") or re.search(r"\.(tar|tar\.gz|tgz)(::|$|[}*])", path):
+    if path.startswith("pipe:") or re.search(r"\.(tar|tgz)\b", path):
         return "webdataset"
     if not path:
         raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
@@ -88,8 +87,12 @@ def expand(pattern: str) -> list[str]:
     """All urls of a pattern with braces, ``::`` and, for local files, ``*``; each must be there."""
     from webdataset.shardlists import expand_urls
 
+    try:
+        expanded = expand_urls(pattern)
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"cannot expand the shard list {pattern!r}: {error}") from error
     urls: list[str] = []
-    for url in expand_urls(pattern):
+    for url in expanded:
         if "*" in url and _is_local(url):
             found = sorted(glob.glob(url))
             if not found:

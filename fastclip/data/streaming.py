@@ -1,7 +1,7 @@
 """Batches decoded on the fly, by worker processes or in this one, in an order that can be resumed.
 
-A *stream* is an endless shuffled sequence of raw records; batch s of a stream is its records
-[s * b, (s + 1) * b), whatever turns out to be broken in them. A broken record's place is taken by
+A *stream* is an endless shuffled sequence of raw records; batch k of a stream is its records
+[k * b, (k + 1) * b), whatever turns out to be broken in them. A broken record's place is taken by
 the next good one further down the stream, which keeps its own place too: so resuming needs to read
 past records, not to decode them.
 """
@@ -10,8 +10,9 @@ import dataclasses
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,18 +26,18 @@ from fastclip.data.sources import Source
 from fastclip.data.text.interface import Tokeniser
 from fastclip.data.transforms import eval_transform, train_transform
 
-_SPARE = 1000
-_SHARDS_A_STREAM = 4
+_MOST_BAD_IN_A_ROW = 1000
+_PARTS_A_STREAM = 4
 
 
 @dataclass
 class StreamingBatches(IterableDataset):
     """The batches of one epoch of one rank, from step ``start_step`` on.
 
-    With enough parts every worker has a stream of its own parts; otherwise the rank has one
+    With enough parts each worker has a stream of parts of its own; otherwise the rank has one
     stream, of every ``world_size``-th record, whose batches the workers decode in turn. Items are
     batches (see :mod:`fastclip.data.loader`) with a list ``bad`` of :class:`BadRecord`, or
-    ``{"error": sentence}``.
+    ``{"error": sentence, "bad": ...}``.
     """
 
     source: Source
@@ -59,88 +60,59 @@ class StreamingBatches(IterableDataset):
         lanes = max(1, self.workers)
         # Torch takes its first batch from worker 0, which must be batch ``start_step``.
         lane = (self.start_step + (info.id if info else 0)) % lanes
-        own_parts = self.source.num_parts >= _SHARDS_A_STREAM * self.world_size * lanes
+        own_parts = self.source.num_parts >= _PARTS_A_STREAM * self.world_size * lanes
         bad: list[BadRecord] = []
-        stream = self._stream(own_parts, lane, lanes, bad)
-        window: deque[RawRecord] = deque()
+        if own_parts:
+            first, stride = self.rank * lanes + lane, self.world_size * lanes
+            stream = _Stream(self._passes(first, partial(_deal_parts, first, stride), bad))
+        else:
+            deal = partial(_deal_records, self.rank, self.world_size)
+            stream = _Stream(self._passes(self.rank, deal, bad))
         try:
             for step in range(self.steps):
                 mine = step % lanes == lane
                 if own_parts and not mine:
                     continue
-                _fill(window, stream, self.batch_size)
                 if mine and step >= self.start_step:
-                    yield self._batch(step, window, stream, bad)
+                    batch = self._batch(step, stream, bad)
+                    yield {**batch, "bad": list(bad)}
                     bad.clear()
-                for _ in range(self.batch_size):
-                    window.popleft()
+                stream.advance(self.batch_size)
         except _NoRecordError as error:
             yield {"error": str(error), "bad": list(bad)}
 
-    def _stream(
-        self, own_parts: bool, lane: int, lanes: int, bad: list[BadRecord]
-    ) -> Iterator[RawRecord]:
-        """Endless records of this rank (and lane); each pass in an order of its own."""
+    def _passes(self, number: int, deal: "_Deal", bad: list[BadRecord]) -> Iterator[RawRecord]:
+        """Pass after pass over what ``deal`` gives stream ``number``, each shuffled anew."""
+        order = list(range(self.source.num_parts))
+        random.Random(derived_seed(self.seed, self.epoch)).shuffle(order)
         for turn in itertools.count():
-            order = list(range(self.source.num_parts))
-            random.Random(derived_seed(self.seed, self.epoch, turn)).shuffle(order)
-            if own_parts:
-                if turn == 0:
-                    parts = order[self.rank * lanes + lane :: self.world_size * lanes]
-                order = [part for part in order if part in set(parts)]
-            records = itertools.chain.from_iterable(map(self.source.read, order))
-            if not own_parts:
-                records = _every(records, self.rank, self.world_size)
-            path = (self.seed, self.epoch, turn, self.rank, lane if own_parts else lanes)
-            rng = random.Random(derived_seed(*path))
+            rng = random.Random(derived_seed(self.seed, self.epoch, turn, number))
+            records = _without_bad(deal(order, self.source), bad if turn == 0 else [])
             shuffle = webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=rng)
-            empty = True
-            for record in shuffle(_without_bad(records, bad if turn == 0 else [])):
-                empty = False
+            record = None
+            for record in shuffle(records):
                 yield record
-            if empty:
+            if record is None:
                 raise _NoRecordError(f"rank {self.rank} found no usable record in its data")
 
-    def _batch(
-        self,
-        step: int,
-        window: deque[RawRecord],
-        stream: Iterator[RawRecord],
-        bad: list[BadRecord],
-    ) -> dict[str, Any]:
+    def _batch(self, step: int, stream: "_Stream", bad: list[BadRecord]) -> dict[str, Any]:
         samples = []
-        for place in range(self.batch_size):
-            sample = decode(window[place], self.max_pixels)
-            if isinstance(sample, BadRecord):
-                bad.append(sample)
-            else:
-                samples.append(sample)
-        spare = self.batch_size
-        while len(samples) < self.batch_size:
-            if spare == self.batch_size + _SPARE:
-                raise _NoRecordError(f"more than {_SPARE} records in a row cannot be decoded")
-            _fill(window, stream, spare + 1)
-            sample = decode(window[spare], self.max_pixels)
-            spare += 1
+        for ahead in itertools.count():
+            sample = decode(stream.peek(ahead), self.max_pixels)
             if isinstance(sample, Sample):
                 samples.append(sample)
-        return {**self._collate(step, samples), "bad": list(bad)}
+                if len(samples) == self.batch_size:
+                    return self._collate(step, samples)
+            elif ahead < self.batch_size:
+                bad.append(sample)
+            elif ahead - len(samples) > _MOST_BAD_IN_A_ROW:
+                raise _NoRecordError(f"{ahead - len(samples)} records of a batch cannot be decoded")
+        raise AssertionError
 
     def _collate(self, step: int, samples: list[Sample]) -> dict[str, Any]:
-        place = (self.seed, self.epoch, step, self.rank)
-        if self.augment is None:
-            transform = eval_transform(self.image_size)
-            images = torch.stack([transform(s.picture) for s in samples])
-        else:
-            transform = train_transform(self.image_size, self.augment)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(*place))
-                images = torch.stack([transform(s.picture) for s in samples])
-            rest = dataclasses.replace(self.augment, scale=None)
-            images = augment(images, torch_generator(*place), rest, self.image_size)
         captions = [s.caption or "" for s in samples]
         batch = {
-            "image": images,
+            "image": self._images(step, samples),
             "text": self.tokenizer(captions),
             "key": [s.key for s in samples],
             "caption": captions,
@@ -149,22 +121,58 @@ class StreamingBatches(IterableDataset):
             batch["label"] = torch.tensor([s.label for s in samples])
         return batch
 
+    def _images(self, step: int, samples: list[Sample]) -> torch.Tensor:
+        if self.augment is None or self.augment.scale is None:
+            images = torch.stack([eval_transform(s.picture, self.image_size) for s in samples])
+        else:
+            transform = train_transform(self.image_size, self.augment)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derived_seed(self.seed, self.epoch, step, self.rank))
+                images = torch.stack([transform(s.picture) for s in samples])
+        if self.augment is None:
+            return images
+        after_crop = dataclasses.replace(self.augment, scale=None)
+        generator = torch_generator(self.seed, self.epoch, step, self.rank)
+        return augment(images, generator, after_crop, self.image_size)
+
+
+class _Stream:
+    """An iterator that can be looked ahead in."""
+
+    def __init__(self, records: Iterator[RawRecord]) -> None:
+        self._records = records
+        self._window: deque[RawRecord] = deque()
+
+    def peek(self, ahead: int) -> RawRecord:
+        while len(self._window) <= ahead:
+            self._window.append(next(self._records))
+        return self._window[ahead]
+
+    def advance(self, count: int) -> None:
+        self.peek(count - 1)
+        for _ in range(count):
+            self._window.popleft()
+
 
 class _NoRecordError(Exception):
-    """Told to the main process as a plain item: torch would bury it in a traceback."""
+    """Reaches the main process as a plain item: torch would bury it in a worker's traceback."""
 
 
-def _fill(window: deque[RawRecord], stream: Iterator[RawRecord], length: int) -> None:
-    while len(window) < length:
-        window.append(next(stream))
+_Deal = Callable[[list[int], Source], Iterator[RawRecord | BadRecord]]
 
 
-def _every(
-    records: Iterator[RawRecord | BadRecord], rank: int, world_size: int
+def _deal_parts(
+    first: int, stride: int, order: list[int], source: Source
 ) -> Iterator[RawRecord | BadRecord]:
-    """Each ``world_size``-th usable record; a bad one goes to the rank the next would go to."""
+    return itertools.chain.from_iterable(map(source.read, order[first::stride]))
+
+
+def _deal_records(
+    rank: int, world_size: int, order: list[int], source: Source
+) -> Iterator[RawRecord | BadRecord]:
+    """Each ``world_size``-th usable record; a bad one goes where the next usable one goes."""
     number = 0
-    for record in records:
+    for record in itertools.chain.from_iterable(map(source.read, order)):
         if number % world_size == rank:
             yield record
         number += isinstance(record, RawRecord)

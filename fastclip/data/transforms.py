@@ -5,21 +5,19 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
 
 from fastclip.data.augment import AugmentConfig
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
 
-def eval_transform(size: int) -> Transform:
-    """RGB picture -> uint8 [3, size, size]: shorter side to ``size``, then the centre."""
-    return v2.Compose(
-        [
-            v2.Resize(size, interpolation=InterpolationMode.BICUBIC),
-            v2.CenterCrop(size),
-            v2.PILToTensor(),
-        ]
-    )
+def eval_transform(picture: Image.Image, size: int) -> torch.Tensor:
+    """RGB picture -> uint8 [3, size, size]: shorter side to ``size`` (bicubic), then the centre."""
+    if picture.size != (size, size):
+        picture = F.resize(picture, [size], interpolation=InterpolationMode.BICUBIC)
+        picture = F.center_crop(picture, [size])
+    return F.pil_to_tensor(picture)
 
 
 def train_transform(size: int, config: AugmentConfig) -> Transform:
@@ -27,9 +25,10 @@ def train_transform(size: int, config: AugmentConfig) -> Transform:
 
     Draws from torch's global generator.
     """
-    if config.scale is None:
-        return eval_transform(size)
     crop = v2.RandomResizedCrop(
-        size, scale=config.scale, ratio=config.ratio, interpolation=InterpolationMode.BICUBIC
+        size,
+        scale=config.scale or (1.0, 1.0),
+        ratio=config.ratio,
+        interpolation=InterpolationMode.BICUBIC,
     )
     return v2.Compose([crop, v2.PILToTensor()])

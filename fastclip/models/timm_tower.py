@@ -10,6 +10,7 @@ from timm.layers import AttentionPool2d
 from torch import Tensor, nn
 
 from fastclip.errors import UserError
+from fastclip.models.batch_norm import guard_batch_norms
 
 
 class TimmTower(nn.Module):
@@ -28,6 +29,7 @@ class TimmTower(nn.Module):
         if config.fixed_input_size and image_size is not None:
             kwargs["img_size"] = image_size
         self.trunk = timm.create_model(name, num_classes=0, **kwargs)
+        guard_batch_norms(self.trunk)
         head = getattr(self.trunk, "head", None)
         if isinstance(head, AttentionPool2d):
             self.trunk.reset_classifier(embed_dim)

@@ -38,7 +38,10 @@ class ClipVisionTower(nn.Module):
 
 def set_transformer_checkpointing(transformer, enable: bool) -> None:
     """Recompute the activations of each block of a transformers model in the backward pass."""
-    if enable:
-        transformer.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
+    if not enable:
         transformer.gradient_checkpointing_disable()
+        return
+    # transformers renames the method in the course of version 5.
+    name = "activation_checkpointing_enable"
+    switch = getattr(transformer, name, None) or transformer.gradient_checkpointing_enable
+    switch({"use_reentrant": False})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import Side, diagonal, shared_shift, update_lse, write_gradient
+from fastclip.ops.softmax_tiles import Side, TileGradient, diagonal, update_lse
 from fastclip.ops.tiles import Buffer, Operand, TileCost, Tiles, plan, spans
 
 
@@ -92,10 +92,10 @@ def backward(
     scaled = Buffer(tiles.rows, width, x, dtype)
     tile = Buffer(tiles.rows, tiles.columns, x, dtype)
     second = tile if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
-    scratch = tiles.scratch(x, dtype)
-    shift = shared_shift(row_lse, column_lse, dtype) if coupled else None
-    row_side = Side(row_lse, row_weight, row_weight)
-    column_side = Side(column_lse, column_weight, column_weight)
+    by_row = Side(row_lse, row_weight, row_weight)
+    by_column = Side(column_lse, column_weight, column_weight)
+    gradient = TileGradient(by_row, by_column if coupled else None, target_offset, tiles)
+    column_gradient = None if coupled else TileGradient(None, by_column, target_offset, tiles)
 
     for rows in spans(n, tiles.rows):
         x_part = x_spans.span(rows)
@@ -103,22 +103,16 @@ def backward(
             x_scaled = torch.mul(x_part, scale, out=scaled.view(*x_part.shape))
         for columns in spans(m, tiles.columns):
             y_part = y_spans.span(columns)
-            z = kept[rows, columns]
+            shape = len(x_part), len(y_part)
             if kept.numel() == 0:
-                z = torch.mm(x_scaled, y_part.T, out=tile.view(len(x_part), len(y_part)))
-
-            def gradient(by_row: Side | None, by_column: Side | None, buffer: Buffer) -> Tensor:
-                return write_gradient(
-                    z, by_row and by_row[rows], by_column and by_column[columns],
-                    target_offset + rows.start - columns.start,
-                    shift, tiles, scratch, out=buffer.view(*z.shape),
-                )
-
-            g = gradient(row_side, column_side if coupled else None, second)
+                z = torch.mm(x_scaled, y_part.T, out=tile.view(*shape))
+            else:
+                z = kept[rows, columns]
+            g = gradient.write(z, rows, columns, out=second.view(*shape))
             if need_x:
                 a[rows].addmm_(g, y_part)
-            if not coupled:
-                g = gradient(None, column_side, tile)
+            if column_gradient is not None:
+                g = column_gradient.write(z, rows, columns, out=tile.view(*shape))
             if need_y:
                 b[columns].addmm_(g.T, x_part)
     return a, b

@@ -64,7 +64,7 @@ def feature_pair(
 
 
 def paired(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """``feature_pair`` of as many rows on both sides: row i of one belongs to row i of the other."""
+    """``feature_pair`` of n rows on both sides: row i of one belongs to row i of the other."""
     x, y = feature_pair(x, y)
     if x.shape[0] != y.shape[0]:
         raise ValueError(

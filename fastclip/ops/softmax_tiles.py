@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastclip.ops.tiles import Buffer, Tiles
+from fastclip.ops.tiles import Tiles
 
 # Log-sum-exps this close together let one exponential serve rows and columns: what it flushes to
 # zero is a probability below exp(-87 + 20).
@@ -83,43 +83,63 @@ class Side:
         return self.target_weight * x.expm1() + (self.weight - self.target_weight) * x.exp()
 
 
-def write_gradient(
-    z: Tensor,
-    row_side: Side | None,
-    column_side: Side | None,
-    target_offset: int,
-    shift: float | None,
-    tiles: Tiles,
-    scratch: Buffer,
-    out: Tensor,
-) -> Tensor:
-    """Fill ``out`` with ``dL/dz`` of a tile of logits, summed over the sides that are given.
+class TileGradient:
+    """``dL/dz``, tile by tile, summed over the sides that are given (at least one).
 
-    The target of row i is column ``i + target_offset``, both counted in this tile. ``out`` may be
-    ``z``; ``shift`` is ``shared_shift``'s.
+    The target of row i is column ``i + target_offset``.
     """
-    (entries, target_rows, target_columns), on_target = diagonal(z, target_offset), None
-    for side, span in ((row_side, target_rows), (column_side, target_columns)):
-        if side is not None:
-            part = side[span].at_target(entries)
-            on_target = part if on_target is None else on_target + part
-    for r, c in tiles.blocks(*z.shape):
-        block, block_out = z[r, c], out[r, c]
-        spare = scratch.view(*block.shape)
+
+    def __init__(
+        self, row_side: Side | None, column_side: Side | None, target_offset: int, tiles: Tiles
+    ) -> None:
+        self._row_side, self._column_side = row_side, column_side
+        self._offset, self._tiles = target_offset, tiles
+        self._shift = None
+        some = row_side or column_side
+        assert some is not None
+        if row_side is not None and column_side is not None:
+            self._shift = shared_shift(row_side.lse, column_side.lse, some.weight.dtype)
+        self._scratch = tiles.scratch(some.weight, some.weight.dtype)
+
+    def write(self, z: Tensor, rows: slice, columns: slice, out: Tensor) -> Tensor:
+        """Fill ``out`` with the gradient of the tile ``z`` at ``rows`` x ``columns``.
+
+        ``out`` may be ``z``.
+        """
+        row_side = self._row_side and self._row_side[rows]
+        column_side = self._column_side and self._column_side[columns]
+        offset = self._offset + rows.start - columns.start
+        entries, target_rows, target_columns = diagonal(z, offset)
+        on_target = torch.zeros_like(entries, dtype=torch.float64)
+        if row_side is not None:
+            on_target += row_side[target_rows].at_target(entries)
+        if column_side is not None:
+            on_target += column_side[target_columns].at_target(entries)
+        for r, c in self._tiles.blocks(*z.shape):
+            self._write_block(
+                z[r, c], row_side and row_side[r], column_side and column_side[c], out[r, c]
+            )
+        diagonal(out, offset)[0].copy_(on_target)
+        return out
+
+    def _write_block(
+        self, z: Tensor, row_side: Side | None, column_side: Side | None, out: Tensor
+    ) -> None:
+        if column_side is None:
+            assert row_side is not None
+            _one_sided(z, row_side, 0, out)
+            return
         if row_side is None:
-            assert column_side is not None
-            _one_sided(block, column_side[c], 1, block_out)
-        elif column_side is None:
-            _one_sided(block, row_side[r], 0, block_out)
-        elif shift is None:
-            _one_sided(block, row_side[r], 0, spare)
-            _one_sided(block, column_side[c], 1, block_out).add_(spare)
+            _one_sided(z, column_side, 1, out)
+            return
+        spare = self._scratch.view(*z.shape)
+        if self._shift is None:
+            _one_sided(z, row_side, 0, spare)
+            _one_sided(z, column_side, 1, out).add_(spare)
         else:
-            by_row, by_column = row_side[r].factor(shift), column_side[c].factor(shift)
-            torch.sub(block, shift, out=block_out).exp_()
-            block_out.mul_(torch.add(by_row.unsqueeze(1), by_column, out=spare))
-    diagonal(out, target_offset)[0].copy_(on_target)
-    return out
+            by_row, by_column = row_side.factor(self._shift), column_side.factor(self._shift)
+            torch.add(by_row.unsqueeze(1), by_column, out=spare)
+            torch.sub(z, self._shift, out=out).exp_().mul_(spare)
 
 
 def _one_sided(z: Tensor, side: Side, dim: int, out: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from fastclip.errors import UserError
 
+Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
+
 
 @dataclass(kw_only=True)
 class TrainConfig:
@@ -86,7 +88,7 @@ class TrainConfig:
     """Largest gradient norm; 0 leaves gradients as they are."""
     init_logit_scale: float | None = None
     """Initial logit scale before the logarithm; 1/0.07 (CLIP) or 10 (SigLIP) where left out."""
-    precision: Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """``auto``: amp_bf16 on a GPU, fp32 on a CPU."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""

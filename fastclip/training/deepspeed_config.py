@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from fastclip.errors import UserError
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import Precision, TrainConfig
 
 _OURS = {
     "optimizer": "--lr, --wd, --beta1, --beta2 and --eps",
@@ -37,7 +37,7 @@ def micro_batch_size(cfg: TrainConfig, world_size: int) -> int:
     return micro
 
 
-def resolve_precision(cfg: TrainConfig) -> str:
+def resolve_precision(cfg: TrainConfig) -> Precision:
     """``fp32``, ``amp_bf16``, ``bf16`` or ``fp16``; refuses what the accelerator cannot do."""
     from deepspeed.accelerator import get_accelerator
 
@@ -59,7 +59,7 @@ def resolve_precision(cfg: TrainConfig) -> str:
     return cfg.precision
 
 
-def build(cfg: TrainConfig, precision: str, world_size: int) -> dict:
+def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
     """DeepSpeed's dictionary for this run."""
     micro = micro_batch_size(cfg, world_size)
     derived: dict = {

@@ -60,10 +60,10 @@ def retrieval_sheet(
     """
     scores = images @ candidates.T
     best = scores.topk(min(top, len(names)), dim=1)
-    columns = min(4, len(pictures))
+    columns = min(3, len(pictures))
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(4.2 * columns, 1.5 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2 * columns, width_ratios=[1, 1.9] * columns, squeeze=False)
+    figure = Figure(figsize=(5.2 * columns, 1.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2 * columns, width_ratios=[1, 2.6] * columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for index, picture in enumerate(pictures):
@@ -72,11 +72,11 @@ def retrieval_sheet(
         image_axes.imshow(picture.permute(1, 2, 0))
         lines = []
         for value, candidate in zip(best.values[index], best.indices[index].tolist(), strict=True):
-            text = f"{float(value):.2f} {textwrap.shorten(names[candidate], 30, placeholder='...')}"
+            text = f"{float(value):.2f} {textwrap.shorten(names[candidate], 46, placeholder='...')}"
             lines.append((text, "tab:green" if candidate == targets[index] else "0.35"))
         if targets[index] not in best.indices[index]:
             rank = int((scores[index] > scores[index, targets[index]]).sum()) + 1
-            name = textwrap.shorten(names[targets[index]], 22, placeholder="...")
+            name = textwrap.shorten(names[targets[index]], 38, placeholder="...")
             lines.append((f"rank {rank}: {name}", "tab:red"))
         for line, (text, color) in enumerate(lines):
             y = 0.95 - 0.17 * line

@@ -47,7 +47,7 @@ class Trainer:
 
         self.cfg, self.ranks, self.loader, self.fingerprint = cfg, ranks, loader, fingerprint
         self.micro_batch = deepspeed["train_micro_batch_size_per_gpu"]
-        self.autocast = torch.bfloat16 if precision == "amp_bf16" else None
+        self.amp = precision == "amp_bf16"
         self.zero_stage = deepspeed["zero_optimization"]["stage"]
         self.engine, self.optimizer, _, _ = ds.initialize(
             model=model,
@@ -138,9 +138,12 @@ class Trainer:
         return self.engine(image, text)
 
     def _losses(self, *features: Tensor) -> dict[str, Tensor]:
-        enabled = self.autocast is not None
-        with torch.autocast(self.ranks.device.type, dtype=self.autocast, enabled=enabled):
+        with self.autocast():
             return self.objective(*features)
+
+    def autocast(self) -> torch.autocast:
+        """bf16 autocast under amp_bf16, nothing otherwise."""
+        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.amp)
 
     def _refuse_loss(self, batch: dict, losses: dict[str, Tensor]) -> None:
         found = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())

@@ -4,25 +4,131 @@ Ids are laid out as CLIP's: 256 bytes, the same 256 ending a word, one id a merg
 """
 
 import gzip
+import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import tokenizers
 import torch
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from fastclip.data.text.cleaning import clean
 from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
 
 WORD_END = "</w>"
-CLIP_MERGES = 49152 - 512 + 0
+CLIP_NUM_MERGES = 48_894
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
+class BpeTokeniser(Tokeniser):
+    """Byte-level BPE: start, pieces, end, then padding; the last id kept of a cut text is the end.
+
+    ``pad="zero"`` pads with id 0 as CLIP does, ``pad="eot"`` repeats the end.
+    """
+
+    kind = "bpe"
+
+    def __init__(
+        self,
+        merges: Iterable[tuple[str, str]],
+        context_length: int = 77,
+        pad: Literal["zero", "eot"] = "zero",
+    ) -> None:
+        if context_length < 3:
+            raise UserError(f"context length is {context_length}, expected 3 or more")
+        self.merges = [(first, second) for first, second in merges]
+        self.context_length = context_length
+        self.pad = pad
+        symbols = _byte_symbols()
+        pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in self.merges)]
+        # Two merges can give one piece; the later id is the one in use, as in CLIP's own table.
+        self.vocab = {piece: number for number, piece in enumerate(pieces)}
+        self.sot_id = len(pieces)
+        self.eot_id = len(pieces) + 1
+        self.vocab_size = len(pieces) + 2
+        self.pad_id = self.eot_id if pad == "eot" else 0
+        self._bpe = _pipeline(
+            models.BPE(vocab=self.vocab, merges=self.merges, end_of_word_suffix=WORD_END)
+        )
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """Ids, int64 [len(texts), context_length]."""
+        ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
+        encodings = self._bpe.encode_batch_fast([clean(text) for text in texts])
+        for row, encoding in enumerate(encodings):
+            pieces = encoding.ids[: self.context_length - 2]
+            ids[row, : len(pieces) + 2] = torch.tensor([self.sot_id, *pieces, self.eot_id])
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The cleaned text of ``ids``, up to the first end."""
+        pieces = []
+        for number in map(int, ids):
+            if number == self.eot_id:
+                break
+            if number != self.sot_id:
+                pieces.append(number)
+        text = self._bpe.decode(pieces)
+        return text.replace(WORD_END, " ").strip()
+
+    def state(self) -> dict[str, Any]:
+        """Merges, context length and padding."""
+        merges = [list(pair) for pair in self.merges]
+        return {"merges": merges, "context_length": self.context_length, "pad": self.pad}
+
+
+def train_bpe(
+    captions: Iterable[str],
+    vocab_size: int = 4096,
+    context_length: int = 32,
+    pad: Literal["zero", "eot"] = "zero",
+) -> BpeTokeniser:
+    """A tokeniser of at most ``vocab_size`` ids, its merges learned from ``captions``."""
+    if vocab_size < 514:
+        raise UserError(f"vocabulary size is {vocab_size}, expected 514 (bytes alone) or more")
+    symbols = _byte_symbols()
+    bpe = _pipeline(models.BPE(end_of_word_suffix=WORD_END))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 2,
+        min_frequency=2,
+        initial_alphabet=symbols,
+        end_of_word_suffix=WORD_END,
+        show_progress=False,
+    )
+    bpe.train_from_iterator((clean(caption) for caption in captions), trainer)
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    return BpeTokeniser([tuple(pair) for pair in merges][: vocab_size - 514], context_length, pad)
+
+
+def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokeniser:
+    """CLIP's tokeniser from its merges file (``bpe_simple_vocab_16e6.txt.gz``, or unpacked)."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a merges file: {error}") from error
+    lines = text.split("\n")[1 : CLIP_NUM_MERGES + 1]
+    pairs = [tuple(line.split()) for line in lines if line]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise UserError(f"{path} is not a merges file: expected two pieces a line after the first")
+    return BpeTokeniser([(first, second) for first, second in pairs], context_length)
+
+
+def _pipeline(model: models.BPE) -> Tokenizer:
+    bpe = Tokenizer(model)
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
+    bpe.decoder = decoders.ByteLevel()
+    return bpe
+
+
 def _byte_symbols() -> list[str]:
-    """The printable stand-in of each byte, in CLIP's order: printable bytes first."""
+    """The printable stand-in of each byte, printable bytes first: the order of CLIP's ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return [chr(b) for b in printable] + [chr(256 + k) for k in range(len(rest))]
+    others = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(others)]

@@ -1,0 +1,239 @@
+"""CLIP's contrastive loss, alone or over the ranks of a process group.
+
+Each rank works on one block of logits, its image rows against the text rows of all ranks: half the
+products of open_clip's two blocks, and text alone travels. Elements that a rank of n rows sends to
+each of the others, beside the handshake:
+
+- forward: ``n D`` text features, ``n`` column statistics;
+- backward: ``n D`` text gradients (where any rank wants them), ``n`` column statistics;
+- scalars: the upstream with ``local_loss``; else the rank's part of the loss, and in the backward
+  its part of the scale gradient and (``gather_with_grad``) the upstream.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastclip.comm import IMAGE, SCALE, TEXT, Peers, Shards, peers_of_function
+from fastclip.functional.settings import Engine, warn_once
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
+from fastclip.ops.epilogue import inner_product, scale_and_round
+from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
+from fastclip.ops.inputs import paired, scalar
+
+
+class Flags(NamedTuple):
+    """open_clip's: what a rank's loss sums over, and whose losses reach the rank's features."""
+
+    local_loss: bool = False
+    gather_with_grad: bool = False
+
+    @property
+    def one_sided(self) -> bool:
+        """An image learns from its own softmax only, a text from its own only."""
+        return self.local_loss and not self.gather_with_grad
+
+
+def clip_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float | None = None,
+    *,
+    local_loss: bool = False,
+    gather_with_grad: bool = False,
+    group: dist.ProcessGroup | None = None,
+    shards: str = "any",
+    reduce_dtype: str = "float32",
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+    backend: str = "auto",
+) -> Tensor:
+    """Mean cross entropy of images choosing among texts and of texts choosing among images.
+
+    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+    ICML 2021.
+
+    Args:
+        image_features: ``[n, D]`` in float32, bfloat16, float16 or float64.
+        text_features: ``[n, D]``, outside autocast of the same dtype. Row i is the pair of image
+            row i; every other row of the batch is a negative.
+        logit_scale: factor of the logits, already exponentiated: a float or one element.
+        logit_bias: a float or one element. It shifts all logits, so that its gradient is zero.
+        local_loss, gather_with_grad: open_clip's flags, with open_clip's values and gradients in
+            all four combinations. Without effect where this process is alone.
+        group: the ranks whose rows make up the batch, in the group's order; None for this process
+            alone.
+        shards: ``"any"`` lets ranks hold different numbers of rows and has a handshake on every
+            call; ``"equal"`` has one the first time.
+        reduce_dtype: text gradients are summed over ranks in ``"float32"`` or as the ``"input"``.
+        workspace_bytes: bound on memory beyond inputs, outputs, the gathered text features and the
+            accumulators of both gradients.
+        backend: see ``fastclip.ops.dispatch``.
+
+    Returns:
+        0-d, float32 (float64 for float64 features). With ``local_loss``, ``W / 2N`` times the sum
+        over this rank's rows, so that the mean over ranks is the mean over the batch; without, that
+        mean.
+
+    Raises:
+        TypeError, ValueError: inputs that do not fit. In a group, ValueError on every rank.
+    """
+    return contrastive(
+        image_features,
+        text_features,
+        logit_scale,
+        logit_bias,
+        Flags(local_loss, gather_with_grad),
+        peers_of_function(group, shards),
+        Engine(workspace_bytes, backend, reduce_dtype),
+    )
+
+
+def contrastive(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float | None,
+    flags: Flags,
+    peers: Peers | None,
+    engine: Engine,
+) -> Tensor:
+    """``clip_loss`` among ``peers``."""
+    if peers is None:
+        loss = clip_loss_single(
+            image,
+            text,
+            logit_scale,
+            workspace_bytes=engine.workspace_bytes,
+            backend=engine.backend,
+        )
+    else:
+        loss = _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
+    if isinstance(logit_bias, Tensor):
+        # Softmax is blind to a shift, but a parameter without a gradient would stop DDP.
+        loss = loss + 0 * scalar(logit_bias, image, "logit_bias")
+    return loss
+
+
+def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tensor:
+    if flags.one_sided:
+        warn_once(
+            "local_loss=True without gather_with_grad=True gives gradients that do not point along "
+            "those of the loss (open_clip's do the same); pass gather_with_grad=True"
+        )
+
+    def prepare() -> tuple[Tensor, Tensor, Tensor]:
+        engine.check("infonce", image.device)
+        if isinstance(logit_bias, Tensor):
+            scalar(logit_bias, image, "logit_bias")
+        x, y = paired(image, text)
+        return x, y, scalar(logit_scale, x)
+
+    call = (
+        f"clip_loss(local_loss={flags.local_loss}, gather_with_grad={flags.gather_with_grad}, "
+        f"reduce_dtype={engine.reduce_dtype!r})"
+    )
+    shards, (x, y, scale) = peers.meet(call, image, prepare)
+    return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
+
+
+class _ShardedInfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, y: Tensor, scale: Tensor, shards: Shards, flags: Flags, engine: Engine
+    ) -> Tensor:
+        differentiable = any(shards.wants)
+        texts = shards.all_gather(y)
+        row_lse, partial_lse, target, kept = infonce_forward(
+            x, texts, scale, shards.offset, differentiable, engine.workspace_bytes, engine.backend
+        )
+        column_lse = shards.exchange_columns(partial_lse).logsumexp(0)
+        loss = (row_lse - target).sum() + (column_lse - target).sum()
+        batch = 2 * max(1, shards.total)
+        if flags.local_loss:
+            loss = loss * (shards.world / batch)
+        elif differentiable:
+            # The backward pass needs the statistics of all columns: they and the parts of the loss
+            # share a collective.
+            column_lse, parts = shards.all_gather_with(column_lse, loss[None])
+            loss = parts.sum() / batch
+        else:
+            loss = shards.all_gather_scalars(loss[None]).sum() / batch
+        ctx.shards, ctx.flags, ctx.engine = shards, flags, engine
+        ctx.save_for_backward(x, texts, scale, row_lse, column_lse, kept)
+        return loss.to(scale.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor):
+        shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
+        x, texts, scale, row_lse, column_lse, kept = ctx.saved_tensors
+        own_wants = shards.wants[shards.rank]
+        batch = 2 * max(1, shards.total)
+
+        weights = scale.new_ones(shards.world)
+        unit = upstream / batch
+        if flags.local_loss:
+            column_lse, upstreams = shards.all_gather_with(
+                column_lse, upstream[None].to(column_lse.dtype)
+            )
+            unit = unit * shards.world
+            if flags.gather_with_grad:
+                # Rank q's loss weighs its own rows and columns by its own upstream. Divided by
+                # the largest, a loss scale of 65,536 cannot overflow 16-bit products.
+                upstreams = upstreams[:, 0].to(scale.dtype)
+                peak = upstreams.abs().max()
+                peak = torch.where(peak == 0, 1, peak)
+                weights = upstreams / peak
+                unit = peak * (shards.world / batch)
+
+        # a serves the image gradient, b the text gradients of all ranks; either serves the scale.
+        scale_wanted = own_wants & SCALE if flags.local_loss else shards.wanted(SCALE)
+        need_b = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
+        need_a = own_wants & IMAGE or (scale_wanted and (flags.one_sided or not need_b))
+        a, b = infonce_backward(
+            x,
+            texts,
+            scale,
+            row_lse,
+            column_lse,
+            weights[shards.rank].expand(shards.own),
+            shards.spread(weights),
+            kept,
+            shards.offset,
+            not flags.one_sided,
+            bool(need_a),
+            need_b,
+            engine.workspace_bytes,
+            engine.backend,
+        )
+        d_scale = scale.new_zeros(())
+        if scale_wanted:
+            d_scale = inner_product(x, a) if need_a else inner_product(texts, b)
+        if need_b:
+            b = engine.reduce_scatter(shards, b, texts.dtype)
+            if flags.one_sided and scale_wanted:
+                d_scale = d_scale + inner_product(texts[shards.span], b)
+
+        scale_unit = unit
+        if not flags.local_loss and flags.gather_with_grad:
+            # Every rank returns the loss of the whole batch, and all of them reach the features.
+            upstreams, d_scales = shards.all_gather_scalars(torch.stack([upstream, d_scale])).T
+            unit, d_scale = upstreams.sum() / batch, d_scales.sum()
+        elif not flags.local_loss and scale_wanted:
+            d_scale = shards.all_gather_scalars(d_scale[None]).sum()
+
+        need_image, need_text, need_scale = ctx.needs_input_grad[:3]
+        return (
+            scale_and_round(a, unit * scale, x.dtype) if need_image else None,
+            scale_and_round(b, unit * scale, texts.dtype) if need_text else None,
+            scale_unit * d_scale if need_scale else None,
+            None,
+            None,
+            None,
+        )

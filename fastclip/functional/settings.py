@@ -1,0 +1,41 @@
+"""How a loss is computed, whatever it is."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastclip.comm import Shards
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+
+REDUCE_DTYPES = ("float32", "input")
+
+
+class Engine(NamedTuple):
+    """Bound of the workspace, backend, and the dtype that text gradients cross ranks in."""
+
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES
+    backend: str = "auto"
+    reduce_dtype: str = "float32"
+
+    def check(self, op: str, device: torch.device) -> None:
+        """Raises ValueError for what the operation does not have."""
+        implementation(op, self.backend, device)
+        if self.reduce_dtype not in REDUCE_DTYPES:
+            raise ValueError(
+                f"reduce_dtype={self.reduce_dtype!r}; accepted: {', '.join(REDUCE_DTYPES)}"
+            )
+
+    def reduce_scatter(self, shards: Shards, partial: Tensor, dtype: torch.dtype) -> Tensor:
+        """This rank's rows of an accumulator ``[N, D]`` summed over ranks, in its own dtype."""
+        wire = partial.to(dtype) if self.reduce_dtype == "input" else partial
+        return shards.reduce_scatter(wire).to(partial.dtype)
+
+
+@cache
+def warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

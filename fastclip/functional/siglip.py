@@ -1,0 +1,189 @@
+"""SigLIP's pairwise sigmoid loss, alone or over the ranks of a process group.
+
+Each rank holds its image rows and meets the text rows of every rank, in blocks that travel one of
+four ways. Gradients are computed in the forward pass, block by block; the backward pass applies
+each rank's upstream and returns the text gradients to their owners. Elements that a rank of n rows
+sends, beside the handshake: ``n D (W - 1)`` in the forward pass and, where any rank wants text
+gradients, as many in the backward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastclip.comm import IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
+from fastclip.functional.settings import Engine
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
+from fastclip.ops.epilogue import scale_and_round
+from fastclip.ops.inputs import paired, scalar
+from fastclip.ops.sigmoid import siglip_loss_single, sigmoid_forward
+
+
+def siglip_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float | None = None,
+    *,
+    dist_impl: str = "bidir",
+    chunk_size: int = 0,
+    group: dist.ProcessGroup | None = None,
+    shards: str = "any",
+    reduce_dtype: str = "float32",
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+    backend: str = "auto",
+) -> Tensor:
+    """Sum over all pairs of ``-log sigmoid(+-logit)``, by the number of images.
+
+    Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
+
+    Args:
+        image_features: ``[n, D]`` in float32, bfloat16, float16 or float64.
+        text_features: ``[n, D]``, outside autocast of the same dtype; row i is the pair of image
+            row i.
+        logit_scale: factor of the logits, already exponentiated: a float or one element.
+        logit_bias: added to all logits: a float or one element, or None.
+        dist_impl: how text features travel between ranks: ``"gather"`` (all at once), ``"reduce"``
+            (a broadcast per rank), ``"shift"`` (a ring one way) or ``"bidir"`` (a ring both ways).
+            All give the same loss; all but ``"gather"`` hold two ranks' texts at a time.
+        chunk_size: image rows worked on at a time; 0 leaves it to ``workspace_bytes``.
+        group, shards, reduce_dtype, workspace_bytes, backend: see ``clip_loss``.
+
+    Returns:
+        0-d, float32 (float64 for float64 features): ``W / N`` times the sum over this rank's
+        images and all texts, so that the mean over ranks is the loss of the batch.
+
+    Raises:
+        TypeError, ValueError: inputs that do not fit. In a group, ValueError on every rank.
+    """
+    return sigmoid_contrastive(
+        image_features,
+        text_features,
+        logit_scale,
+        logit_bias,
+        *check_ways(dist_impl, chunk_size),
+        peers_of_function(group, shards),
+        Engine(workspace_bytes, backend, reduce_dtype),
+    )
+
+
+def check_ways(dist_impl: str, chunk_size: int) -> tuple[str, int]:
+    if dist_impl not in TRAVEL:
+        raise ValueError(f"dist_impl={dist_impl!r}; accepted: {', '.join(TRAVEL)}")
+    if chunk_size < 0:
+        raise ValueError(f"chunk_size={chunk_size}; accepted: a number of rows, 0 for automatic")
+    return dist_impl, chunk_size
+
+
+def sigmoid_contrastive(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float | None,
+    dist_impl: str,
+    chunk_size: int,
+    peers: Peers | None,
+    engine: Engine,
+) -> Tensor:
+    """``siglip_loss`` among ``peers``."""
+    if peers is None:
+        return siglip_loss_single(
+            image,
+            text,
+            logit_scale,
+            logit_bias,
+            chunk_size=chunk_size,
+            workspace_bytes=engine.workspace_bytes,
+            backend=engine.backend,
+        )
+
+    def prepare() -> tuple[Tensor, ...]:
+        engine.check("sigmoid", image.device)
+        x, y = paired(image, text)
+        bias = 0.0 if logit_bias is None else logit_bias
+        return x, y, scalar(logit_scale, x), scalar(bias, x, "logit_bias")
+
+    call = f"siglip_loss(dist_impl={dist_impl!r}, reduce_dtype={engine.reduce_dtype!r})"
+    shards, (x, y, scale, bias) = peers.meet(call, image, prepare)
+    return _ShardedSigmoid.apply(x, y, scale, bias, shards, dist_impl, chunk_size, engine)
+
+
+class _ShardedSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        shards: Shards,
+        dist_impl: str,
+        chunk_rows: int,
+        engine: Engine,
+    ) -> Tensor:
+        need_x = bool(shards.wants[shards.rank] & IMAGE)
+        need_y = shards.wanted(TEXT)
+        differentiable = any(shards.wants)
+        loss, d_scale, d_bias = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
+        a = scale.new_zeros(x.shape if need_x else (0, x.shape[1]))
+        b = scale.new_empty((shards.total if need_y else 0, x.shape[1]))
+        for first, texts in shards.travel(y, dist_impl):
+            offset = shards.offset - first
+            if not 0 <= offset < len(texts):
+                offset = -1
+            block_loss, block_a, block_b, block_d_scale, block_d_bias = sigmoid_forward(
+                x,
+                texts,
+                scale,
+                bias,
+                offset,
+                need_x,
+                need_y,
+                differentiable,
+                chunk_rows,
+                engine.workspace_bytes,
+                engine.backend,
+            )
+            loss += block_loss
+            d_scale += block_d_scale
+            d_bias += block_d_bias
+            if need_x:
+                a += block_a
+            if need_y:
+                b[first : first + len(texts)] = block_b
+        unit = shards.world / max(1, shards.total)
+        ctx.shards, ctx.engine, ctx.unit = shards, engine, unit
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(scale, a, b, d_scale, d_bias)
+        return loss * unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor):
+        shards = ctx.shards
+        scale, a, b, d_scale, d_bias = ctx.saved_tensors
+        need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
+        d_text = None
+        unit = upstream * ctx.unit
+        if shards.wanted(TEXT):
+            peak = upstream.new_ones(())
+            if ctx.engine.reduce_dtype == "input":
+                # Divided by the largest, a loss scale of 65,536 cannot overflow a 16-bit sum.
+                peak = shards.all_gather_scalars(upstream[None]).abs().max()
+                peak = torch.where(peak == 0, 1, peak)
+            b = ctx.engine.reduce_scatter(shards, b * (upstream / peak), ctx.dtype)
+            if need_text:
+                d_text = scale_and_round(b, peak * ctx.unit * scale, ctx.dtype)
+        return (
+            scale_and_round(a, unit * scale, ctx.dtype) if need_image else None,
+            d_text,
+            unit * d_scale if need_scale else None,
+            unit * d_bias if need_bias else None,
+            None,
+            None,
+            None,
+            None,
+        )

@@ -1,0 +1,46 @@
+"""What happens to a gradient accumulator after the tile loop, in bounded memory."""
+
+import torch
+from torch import Tensor
+
+# Entries of an accumulator handled at a time: temporaries stay at some megabytes.
+_CHUNK_ENTRIES = 2**18
+
+
+def _row_chunks(tensor: Tensor) -> int:
+    return max(1, _CHUNK_ENTRIES // max(1, tensor.shape[1]))
+
+
+@torch.library.custom_op("fastclip::inner_product", mutates_args=())
+def inner_product(x: Tensor, a: Tensor) -> Tensor:
+    """Sum of ``x * a`` over all entries, ``x [n, D]`` in any dtype, ``a [n, D]`` an accumulator.
+
+    0-d, in a's dtype, summed in float64. With ``a = (dL/dz) @ y`` this is dL/dscale.
+    """
+    total = a.new_zeros((), dtype=torch.float64)
+    rows = _row_chunks(a)
+    for x_part, a_part in zip(x.split(rows), a.split(rows), strict=True):
+        total += (x_part * a_part).sum(1).sum(dtype=torch.float64)
+    return total.to(a.dtype)
+
+
+@inner_product.register_fake
+def _(x: Tensor, a: Tensor) -> Tensor:
+    return a.new_empty(())
+
+
+@torch.library.custom_op("fastclip::scale_and_round", mutates_args=())
+def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(factor * a).to(dtype)`` for a matrix ``a`` and a 0-d ``factor``, rounded once."""
+    if a.dtype == dtype:
+        return a * factor
+    out = torch.empty_like(a, dtype=dtype)
+    rows = _row_chunks(a)
+    for a_part, out_part in zip(a.split(rows), out.split(rows), strict=True):
+        out_part.copy_(a_part * factor)
+    return out
+
+
+@scale_and_round.register_fake
+def _(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(a, dtype=dtype)

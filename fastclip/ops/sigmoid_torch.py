@@ -1,0 +1,85 @@
+"""Torch backend of ``sigmoid``: value and gradient of a tile from one look at its logits."""
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.epilogue import inner_product
+from fastclip.ops.inputs import accumulation_dtype
+from fastclip.ops.softmax_tiles import diagonal
+from fastclip.ops.tiles import Buffer, Operand, TileCost, plan, spans
+
+# Above this softplus(z) is z in every dtype, below it exp(z) is finite in every dtype.
+_SOFTPLUS_LINEAR_FROM = 50.0
+
+
+def forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    target_offset: int,
+    need_x: bool,
+    need_y: bool,
+    want_grad: bool,
+    chunk_rows: int,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.sigmoid.sigmoid_forward``."""
+    n, m, width = x.shape[0], y.shape[0], x.shape[1]
+    dtype = accumulation_dtype(x.dtype)
+    item = dtype.itemsize
+    cost = TileCost(
+        entry=item,
+        row=2 * width * item + 64,  # x upcast, x scaled
+        column=width * item + 64,
+        block_entry=item,
+    )
+    tiles = plan(min(n, chunk_rows or n), m, cost, workspace_bytes, x.device)
+    x_spans, y_spans = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
+    scaled = Buffer(tiles.rows, width, x, dtype)
+    tile = Buffer(tiles.rows, tiles.columns, x, dtype)
+    scratch = tiles.scratch(x, dtype)
+
+    gradient = want_grad or need_x or need_y
+    sum_a = need_x or (want_grad and not need_y)
+    a = x.new_zeros((n if sum_a else 0, width), dtype=dtype)
+    b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
+    loss = x.new_zeros((), dtype=torch.float64)
+    bias_gradient = x.new_zeros((), dtype=torch.float64)
+    for rows in spans(n, tiles.rows):
+        x_part = x_spans.span(rows)
+        x_scaled = torch.mul(x_part, scale, out=scaled.view(*x_part.shape))
+        for columns in spans(m, tiles.columns):
+            y_part = y_spans.span(columns)
+            z = torch.mm(x_scaled, y_part.T, out=tile.view(len(x_part), len(y_part))).add_(bias)
+            # -label * z: with positives negated, every entry's loss is softplus and its gradient,
+            # but for the same sign, sigmoid.
+            positives = z[:0, :0].diagonal()
+            if target_offset >= 0:
+                positives = diagonal(z, target_offset + rows.start - columns.start)[0]
+                positives.neg_()
+            for r, c in tiles.blocks(*z.shape):
+                block = z[r, c]
+                spare = scratch.view(*block.shape)
+                torch.ops.aten.softplus.out(block, 1, _SOFTPLUS_LINEAR_FROM, out=spare)
+                loss += spare.sum(1).sum(dtype=loss.dtype)
+                if gradient:
+                    block.sigmoid_()
+                    bias_gradient += block.sum(1).sum(dtype=loss.dtype)
+            if gradient:
+                bias_gradient -= 2 * positives.sum(dtype=loss.dtype)
+                positives.neg_()
+            if sum_a:
+                a[rows].addmm_(z, y_part)
+            if need_y:
+                b[columns].addmm_(z.T, x_part)
+    scale_gradient = x.new_zeros((), dtype=dtype)
+    if want_grad:
+        scale_gradient = inner_product(x, a) if sum_a else inner_product(y, b)
+    return (
+        loss.to(dtype),
+        a if need_x else x.new_zeros((0, width), dtype=dtype),
+        b,
+        scale_gradient,
+        bias_gradient.to(dtype),
+    )

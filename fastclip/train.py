@@ -1,0 +1,42 @@
+"""Train a model from pictures and language: ``deepspeed fastclip/train.py --help``.
+
+With no arguments: a small CLIP on a data set that is generated on the spot.
+"""
+
+import os
+import sys
+
+# The launcher puts this file's folder first on sys.path, where our module names would hide others'.
+_HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:] = [p for p in sys.path if os.path.abspath(p or os.curdir) != _HERE]
+
+from fastclip.errors import UserError  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, build, run. Returns the exit code: 0, or 2 for input that a person can mend."""
+    try:
+        from fastclip.training.config import parse_args
+
+        cfg = parse_args(argv)
+        from fastclip.training import distributed, session
+
+        ranks = distributed.start()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        session.run(cfg, ranks)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    distributed.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    # Without waiting for other ranks' collectives: they would never come after an error here.
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code else sys.exit(0)

@@ -1,0 +1,165 @@
+"""The figures and pictures at the end of a run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastclip.data.sources import DataSpec
+from fastclip.data.splits import Split, read_split
+from fastclip.data.text.interface import Tokeniser
+from fastclip.errors import UserError
+from fastclip.evals.embed import embed_rows
+from fastclip.evals.retrieval import recall_at_k
+from fastclip.evals.zeroshot import class_features, top1_accuracy
+from fastclip.models import DualEncoder
+from fastclip.training import plots
+from fastclip.training.trainer import Trainer
+
+KS = (1, 5, 10)
+DEFAULT_PROMPTS = ["a photo of a {}."]
+Results = dict[str, dict[str, float]]
+
+
+def parse_splits(text: str) -> dict[str, str]:
+    """``name=path,name=path`` (or one path, named ``val``) to a mapping."""
+    if "=" not in text.split(",")[0]:
+        return {"val": text}
+    splits: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, path = part.partition("=")
+        if not name or not path:
+            raise UserError(f"--val-data holds {part!r}, expected name=path")
+        splits[name] = path
+    return splits
+
+
+class Embedder:
+    """Pictures and texts to unit features ``[n, D]`` fp32 on the CPU, on every rank."""
+
+    def __init__(self, trainer: Trainer, model: DualEncoder, tokenizer: Tokeniser):
+        self.trainer, self.model, self.tokenizer = trainer, model, tokenizer
+
+    def images(self, pictures: Tensor) -> Tensor:
+        return self._embed(pictures, self.model.encode_image)
+
+    def texts(self, texts: list[str]) -> Tensor:
+        return self._embed(self.tokenizer(texts), self.model.encode_text)
+
+    def _embed(self, rows: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        trainer, ranks = self.trainer, self.trainer.ranks
+
+        def forward(part: Tensor) -> Tensor:
+            with trainer.autocast():
+                return encode(part.to(ranks.device))
+
+        return embed_rows(rows, forward, trainer.micro_batch, ranks.rank, ranks.world_size)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a split's pictures are matched with: names, their features, each picture's right one."""
+
+    names: list[str]
+    features: Tensor
+    targets: Tensor
+
+
+def evaluate(
+    trainer: Trainer,
+    model: DualEncoder,
+    tokenizer: Tokeniser,
+    splits: dict[str, DataSpec],
+    run: Path,
+) -> Results:
+    """Figures of every split, written to ``run/results.json``; pictures of the first one.
+
+    A split with labels and class names gets zero-shot accuracy over all classes, one with captions
+    picture-to-caption recall among the split's distinct captions.
+    """
+    trainer.engine.eval()
+    embedder = Embedder(trainer, model, tokenizer)
+    results: Results = {}
+    for name, spec in splits.items():
+        split = read_split(spec, image_size=model.image_size, progress=False)
+        images = embedder.images(split.pictures)
+        figures: dict[str, float] = {"pictures": len(split)}
+        classes, captions = _classes(split, embedder), _captions(split, embedder)
+        if classes is not None:
+            accuracy = top1_accuracy(images, classes.features, classes.targets)
+            figures |= {"zero_shot_accuracy": accuracy, "zero_shot_candidates": len(classes.names)}
+        if captions is not None:
+            recalls = recall_at_k(images, captions.features, captions.targets, KS)
+            figures |= {f"recall@{k}": value for k, value in recalls.items()}
+            figures["recall_candidates"] = len(captions.names)
+        if not results and trainer.ranks.is_first:
+            _draw(split, images, classes or captions, run)
+        results[name] = figures
+    if trainer.ranks.is_first and results:
+        partial = run / "results.partial"
+        partial.write_text(json.dumps(results, indent=2) + "\n")
+        partial.replace(run / "results.json")
+    trainer.engine.train()
+    return results
+
+
+def _classes(split: Split, embedder: Embedder) -> Candidates | None:
+    """The split's classes as prompts, where its records are labelled and classes named."""
+    if split.labels is None or not split.classes:
+        return None
+    features = class_features(split.classes, split.prompts or DEFAULT_PROMPTS, embedder.texts)
+    return Candidates(split.classes, features, split.labels)
+
+
+def _captions(split: Split, embedder: Embedder) -> Candidates | None:
+    """The split's distinct captions, where every record has one."""
+    if not all(split.captions):
+        return None
+    names = sorted(set(split.captions))
+    index = {name: number for number, name in enumerate(names)}
+    targets = torch.tensor([index[caption] for caption in split.captions])
+    return Candidates(names, embedder.texts(names), targets)
+
+
+def _draw(split: Split, images: Tensor, candidates: Candidates | None, run: Path) -> None:
+    """similarity.png and retrieval.png of pictures whose captions (or classes) differ."""
+    if candidates is None:
+        return
+    targets = candidates.targets.tolist()
+    first = {target: row for row, target in reversed(list(enumerate(targets)))}
+    spread = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor(list(first.values()))[spread]
+    some = rows[:24]
+    own = candidates.targets[some]
+    names = [candidates.names[target] for target in own.tolist()]
+    plots.similarity_matrix(images[some], candidates.features[own], names, run / "similarity.png")
+    plots.retrieval_sheet(
+        split.pictures[some],
+        images[some],
+        candidates.names,
+        candidates.features,
+        own.tolist(),
+        run / "retrieval.png",
+    )
+
+
+def headline(results: Results) -> str:
+    """The run's figure of merit in one line: the first split's."""
+    if not results:
+        return "no evaluation data was given (--val-data)"
+    name, figures = next(iter(results.items()))
+    where = {"held-out": "held-out combinations", "seen": "seen combinations"}.get(name, name)
+    if "zero_shot_accuracy" in figures:
+        count = int(figures["zero_shot_candidates"])
+        value, what = figures["zero_shot_accuracy"], "zero-shot accuracy"
+        chance = 1 / count
+    elif "recall@10" in figures:
+        count = int(figures["recall_candidates"])
+        value, what = figures["recall@10"], "picture-to-caption recall@10"
+        chance = min(1.0, 10 / count)
+    else:
+        return f"{name} has neither labels with class names nor captions: nothing to measure"
+    return f"{what} on {where}: {value:.1%} ({count} candidates, chance {chance:.1%})"

@@ -1,0 +1,40 @@
+"""The tokeniser that a configuration asks for."""
+
+import itertools
+from pathlib import Path
+
+from fastclip.data.sources import DataSpec
+from fastclip.data.splits import read_captions
+from fastclip.data.text.bpe import load_clip_bpe, train_bpe
+from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.words import train_words
+from fastclip.errors import UserError
+from fastclip.models.factory import find_preset
+from fastclip.models.presets import TextBag
+from fastclip.training.config import TrainConfig
+
+_CAPTIONS = 1_000_000
+
+
+def build_tokeniser(cfg: TrainConfig, spec: DataSpec) -> Tokeniser:
+    """Train a tokeniser on the captions of ``spec``, or read CLIP's merges from a file.
+
+    ``auto`` is words and trigrams for a bag-of-tokens text tower and BPE for a transformer. A
+    trained tokeniser sees at most the first million captions.
+    """
+    preset = find_preset(cfg.model)
+    length = cfg.context_length or preset.context_length
+    kind = cfg.tokenizer
+    if kind == "auto":
+        kind = "words" if isinstance(preset.text, TextBag) else "bpe"
+    if kind not in ("words", "bpe"):
+        path = Path(kind).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"--tokenizer is {kind!r}, expected auto, bpe, words or the path of a merges file"
+            )
+        return load_clip_bpe(path, length)
+    captions = itertools.islice(read_captions(spec), _CAPTIONS)
+    if kind == "words":
+        return train_words(captions, max_words=cfg.vocab_size, context_length=length)
+    return train_bpe(captions, cfg.vocab_size, length)

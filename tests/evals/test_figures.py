@@ -1,0 +1,38 @@
+"""Recall and zero-shot accuracy against the obvious computation."""
+
+import torch
+
+from fastclip.evals.retrieval import recall_at_k, target_ranks
+from fastclip.evals.zeroshot import class_features, top1_accuracy
+
+
+def unit(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+def test_recall_against_a_full_sort():
+    queries, candidates = unit(1500, 8), unit(40, 8, seed=1)
+    targets = torch.arange(1500) % 40
+    order = (queries @ candidates.T).argsort(1, descending=True)
+    for k, value in recall_at_k(queries, candidates, targets, (1, 5, 10, 40)).items():
+        expected = (order[:, :k] == targets[:, None]).any(1).double().mean()
+        assert value == float(expected)
+
+
+def test_ties_count_against_the_target():
+    same = torch.ones(3, 4) / 2
+    assert target_ranks(same, same, torch.arange(3)).tolist() == [2, 2, 2]
+    assert recall_at_k(same, same, torch.arange(3), (1, 3)) == {1: 0.0, 3: 1.0}
+
+
+def test_prompts_are_averaged_on_the_sphere():
+    table = {"a red": [1.0, 0.0], "red!": [0.0, 4.0], "a blue": [-1.0, 0.0], "blue!": [-2.0, 0.0]}
+
+    def embed(prompts):
+        return torch.tensor([table[p] for p in prompts])
+
+    features = class_features(["red", "blue"], ["a {}", "{}!"], embed)
+    torch.testing.assert_close(features, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
+    images = torch.tensor([[0.9, 0.1], [-1.0, 0.2], [-0.9, 0.1]])
+    assert top1_accuracy(images, features, torch.tensor([0, 1, 0])) == 2 / 3

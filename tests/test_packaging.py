@@ -1,0 +1,78 @@
+"""What gets installed, from where it imports, and that no name of ours hides another's."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import fastclip
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(*args: str, **changes: object) -> str:
+    done = subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, timeout=300, check=False, **changes
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_no_name_of_ours_hides_a_library():
+    """The deepspeed launcher puts fastclip/ first on sys.path before train.py takes it off."""
+    ours = {p.stem for p in (ROOT / "fastclip").iterdir() if not p.name.startswith(("_", "."))}
+    ours -= {"py"}
+    installed = set(packages_distributions()) - {"fastclip", "__editable___fastclip_engine"}
+    assert "loss" in ours
+    assert ours.isdisjoint(sys.stdlib_module_names), ours & set(sys.stdlib_module_names)
+    assert ours.isdisjoint(installed), ours & installed
+
+
+def test_train_takes_its_own_folder_off_the_path():
+    code = (
+        "import sys, runpy; sys.path.insert(0, sys.argv[1])\n"
+        "runpy.run_path(sys.argv[1] + '/train.py', run_name='not_main')\n"
+        "print(sys.argv[1] in sys.path)"
+    )
+    assert python("-c", code, str(ROOT / "fastclip")) == "False"
+
+
+def test_kernels_import_from_the_editable_install():
+    code = "import fastclip.kernels, fastclip; print(fastclip.kernels.__name__)"
+    assert python("-c", code, cwd="/") == "fastclip.kernels"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from an sdist, as an index would serve it."""
+    pytest.importorskip("build", reason="building needs the test extra")
+    out = tmp_path_factory.mktemp("dist")
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    # Without isolation: setuptools is in the environment, and an index may be out of reach.
+    python("-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT), env=env)
+    [found] = out.glob("fastclip_engine-*.whl")
+    assert len(list(out.glob("fastclip_engine-*.tar.gz"))) == 1
+    return found
+
+
+def test_sdist_to_wheel_to_import(wheel, tmp_path):
+    target = tmp_path / "site"
+    python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
+    assert (target / "fastclip" / "py.typed").exists()
+    code = (
+        f"import sys; sys.path.insert(0, {str(target)!r})\n"
+        "import fastclip.loss, fastclip.kernels, fastclip.training.config, fastclip.data.cli\n"
+        "assert fastclip.__file__.startswith(sys.path[0]), fastclip.__file__\n"
+        "print(fastclip.kernels.__file__)"
+    )
+    where = python("-S", "-c", f"import site; site.main()\n{code}", cwd=tmp_path)
+    assert where == str(target / "fastclip" / "kernels" / "__init__.py")
+
+
+def test_version_is_told_once():
+    from importlib.metadata import version
+
+    assert version("fastclip-engine") == fastclip.__version__
