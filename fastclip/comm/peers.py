@@ -34,8 +34,8 @@ class Peers:
         Args:
             call: the operation and its flags, in words.
             features: any of the inputs; it says where tensors live.
-            prepare: checks the inputs of this rank; returns image rows, text rows, scale (and
-                more), of which gradients may be wanted.
+            prepare: checks the inputs of this rank; returns image rows, text rows, then scalars
+                that may want gradients and constants.
 
         Returns:
             The shards and what ``prepare`` returned.
@@ -55,7 +55,12 @@ class Peers:
         if torch.is_grad_enabled():
             wants = IMAGE * image.requires_grad | TEXT * text.requires_grad
             wants |= SCALE * any(other.requires_grad for other in others)
-        call = f"{call} on {str(image.dtype).removeprefix('torch.')} of width {image.shape[1]}"
+        matrices = dict.fromkeys(
+            f"{str(t.dtype).removeprefix('torch.')} features of width {t.shape[1]}"
+            for t in prepared
+            if t.ndim == 2
+        )
+        call = f"{call} on {' and '.join(matrices)}"
         shards = self.agreement.reach(self.group, image.shape[0], call, wants, image.device)
         return shards, prepared
 

@@ -56,11 +56,12 @@ class Shards:
         return all_gather(own, self.rows, self.group)
 
     def all_gather_with(self, own: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
-        """``[n_r]`` and ``[k]`` of every rank -> ``[N]`` and ``[W, k]``, in one collective."""
-        k = extra.numel()
-        sizes = tuple(n + k for n in self.rows)
-        parts = all_gather(torch.cat([own, extra]), sizes, self.group).split(sizes)
-        return torch.cat([p[:-k] for p in parts]), torch.stack([p[-k:] for p in parts])
+        """``[n_r, c]`` and ``[k]`` of every rank -> ``[N, c]`` and ``[W, k]`` in one collective."""
+        c, k = own.shape[1], extra.numel()
+        sizes = tuple(n * c + k for n in self.rows)
+        parts = all_gather(torch.cat([own.flatten(), extra]), sizes, self.group).split(sizes)
+        rows = torch.cat([part[: len(part) - k] for part in parts]).view(-1, c)
+        return rows, torch.stack([part[len(part) - k :] for part in parts])
 
     def all_gather_scalars(self, own: Tensor) -> Tensor:
         """``[k]`` of every rank -> ``[W, k]``; summed over dimension 0 it has the same bits on

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw
 
-_CELL, _TEXT, _MARGIN, _COLUMNS, _LINES = 112, 62, 6, 10, 5
+_CELL, _TEXT, _MARGIN, _COLUMNS, _LINES = 112, 72, 6, 10, 5
 
 
 def contact_sheet(pictures: torch.Tensor, captions: Sequence[str]) -> Image.Image:

@@ -74,7 +74,7 @@ def detect_type(spec: DataSpec) -> DatasetType:
         return "webdataset"
     if not path:
         raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
-    hint = ""
+    hint = "" if Path(path).exists() else " (no such file)"
     if Path(path).is_dir():
         hint = f" (a folder: name its shards, e.g. {path.rstrip('/')}/train-{{0000..0009}}.tar)"
     raise UserError(
@@ -104,8 +104,9 @@ def expand(pattern: str) -> list[str]:
         raise UserError(f"the shard list {pattern!r} is empty")
     missing = [url for url in urls if _is_local(url) and not Path(url).is_file()]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"shard {missing[0]}{more} of {pattern!r} does not exist")
+        raise UserError(
+            f"{len(missing)} of {len(urls)} shards of {pattern!r} do not exist, first {missing[0]}"
+        )
     return urls
 
 

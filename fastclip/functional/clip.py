@@ -12,31 +12,18 @@ each of the others, beside the handshake:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fastclip.comm import IMAGE, SCALE, TEXT, Peers, Shards, peers_of_function
-from fastclip.functional.settings import Engine, warn_once
+from fastclip.comm import Peers, Shards, peers_of_function
+from fastclip.functional.settings import Engine
+from fastclip.functional.sharded import Flags, by_peak, needed, scale_part
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
 from fastclip.ops.inputs import paired, scalar
-
-
-class Flags(NamedTuple):
-    """open_clip's: what a rank's loss sums over, and whose losses reach the rank's features."""
-
-    local_loss: bool = False
-    gather_with_grad: bool = False
-
-    @property
-    def one_sided(self) -> bool:
-        """An image learns from its own softmax only, a text from its own only."""
-        return self.local_loss and not self.gather_with_grad
 
 
 def clip_loss(
@@ -121,11 +108,7 @@ def contrastive(
 
 
 def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tensor:
-    if flags.one_sided:
-        warn_once(
-            "local_loss=True without gather_with_grad=True gives gradients that do not point along "
-            "those of the loss (open_clip's do the same); pass gather_with_grad=True"
-        )
+    flags.warn()
 
     def prepare() -> tuple[Tensor, Tensor, Tensor]:
         engine.check("infonce", image.device)
@@ -134,10 +117,7 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
         x, y = paired(image, text)
         return x, y, scalar(logit_scale, x)
 
-    call = (
-        f"clip_loss(local_loss={flags.local_loss}, gather_with_grad={flags.gather_with_grad}, "
-        f"reduce_dtype={engine.reduce_dtype!r})"
-    )
+    call = f"clip_loss({flags}, reduce_dtype={engine.reduce_dtype!r})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)
     return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
 
@@ -160,8 +140,8 @@ class _ShardedInfoNCE(torch.autograd.Function):
         elif differentiable:
             # The backward pass needs the statistics of all columns: they and the parts of the loss
             # share a collective.
-            column_lse, parts = shards.all_gather_with(column_lse, loss[None])
-            loss = parts.sum() / batch
+            lse, parts = shards.all_gather_with(column_lse[:, None], loss[None])
+            column_lse, loss = lse[:, 0], parts.sum() / batch
         else:
             loss = shards.all_gather_scalars(loss[None]).sum() / batch
         ctx.shards, ctx.flags, ctx.engine = shards, flags, engine
@@ -173,29 +153,21 @@ class _ShardedInfoNCE(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
         x, texts, scale, row_lse, column_lse, kept = ctx.saved_tensors
-        own_wants = shards.wants[shards.rank]
         batch = 2 * max(1, shards.total)
+        need = needed(shards, flags)
 
         weights = scale.new_ones(shards.world)
         unit = upstream / batch
         if flags.local_loss:
-            column_lse, upstreams = shards.all_gather_with(
-                column_lse, upstream[None].to(column_lse.dtype)
+            lse, upstreams = shards.all_gather_with(
+                column_lse[:, None], upstream[None].to(column_lse.dtype)
             )
+            column_lse = lse[:, 0]
             unit = unit * shards.world
             if flags.gather_with_grad:
-                # Rank q's loss weighs its own rows and columns by its own upstream. Divided by
-                # the largest, a loss scale of 65,536 cannot overflow 16-bit products.
-                upstreams = upstreams[:, 0].to(scale.dtype)
-                peak = upstreams.abs().max()
-                peak = torch.where(peak == 0, 1, peak)
-                weights = upstreams / peak
+                # Rank q's loss weighs its own rows and columns, by its own upstream.
+                weights, peak = by_peak(upstreams[:, 0].to(scale.dtype))
                 unit = peak * (shards.world / batch)
-
-        # a serves the image gradient, b the text gradients of all ranks; either serves the scale.
-        scale_wanted = own_wants & SCALE if flags.local_loss else shards.wanted(SCALE)
-        need_b = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
-        need_a = own_wants & IMAGE or (scale_wanted and (flags.one_sided or not need_b))
         a, b = infonce_backward(
             x,
             texts,
@@ -207,25 +179,23 @@ class _ShardedInfoNCE(torch.autograd.Function):
             kept,
             shards.offset,
             not flags.one_sided,
-            bool(need_a),
-            need_b,
+            need.a,
+            need.b,
             engine.workspace_bytes,
             engine.backend,
         )
-        d_scale = scale.new_zeros(())
-        if scale_wanted:
-            d_scale = inner_product(x, a) if need_a else inner_product(texts, b)
-        if need_b:
+        d_scale = scale_part(need, x, texts, a, b)
+        if need.b:
             b = engine.reduce_scatter(shards, b, texts.dtype)
-            if flags.one_sided and scale_wanted:
-                d_scale = d_scale + inner_product(texts[shards.span], b)
+        if flags.one_sided and need.scale:
+            d_scale = d_scale + inner_product(texts[shards.span], b)
 
         scale_unit = unit
         if not flags.local_loss and flags.gather_with_grad:
             # Every rank returns the loss of the whole batch, and all of them reach the features.
             upstreams, d_scales = shards.all_gather_scalars(torch.stack([upstream, d_scale])).T
             unit, d_scale = upstreams.sum() / batch, d_scales.sum()
-        elif not flags.local_loss and scale_wanted:
+        elif not flags.local_loss and need.scale:
             d_scale = shards.all_gather_scalars(d_scale[None]).sum()
 
         need_image, need_text, need_scale = ctx.needs_input_grad[:3]

@@ -1,4 +1,4 @@
-"""What happens to a gradient accumulator after the tile loop, in bounded memory."""
+"""From a gradient accumulator to a gradient, in bounded memory."""
 
 import torch
 from torch import Tensor
@@ -44,3 +44,12 @@ def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 @scale_and_round.register_fake
 def _(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(a, dtype=dtype)
+
+
+def first_order_only() -> None:
+    """Raise RuntimeError where autograd would differentiate a backward formula of the engine."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "fastclip's losses have no second derivative: their backward pass accepts no "
+            "create_graph=True"
+        )

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import inner_product, scale_and_round
+from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
+    check_target_offset,
     gradient_wanted,
     paired,
     scalar,
@@ -43,7 +44,7 @@ def infonce_forward(
         the target logits; all float64. ``kept``: the logits ``[n, m]`` in the accumulation dtype,
         or an empty ``[0, 0]`` tensor.
     """
-    _check(x, y, target_offset)
+    check_target_offset(x, y, target_offset)
     run = implementation("infonce", backend, x.device)
     return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
 
@@ -95,7 +96,7 @@ def infonce_backward(
     Returns:
         a and b in the accumulation dtype.
     """
-    _check(x, y, target_offset)
+    check_target_offset(x, y, target_offset)
     return implementation("infonce", backend, x.device).backward(
         x,
         y,
@@ -123,14 +124,6 @@ def _(
         x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype),
         x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype),
     )
-
-
-def _check(x: Tensor, y: Tensor, target_offset: int) -> None:
-    if x.shape[0] and not 0 <= target_offset <= y.shape[0] - x.shape[0]:
-        raise ValueError(
-            f"target_offset={target_offset} puts the targets of {x.shape[0]} rows outside "
-            f"{y.shape[0]} columns"
-        )
 
 
 @torch.library.custom_op("fastclip::clip_loss", mutates_args=())
@@ -163,6 +156,7 @@ def _clip_loss_context(ctx, inputs, output):
 
 
 def _clip_loss_backward(ctx, grad_loss, *_):
+    first_order_only()
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     if grad_loss is None:
         return (None,) * 6

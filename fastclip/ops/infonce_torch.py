@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import Side, TileGradient, diagonal, update_lse
-from fastclip.ops.tiles import Buffer, Operand, TileCost, Tiles, plan, spans
+from fastclip.ops.softmax_tiles import Running, Side, TileGradient, diagonal, update
+from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
 def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
@@ -40,29 +40,22 @@ def forward(
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, workspace_bytes)
     kept = new_kept(x, y, keep, workspace_bytes)
-    x_spans, y_spans = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
-    scaled = Buffer(tiles.rows, x.shape[1], x, dtype)
-    tile = Buffer(tiles.rows, tiles.columns, x, dtype) if kept.numel() == 0 else None
-    scratch = tiles.scratch(x, dtype)
-
+    logits, scratch = Logits(x, y, scale, tiles, dtype), tiles.scratch(x, dtype)
     row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
-    column_lse = x.new_full((m,), -torch.inf, dtype=statistics)
+    col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
     target = x.new_empty(n, dtype=statistics)
     for rows in spans(n, tiles.rows):
-        x_part = x_spans.span(rows)
-        x_scaled = torch.mul(x_part, scale, out=scaled.view(*x_part.shape))
+        logits.rows(rows)
         for columns in spans(m, tiles.columns):
-            y_part = y_spans.span(columns)
-            z = kept[rows, columns] if tile is None else tile.view(len(x_part), len(y_part))
-            torch.mm(x_scaled, y_part.T, out=z)
-            offset = target_offset + rows.start - columns.start
-            entries, target_rows, _ = diagonal(z, offset)
+            logits.columns(columns)
+            z = logits.product(out=kept[rows, columns] if kept.numel() else None)
+            entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
             target[rows][target_rows] = entries.to(statistics)
-            row_part, column_part = row_lse[rows], column_lse[columns]
+            row_part, column_part = Running(row_lse[rows]), Running(col_lse[columns])
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
-                update_lse(block, row_part[r], column_part[c], scratch.view(*block.shape))
-    return row_lse, column_lse, target, kept
+                update(block, row_part[r], column_part[c], scratch.view(*block.shape))
+    return row_lse, col_lse, target, kept
 
 
 def backward(
@@ -70,9 +63,9 @@ def backward(
     y: Tensor,
     scale: Tensor,
     row_lse: Tensor,
-    column_lse: Tensor,
+    col_lse: Tensor,
     row_weight: Tensor,
-    column_weight: Tensor,
+    col_weight: Tensor,
     kept: Tensor,
     target_offset: int,
     coupled: bool,
@@ -88,31 +81,26 @@ def backward(
     if n == 0 or not (need_x or need_y):
         return a, b
     tiles = _tiles(x, y, workspace_bytes)
-    x_spans, y_spans = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
-    scaled = Buffer(tiles.rows, width, x, dtype)
-    tile = Buffer(tiles.rows, tiles.columns, x, dtype)
-    second = tile if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
+    logits = Logits(x, y, scale, tiles, dtype)
     by_row = Side(row_lse, row_weight, row_weight)
-    by_column = Side(column_lse, column_weight, column_weight)
-    gradient = TileGradient(by_row, by_column if coupled else None, target_offset, tiles)
-    column_gradient = None if coupled else TileGradient(None, by_column, target_offset, tiles)
-
+    by_column = Side(col_lse, col_weight, col_weight)
+    if coupled:
+        gradient = TileGradient(by_row, by_column, target_offset, tiles)
+    else:
+        gradient = TileGradient(by_row, None, target_offset, tiles)
+        column_gradient = TileGradient(None, by_column, target_offset, tiles)
+        second = Buffer(tiles.rows, tiles.columns, x, dtype)
     for rows in spans(n, tiles.rows):
-        x_part = x_spans.span(rows)
-        if kept.numel() == 0:
-            x_scaled = torch.mul(x_part, scale, out=scaled.view(*x_part.shape))
+        x_part = logits.rows(rows)
         for columns in spans(m, tiles.columns):
-            y_part = y_spans.span(columns)
-            shape = len(x_part), len(y_part)
-            if kept.numel() == 0:
-                z = torch.mm(x_scaled, y_part.T, out=tile.view(*shape))
-            else:
-                z = kept[rows, columns]
-            g = gradient.write(z, rows, columns, out=second.view(*shape))
+            y_part = logits.columns(columns)
+            z = kept[rows, columns] if kept.numel() else logits.product()
+            g = logits.room() if coupled else second.view(*z.shape)
+            gradient.write(z, rows, columns, out=g)
             if need_x:
                 a[rows].addmm_(g, y_part)
-            if column_gradient is not None:
-                g = column_gradient.write(z, rows, columns, out=tile.view(*shape))
+            if not coupled:
+                g = column_gradient.write(z, rows, columns, out=logits.room())
             if need_y:
                 b[columns].addmm_(g.T, x_part)
     return a, b

@@ -74,6 +74,15 @@ def paired(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def check_target_offset(x: Tensor, y: Tensor, target_offset: int) -> None:
+    """Raise ValueError where row i's target, column ``i + target_offset``, is no column."""
+    if x.shape[0] and not 0 <= target_offset <= y.shape[0] - x.shape[0]:
+        raise ValueError(
+            f"target_offset={target_offset} puts the targets of {x.shape[0]} rows outside "
+            f"{y.shape[0]} columns"
+        )
+
+
 def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Tensor:
     """A float or a tensor of one element as a 0-d tensor in ``like``'s accumulation dtype.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import scale_and_round
+from fastclip.ops.epilogue import first_order_only, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     gradient_wanted,
@@ -74,13 +74,13 @@ def _(
     )
 
 
-@torch.library.custom_op("fastclip::linear_cross_entropy_scalar", mutates_args=())
-def linear_cross_entropy_scalar(
+@torch.library.custom_op("fastclip::linear_cross_entropy", mutates_args=())
+def linear_cross_entropy_op(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    mean: bool,
+    reduction: str,
     ignore_index: int,
     label_smoothing: float,
     need_hidden: bool,
@@ -89,133 +89,74 @@ def linear_cross_entropy_scalar(
     workspace_bytes: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sum or mean of the losses, the divisor (0-d), and the gradients before that division."""
+    """The loss, its divisor (0-d), and the gradients before that division.
+
+    With ``reduction="none"`` the gradients are left to the backward pass.
+    """
+    options = ignore_index, label_smoothing
+    need = (need_hidden, need_weight, need_bias) if reduction != "none" else (False,) * 3
     losses, a, b, c = linear_cross_entropy_rows(
-        hidden,
-        weight,
-        bias,
-        target,
-        None,
-        ignore_index,
-        label_smoothing,
-        need_hidden,
-        need_weight,
-        need_bias,
-        workspace_bytes,
-        backend,
+        hidden, weight, bias, target, None, *options, *need, workspace_bytes, backend
     )
+    dtype = accumulation_dtype(hidden.dtype)
     divisor = losses.new_ones(())
-    if mean:
+    if reduction == "mean":
         divisor = (target != ignore_index).sum().clamp(min=1).to(losses.dtype)
-    dtype = accumulation_dtype(hidden.dtype)
-    return (losses.sum() / divisor).to(dtype), divisor.to(dtype), a, b, c
+    loss = losses if reduction == "none" else losses.sum() / divisor
+    return loss.to(dtype, copy=True), divisor.to(dtype, copy=True), a, b, c
 
 
-@linear_cross_entropy_scalar.register_fake
-def _(
-    hidden, weight, bias, target, mean, ignore_index, label_smoothing, need_hidden, need_weight,
-    need_bias, workspace_bytes, backend,
-):  # fmt: skip
+@linear_cross_entropy_op.register_fake
+def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *need_and_options):
     dtype = accumulation_dtype(hidden.dtype)
+    need = need_and_options[:3] if reduction != "none" else (False,) * 3
     _, a, b, c = linear_cross_entropy_rows(
-        hidden, weight, bias, target, None, ignore_index, label_smoothing, need_hidden,
-        need_weight, need_bias, workspace_bytes, backend,
-    )  # fmt: skip
-    return hidden.new_empty((), dtype=dtype), hidden.new_empty((), dtype=dtype), a, b, c
+        hidden, weight, bias, target, None, _ignore, _smoothing, *need, *need_and_options[3:]
+    )
+    loss = hidden.new_empty(hidden.shape[:1] if reduction == "none" else (), dtype=dtype)
+    return loss, hidden.new_empty((), dtype=dtype), a, b, c
 
 
-def _scalar_context(ctx, inputs, output):
-    _, divisor, a, b, c = output
-    ctx.save_for_backward(divisor, a, b, c)
-    ctx.dtype = inputs[0].dtype
-    ctx.mark_non_differentiable(divisor, a, b, c)
+def _context(ctx, inputs, output):
+    hidden, weight, bias, target, ctx.reduction, *ctx.options = inputs
+    ctx.dtype = hidden.dtype
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
+    if ctx.reduction == "none":
+        ctx.save_for_backward(hidden, weight, bias, target)
+    else:
+        ctx.save_for_backward(*output[1:])
 
 
-def _scalar_backward(ctx, grad_loss, *_):
+def _backward(ctx, grad_loss, *_):
+    first_order_only()
     if grad_loss is None:
         return (None,) * 12
-    divisor, a, b, c = ctx.saved_tensors
-    unit = grad_loss / divisor
-    gradients = _rounded(ctx, unit, a, b, c)
-    return (*gradients, *(None,) * 9)
-
-
-def _rounded(ctx, unit, a, b, c):
+    if ctx.reduction == "none":
+        ignore_index, label_smoothing, *_, workspace_bytes, backend = ctx.options
+        unit = grad_loss.new_ones(())
+        _, a, b, c = linear_cross_entropy_rows(
+            *ctx.saved_tensors,
+            grad_loss,
+            ignore_index,
+            label_smoothing,
+            *ctx.needs_input_grad[:3],
+            workspace_bytes,
+            backend,
+        )
+    else:
+        divisor, a, b, c = ctx.saved_tensors
+        unit = grad_loss / divisor
     need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
     return (
         scale_and_round(a, unit, ctx.dtype) if need_hidden else None,
         scale_and_round(b, unit, ctx.dtype) if need_weight else None,
         (c * unit).to(ctx.dtype) if need_bias else None,
+        *(None,) * 9,
     )
 
 
-linear_cross_entropy_scalar.register_autograd(_scalar_backward, setup_context=_scalar_context)
-
-
-@torch.library.custom_op("fastclip::linear_cross_entropy_none", mutates_args=())
-def linear_cross_entropy_none(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    ignore_index: int,
-    label_smoothing: float,
-    workspace_bytes: int,
-    backend: str,
-) -> Tensor:
-    """The losses ``[n]`` in the accumulation dtype."""
-    losses = linear_cross_entropy_rows(
-        hidden,
-        weight,
-        bias,
-        target,
-        None,
-        ignore_index,
-        label_smoothing,
-        False,
-        False,
-        False,
-        workspace_bytes,
-        backend,
-    )[0]
-    return losses.to(accumulation_dtype(hidden.dtype), copy=True)
-
-
-@linear_cross_entropy_none.register_fake
-def _(hidden, weight, bias, target, *_):
-    return hidden.new_empty(hidden.shape[0], dtype=accumulation_dtype(hidden.dtype))
-
-
-def _none_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:4])
-    ctx.options = inputs[4:]
-    ctx.dtype = inputs[0].dtype
-
-
-def _none_backward(ctx, grad_losses):
-    hidden, weight, bias, target = ctx.saved_tensors
-    ignore_index, label_smoothing, workspace_bytes, backend = ctx.options
-    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-    _, a, b, c = linear_cross_entropy_rows(
-        hidden,
-        weight,
-        bias,
-        target,
-        grad_losses,
-        ignore_index,
-        label_smoothing,
-        need_hidden,
-        need_weight,
-        need_bias,
-        workspace_bytes,
-        backend,
-    )
-    gradients = _rounded(ctx, grad_losses.new_ones(()), a, b, c)
-    return (*gradients, *(None,) * 5)
-
-
-linear_cross_entropy_none.register_autograd(_none_backward, setup_context=_none_context)
+linear_cross_entropy_op.register_autograd(_backward, setup_context=_context)
 
 
 def linear_cross_entropy(
@@ -254,17 +195,12 @@ def linear_cross_entropy(
     hidden, weight, bias = tensors[0], tensors[1], None if bias is None else tensors[2]
     _check(hidden, weight, target, bias, reduction, label_smoothing)
     rows, labels = hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1).long()
-    if reduction == "none":
-        losses = linear_cross_entropy_none(
-            rows, weight, bias, labels, ignore_index, label_smoothing, workspace_bytes, backend
-        )
-        return losses.reshape(target.shape)
-    return linear_cross_entropy_scalar(
+    loss = linear_cross_entropy_op(
         rows,
         weight,
         bias,
         labels,
-        reduction == "mean",
+        reduction,
         ignore_index,
         label_smoothing,
         gradient_wanted(hidden),
@@ -273,6 +209,7 @@ def linear_cross_entropy(
         workspace_bytes,
         backend,
     )[0]
+    return loss.reshape(target.shape) if reduction == "none" else loss
 
 
 def _check(

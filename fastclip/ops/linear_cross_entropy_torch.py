@@ -97,7 +97,7 @@ def forward(
 
 
 def _rows_with_target(target: Tensor, ignore_index: int, vocabulary: int) -> Tensor:
-    """The rows to compute: on a CPU those with a target, elsewhere all, to spare a synchronisation."""
+    """The rows to compute: those with a target, or all of a GPU's, to spare a synchronisation."""
     if target.device.type != "cpu":
         return torch.arange(len(target), device=target.device)
     index = (target != ignore_index).nonzero().flatten()

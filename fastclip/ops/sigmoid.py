@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import scale_and_round
-from fastclip.ops.inputs import accumulation_dtype, gradient_wanted, paired, scalar
+from fastclip.ops.epilogue import first_order_only, scale_and_round
+from fastclip.ops.inputs import (
+    accumulation_dtype,
+    check_target_offset,
+    gradient_wanted,
+    paired,
+    scalar,
+)
 
 
 @torch.library.custom_op("fastclip::sigmoid_forward", mutates_args=())
@@ -41,7 +47,7 @@ def sigmoid_forward(
         ``G = dloss/dz``, to be multiplied by the scale; the gradients of scale and bias (0-d).
         All in the accumulation dtype.
     """
-    _check(x, y, target_offset)
+    check_target_offset(x, y, max(0, target_offset))
     return implementation("sigmoid", backend, x.device).forward(
         x,
         y,
@@ -66,14 +72,6 @@ def _(x, y, scale, bias, target_offset, need_x, need_y, want_grad, *_):
         x.new_empty((), dtype=dtype),
         x.new_empty((), dtype=dtype),
     )
-
-
-def _check(x: Tensor, y: Tensor, target_offset: int) -> None:
-    if x.shape[0] and target_offset > y.shape[0] - x.shape[0]:
-        raise ValueError(
-            f"target_offset={target_offset} puts the targets of {x.shape[0]} rows outside "
-            f"{y.shape[0]} columns"
-        )
 
 
 @torch.library.custom_op("fastclip::siglip_loss", mutates_args=())
@@ -126,6 +124,7 @@ def _siglip_loss_context(ctx, inputs, output):
 
 
 def _siglip_loss_backward(ctx, grad_loss, *_):
+    first_order_only()
     if grad_loss is None:
         return (None,) * 10
     scale, a, b, d_scale, d_bias = ctx.saved_tensors

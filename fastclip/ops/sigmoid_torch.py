@@ -6,7 +6,7 @@ from torch import Tensor
 from fastclip.ops.epilogue import inner_product
 from fastclip.ops.inputs import accumulation_dtype
 from fastclip.ops.softmax_tiles import diagonal
-from fastclip.ops.tiles import Buffer, Operand, TileCost, plan, spans
+from fastclip.ops.tiles import Logits, TileCost, plan, spans
 
 # Above this softplus(z) is z in every dtype, below it exp(z) is finite in every dtype.
 _SOFTPLUS_LINEAR_FROM = 50.0
@@ -35,10 +35,7 @@ def forward(
         block_entry=item,
     )
     tiles = plan(min(n, chunk_rows or n), m, cost, workspace_bytes, x.device)
-    x_spans, y_spans = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
-    scaled = Buffer(tiles.rows, width, x, dtype)
-    tile = Buffer(tiles.rows, tiles.columns, x, dtype)
-    scratch = tiles.scratch(x, dtype)
+    logits, scratch = Logits(x, y, scale, tiles, dtype), tiles.scratch(x, dtype)
 
     gradient = want_grad or need_x or need_y
     sum_a = need_x or (want_grad and not need_y)
@@ -47,11 +44,10 @@ def forward(
     loss = x.new_zeros((), dtype=torch.float64)
     bias_gradient = x.new_zeros((), dtype=torch.float64)
     for rows in spans(n, tiles.rows):
-        x_part = x_spans.span(rows)
-        x_scaled = torch.mul(x_part, scale, out=scaled.view(*x_part.shape))
+        x_part = logits.rows(rows)
         for columns in spans(m, tiles.columns):
-            y_part = y_spans.span(columns)
-            z = torch.mm(x_scaled, y_part.T, out=tile.view(len(x_part), len(y_part))).add_(bias)
+            y_part = logits.columns(columns)
+            z = logits.product().add_(bias)
             # -label * z: with positives negated, every entry's loss is softplus and its gradient,
             # but for the same sign, sigmoid.
             positives = z[:0, :0].diagonal()

@@ -8,36 +8,76 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastclip.ops.tiles import Tiles
+from fastclip.ops.tiles import Buffer, Tiles
 
 # Log-sum-exps this close together let one exponential serve rows and columns: what it flushes to
 # zero is a probability below exp(-87 + 20).
 SHARED_RANGE = 40.0
 
 
-def fold(lse: Tensor, top: Tensor, total: Tensor) -> None:
-    """``lse <- log(exp(lse) + total * exp(top))`` in place."""
-    torch.logaddexp(lse, total.to(lse.dtype).log_().add_(top), out=lse)
+@dataclass(frozen=True)
+class Running:
+    """A log-sum-exp along rows or columns, updated in place, and optionally the mean of other
+    values under that softmax. float64 vectors that start at -inf and 0."""
+
+    lse: Tensor
+    mean: Tensor | None = None
+
+    def __getitem__(self, span: slice) -> "Running":
+        return Running(self.lse[span], None if self.mean is None else self.mean[span])
+
+    def fold(self, top: Tensor, total: Tensor, value_top: Tensor, value_total: Tensor) -> None:
+        """Add entries of ``sum exp(z - top) = total`` and, where there is a mean,
+        ``sum exp(z - top) * (value - value_top) = value_total``."""
+        total = total.to(self.lse.dtype)
+        part = total.log().add_(top)
+        if self.mean is None:
+            torch.logaddexp(self.lse, part, out=self.lse)
+            return
+        lse = torch.logaddexp(self.lse, part)
+        part_mean = value_total.to(self.lse.dtype).div_(total).add_(value_top)
+        self.mean.mul_((self.lse - lse).exp_()).add_(part_mean.mul_((part - lse).exp_()))
+        self.lse.copy_(lse)
 
 
-def update_lse(z: Tensor, row_lse: Tensor, column_lse: Tensor, scratch: Tensor) -> None:
-    """Fold the block ``z [r, c]`` into the running ``row_lse [r]`` and ``column_lse [c]``.
+def update(
+    z: Tensor,
+    rows: Running,
+    columns: Running,
+    scratch: Tensor,
+    values: Tensor | None = None,
+    product: Tensor | None = None,
+) -> None:
+    """Fold the block ``z [r, c]`` into running statistics of its rows and columns.
 
     One exponential under the block's maximum serves both sides. Where a row or column lies so far
     below that maximum that its sum loses digits to underflow, each side takes its own maxima.
+    ``values [r, c]`` are those of the means, ``product`` a second scratch block for them.
     """
+    value_top = z if values is None else values.amax()
+
+    def sums(dim: int) -> tuple[Tensor, Tensor]:
+        total = scratch.sum(dim)
+        return total, total if product is None else product.sum(dim)
+
+    def exponentials(top: Tensor) -> None:
+        torch.sub(z, top, out=scratch).exp_()
+        if values is not None:
+            torch.sub(values, value_top, out=product).mul_(scratch)
+
     if z.device.type == "cpu":
         top = z.amax()
-        torch.sub(z, top, out=scratch).exp_()
-        row_sum, column_sum = scratch.sum(1), scratch.sum(0)
-        if bool(torch.minimum(row_sum.amin(), column_sum.amin()) >= sum_floor(z)):
-            fold(row_lse, top, row_sum)
-            fold(column_lse, top, column_sum)
+        exponentials(top)
+        row_sums, column_sums = sums(1), sums(0)
+        if bool(torch.minimum(row_sums[0].amin(), column_sums[0].amin()) >= sum_floor(z)):
+            rows.fold(top, row_sums[0], value_top, row_sums[1])
+            columns.fold(top, column_sums[0], value_top, column_sums[1])
             return
-    for dim, lse in ((1, row_lse), (0, column_lse)):
+    for dim, running in ((1, rows), (0, columns)):
         tops = z.amax(dim, keepdim=True)
-        torch.sub(z, tops, out=scratch).exp_()
-        fold(lse, tops.flatten(), scratch.sum(dim))
+        exponentials(tops)
+        total, value_total = sums(dim)
+        running.fold(tops.flatten(), total, value_top, value_total)
 
 
 def sum_floor(z: Tensor) -> float:
@@ -121,6 +161,19 @@ class TileGradient:
             )
         diagonal(out, offset)[0].copy_(on_target)
         return out
+
+    def subtract(
+        self, z: Tensor, rows: slice, columns: slice, scratch: Buffer, out: Tensor
+    ) -> None:
+        """Take the gradient of the tile ``z``, which has no targets, from ``out``."""
+        row_side = self._row_side and self._row_side[rows]
+        column_side = self._column_side and self._column_side[columns]
+        for r, c in self._tiles.blocks(*z.shape):
+            part = scratch.view(*z[r, c].shape)
+            self._write_block(
+                z[r, c], row_side and row_side[r], column_side and column_side[c], part
+            )
+            out[r, c].sub_(part)
 
     def _write_block(
         self, z: Tensor, row_side: Side | None, column_side: Side | None, out: Tensor

@@ -111,3 +111,34 @@ class Operand:
         if self._buffer is None:
             return part
         return self._buffer.view(*part.shape).copy_(part)
+
+
+class Logits:
+    """``scale * x @ y.T`` a tile at a time: choose rows, then columns, then take the product."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, scale: Tensor, tiles: Tiles, dtype: torch.dtype
+    ) -> None:
+        self._x, self._y = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
+        self._scale = scale
+        self._scaled = Buffer(tiles.rows, x.shape[1], x, dtype)
+        self._tile = Buffer(tiles.rows, tiles.columns, x, dtype)
+
+    def rows(self, span: slice) -> Tensor:
+        """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
+        part = self._x.span(span)
+        self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
+        return part
+
+    def columns(self, span: slice) -> Tensor:
+        """Choose columns; these rows of y are returned in the accumulation dtype."""
+        self._y_part = self._y.span(span)
+        return self._y_part
+
+    def room(self) -> Tensor:
+        """The buffer of the chosen tile, as the last product or its reader left it."""
+        return self._tile.view(len(self._x_part), len(self._y_part))
+
+    def product(self, out: Tensor | None = None) -> Tensor:
+        """The logits of the chosen tile, in ``out`` or in ``room()``."""
+        return torch.mm(self._x_part, self._y_part.T, out=self.room() if out is None else out)

@@ -154,7 +154,7 @@ def every_fault(rank, folder, train, val):
     attempt("large", *data, "--train-batch-size", "4096")
     attempt("recipe", "--config", f"{folder}/absent.yaml")
     attempt("val", *data, "--val-data", "held-out=", "--max-steps", "1")
-    attempt("diverges", *data, "--lr", "1e38", "--max-steps", "6")
+    attempt("diverges", *data, "--lr", "1e30", "--max-steps", "6")
     found["left"] = sorted(str(p.relative_to(folder)) for p in Path(folder, "logs").rglob("*"))
     return found
 

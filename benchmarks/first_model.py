@@ -1,0 +1,83 @@
+"""Train the default model and the CLIP-shaped ViT from several seeds and record what they reach.
+
+    python benchmarks/first_model.py --seeds 0 1 2
+
+Writes benchmarks/results/first_model.json: zero-shot accuracy, seconds of training, and the speed
+of a bare fp32 product measured just before each run, so that minutes can be read on any machine.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from fastclip.training.run_folder import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "first_model.json"
+RECIPES = {"default": [], "tiny-vit": ["--config", str(ROOT / "configs/recipes/tiny-vit.yaml")]}
+
+
+def bare_product_gflops(size: int = 2048, depth: int = 512) -> float:
+    """Median speed of ``[size, depth] @ [depth, size]`` in fp32, in GFLOP/s."""
+    a, b = torch.randn(size, depth), torch.randn(depth, size)
+    seconds = []
+    for _ in range(9):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * size * size * depth / statistics.median(seconds) / 1e9
+
+
+def one_run(recipe: str, seed: int, logs: Path) -> dict:
+    name = f"{recipe}-{seed}"
+    speed = bare_product_gflops()
+    command = ["deepspeed", "fastclip/train.py", *RECIPES[recipe]]
+    command += ["--seed", str(seed), "--logs", str(logs), "--name", name]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    wall = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    print(done.stdout.strip().splitlines()[-1], flush=True)
+    rows = [json.loads(line) for line in (logs / name / "metrics.jsonl").read_text().splitlines()]
+    batch = json.loads((logs / name / "deepspeed.json").read_text())["train_batch_size"]
+    results = json.loads((logs / name / "results.json").read_text())
+    return {
+        "seed": seed,
+        "held_out_zero_shot": results["held-out"]["zero_shot_accuracy"],
+        "seen_zero_shot": results["seen"]["zero_shot_accuracy"],
+        "candidates": results["held-out"]["zero_shot_candidates"],
+        "steps": len(rows),
+        "seconds_in_steps": round(sum(batch / row["samples_per_second"] for row in rows), 1),
+        "seconds_wall": round(wall, 1),
+        "bare_product_gflops": round(speed, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    args = parser.parse_args()
+    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    report |= {"versions": versions(), "threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as logs:
+        for recipe in args.recipes:
+            report[recipe] = [one_run(recipe, seed, Path(logs)) for seed in args.seeds]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

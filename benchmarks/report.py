@@ -1,0 +1,259 @@
+"""Tables and plots from a run's record, and their place in the README.
+
+``python benchmarks/report.py [results.json ...]`` makes them again from stored results (all of
+``benchmarks/results`` by default), without measuring anything.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from record import Record
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+
+_OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy")
+_TARGET_ROWS, _TARGET_WIDTH = 8192, 512
+_MIB = 1 << 20
+
+
+def markdown(record: Record) -> str:
+    """Everything the run found, as Markdown that also reads well on a terminal."""
+    parts = [_machine(record.machine)]
+    for operation in _OPERATIONS:
+        entries = [e for e in record.losses if e["operation"] == operation]
+        if entries:
+            parts += [f"**{operation}**, forward and backward:", _loss_table(entries)]
+    if record.losses:
+        parts.append(_LEGEND)
+        parts += [_bullets("Targets", lines)] if (lines := targets(record)) else []
+    if record.throughput:
+        parts.append(_throughput(record.throughput))
+    if record.step_memory:
+        parts.append(_step_memory(record.step_memory))
+    for title, reasons in (("Left out", record.skipped), ("Failed", record.failed)):
+        if reasons:
+            parts.append(_bullets(title, [f"{name}: {why}" for name, why in reasons.items()]))
+    return "\n\n".join(parts)
+
+
+_LEGEND = (
+    "`x 4 products` is the time over that of four bare products (X·Yᵀ twice, G·Y, Gᵀ·X) in the "
+    "same dtype, run before every round; GFLOP/s count 3 products; memory is the peak of torch's "
+    "CPU allocator above the inputs, outputs and gradients included; error is the worst relative "
+    "error (in norm) among the loss and the gradients against float64."
+)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    if not machine:
+        return ""
+    versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
+    return (
+        f"{machine['cpu']}, {machine['threads']} threads, a bare fp32 product at "
+        f"{machine['bare_product_gflops']:.0f} GFLOP/s; Python {machine['python']}, {versions}; "
+        f"revision {machine['revision'] or 'unknown'}."
+    )
+
+
+def _bullets(title: str, lines: list[str]) -> str:
+    return "\n".join([f"{title}:", "", *(f"- {line}" for line in lines)])
+
+
+def table(header: list[str], rows: list[list[str]], left: int) -> str:
+    """A padded Markdown table whose first ``left`` columns are text."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+def _loss_table(entries: list[dict[str, Any]]) -> str:
+    header = ["shape", "dtype", "implementation", "ms", "x 4 products", "GFLOP/s", "MiB", "error"]
+    rows = [
+        [
+            f"{e['rows']:,} x {e['columns']:,}, D = {e['width']}",
+            e["dtype"],
+            e["implementation"],
+            f"{1e3 * e['seconds']:,.1f}",
+            f"{e['bare_ratio']:.2f}",
+            f"{e['gflops']:.0f}",
+            f"{e['peak_mib']:,.0f}",
+            f"{e['error']:.1e} ({e['error_of']})",
+        ]
+        for e in entries
+    ]
+    return table(header, rows, left=3)
+
+
+def targets(record: Record) -> list[str]:
+    """InfoNCE at n = N = 8,192, D = 512 beside what it is meant to reach."""
+
+    def find(implementation: str, dtype: str) -> dict[str, Any] | None:
+        for e in record.losses:
+            shape = e["operation"], e["rows"], e["width"]
+            if shape != ("InfoNCE", _TARGET_ROWS, _TARGET_WIDTH):
+                continue
+            if (e["implementation"], e["dtype"]) == (implementation, dtype):
+                return e
+        return None
+
+    lines = []
+    for dtype, of_products, of_peer in (("float32", 1.3, 0.55), ("bfloat16", None, 1.5)):
+        ours, peer = find("fastclip", dtype), find("open_clip eager", dtype)
+        case = f"InfoNCE, n = N = {_TARGET_ROWS:,}, D = {_TARGET_WIDTH}, {dtype}"
+        if ours and of_products:
+            lines.append(_verdict(case, ours["bare_ratio"], "four bare products", of_products))
+        if ours and peer:
+            # Both in units of the products that ran beside them, or a change in the machine's
+            # speed between the two would count.
+            ratio = ours["bare_ratio"] / peer["bare_ratio"]
+            lines.append(_verdict(case, ratio, "open_clip eager", of_peer))
+    return lines
+
+
+def _verdict(case: str, found: float, unit: str, bar: float) -> str:
+    return f"{case}: {found:.2f} x {unit}, at most {bar}: {'met' if found <= bar else 'MISSED'}"
+
+
+def _throughput(found: dict[str, Any]) -> str:
+    header = ["trainer", "samples/s"]
+    rows = [
+        ["fastclip", f"{found['samples_per_second']:,.0f}"],
+        ["open_clip", f"{found['open_clip_samples_per_second']:,.0f}"],
+    ]
+    return (
+        f"**Training**, {found['model']}, batch {found['batch']:,}, ZeRO {found['zero_stage']}, "
+        f"{found['precision']}, the same towers and batches in turns ({found['rounds']} rounds of "
+        f"{found['steps']} steps each):\n\n{table(header, rows, left=1)}\n\n"
+        f"fastclip over open_clip, median of the rounds' ratios: {found['ratio']:.2f} "
+        f"(at least 1: {'met' if found['ratio'] >= 1 else 'MISSED'})."
+    )
+
+
+def _step_memory(entries: list[dict[str, Any]]) -> str:
+    header = ["ZeRO", "processes", "grown at 1,024", "at 32,768", "features", "inputs", "ratio"]
+    rows = [
+        [
+            str(e["zero_stage"]),
+            str(e["processes"]),
+            f"{e['small']['growth'] / _MIB:,.0f}",
+            f"{e['large']['growth'] / _MIB:,.0f}",
+            f"{e['large']['features'] / _MIB:,.0f}",
+            f"{e['large']['inputs'] / _MIB:,.0f}",
+            f"{e['ratio']:.2f}{'' if e['ratio'] <= 1.3 else ' MISSED'}",
+        ]
+        for e in entries
+    ]
+    return (
+        "**One optimiser step**, peak resident MiB of a process above its size after model and "
+        "optimiser were built; ratio = (grown at 32,768 - features - inputs) / grown at 1,024, at "
+        f"most 1.3:\n\n{table(header, rows, left=0)}"
+    )
+
+
+def plot(record: Record, path: Path) -> bool:
+    """Time and memory against N, one line an implementation; False where one size ran."""
+    operations = [op for op in _OPERATIONS if len(_sizes(record, op)) > 1]
+    if not operations:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(operations), 2, figsize=(11, 4.2 * len(operations)), squeeze=False, layout="constrained"
+    )
+    for row, operation in zip(axes, operations, strict=True):
+        entries = [e for e in record.losses if e["operation"] == operation]
+        entries = [e for e in entries if e["dtype"] == "float32" and e["rows"] == e["columns"]]
+        names = list(dict.fromkeys(e["implementation"] for e in entries))
+        sizes = _sizes(record, operation)
+        for axis, key, factor, unit in (
+            (row[0], "seconds", 1e3, "forward + backward, ms"),
+            (row[1], "peak_mib", 1, "peak memory beyond inputs, MiB"),
+        ):
+            for name in names:
+                line = sorted(
+                    (e["rows"], factor * e[key]) for e in entries if e["implementation"] == name
+                )
+                axis.plot(
+                    *zip(*line, strict=True), marker="o", lw=2.5 if name == "fastclip" else 1.2,
+                    label=name,
+                )  # fmt: skip
+            axis.set(xscale="log", yscale="log", xlabel="n = N", ylabel=unit)
+            axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+            axis.set_title(f"{operation}, D = {entries[0]['width']}, float32")
+        row[0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return True
+
+
+def _sizes(record: Record, operation: str) -> list[int]:
+    return sorted(
+        {
+            e["rows"]
+            for e in record.losses
+            if e["operation"] == operation
+            and e["dtype"] == "float32"
+            and e["rows"] == e["columns"]
+        }
+    )
+
+
+def write(results: list[Path], readme: Path = README) -> None:
+    """Write the table and plot of each stored run beside it, and all of them into the README."""
+    sections = []
+    for path in results:
+        record = Record.from_plain(json.loads(path.read_text()))
+        text, picture = markdown(record), path.with_suffix(".png")
+        path.with_suffix(".md").write_text(text + "\n")
+        if plot(record, picture):
+            link = picture.resolve()
+            if link.is_relative_to(readme.parent):
+                text += f"\n\n![Time and memory against N]({link.relative_to(readme.parent)})"
+        sections.append(text)
+    update_readme(readme, "\n\n".join(sections))
+
+
+def update_readme(readme: Path, text: str) -> bool:
+    """Replace what stands between the markers; False where the README has none."""
+    if not readme.exists():
+        return False
+    content = readme.read_text()
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        return False
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", nargs="*", type=Path, help="default: all of benchmarks/results")
+    results = parser.parse_args().results or sorted(RESULTS.glob("*.json"))
+    if not results:
+        sys.exit(f"{RESULTS} holds no results: run `make bench` first")
+    write(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Losses against what people use today: forward and backward, memory, and error against float64."""
+
+import statistics
+from pathlib import Path
+
+import measure
+import pytest
+import torch
+from peers import PEERS, Peer
+from problems import Problem, worst_error
+from record import Record
+
+FP32, BF16 = torch.float32, torch.bfloat16
+CONTRASTIVE = [(1024, FP32), (4096, FP32), (8192, FP32), (8192, BF16)]
+CONTRASTIVE_FULL = [(32768, FP32), (32768, BF16)]
+LINEAR = [(2048, 512, 10_000, FP32), (1024, 768, 30_522, FP32), (1024, 768, 30_522, BF16)]
+
+# Relative error beyond which an implementation is called wrong, and is not timed. Ours have
+# bars of their own in tests/; a peer that holds bf16 logits is off by several percent.
+GATE = {FP32: {True: 1e-4, False: 1e-3}, BF16: {True: 1e-2, False: 0.5}}
+SECONDS_OF_PRODUCTS = 6.0
+ROUNDS = (4, 15)
+
+
+def problems(full: bool) -> list[Problem]:
+    sizes = CONTRASTIVE + (CONTRASTIVE_FULL if full else [])
+    found = [
+        Problem(operation, n, n, 512, dtype)
+        for operation in ("InfoNCE", "SigLIP")
+        for n, dtype in sizes
+    ]
+    return found + [Problem("linear cross entropy", n, v, d, dtype) for n, d, v, dtype in LINEAR]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = [
+        pytest.param(problem, peer, id=f"{problem.label}-{peer.name}")
+        for problem in problems(metafunc.config.getoption("full"))
+        for peer in PEERS
+        if peer.operation == problem.operation
+    ]
+    metafunc.parametrize(("problem", "peer"), cases)
+
+
+def test_loss(problem: Problem, peer: Peer, benchmark, record: Record) -> None:
+    benchmark.group = problem.label
+    if reason := peer.absent():
+        record.skipped[peer.name] = reason
+        pytest.skip(f"{peer.name}: {reason}")
+    if reason := too_large(problem, peer):
+        record.skipped[f"{peer.name}, {problem.label}"] = reason
+        pytest.skip(f"{peer.name}: {reason}")
+    try:
+        step = peer.build(problem)
+        error, name = worst_error(step(), problem)
+        peak = measure.peak_mib(step)
+    except Exception as failure:
+        give_up(record, problem, peer, f"{type(failure).__name__}: {failure}", failure)
+    # Not (error <= gate): NaN must not pass.
+    if not error <= GATE[problem.dtype][peer.ours]:
+        give_up(record, problem, peer, f"wrong: relative error {error:.1e} of {name}")
+
+    bare = measure.BareProducts(problem)
+    bare.seconds()
+    least, most = ROUNDS
+    rounds = min(most, max(least, round(SECONDS_OF_PRODUCTS / bare.seconds())))
+    bare_seconds: list[float] = []
+
+    def run_bare() -> None:
+        bare_seconds.append(bare.seconds())
+
+    # The bare products run before every round, so that both see the same machine.
+    benchmark.pedantic(step, setup=run_bare, rounds=rounds, iterations=1, warmup_rounds=0)
+    if benchmark.disabled:
+        return
+    seconds = benchmark.stats.stats.data
+    entry = {
+        "operation": problem.operation,
+        "implementation": peer.name,
+        "rows": problem.rows,
+        "columns": problem.columns,
+        "width": problem.width,
+        "dtype": problem.dtype_name,
+        "seconds": statistics.median(seconds),
+        "bare_seconds": statistics.median(bare_seconds),
+        "bare_ratio": statistics.median(
+            s / b for s, b in zip(seconds, bare_seconds, strict=True)
+        ),
+        "gflops": 3 * problem.unit_flop / statistics.median(seconds) / 1e9,
+        "peak_mib": peak,
+        "error": error,
+        "error_of": name,
+        "rounds": rounds,
+    }
+    record.losses.append(entry)
+    benchmark.extra_info.update(
+        entry, threads=torch.get_num_threads(), cpu=measure.cpu_name(), gflops_counted="3U"
+    )
+
+
+def too_large(problem: Problem, peer: Peer) -> str | None:
+    """Why the machine's memory does not hold the peer's logits at this shape, or None."""
+    needed, free = peer.logits_held * problem.logit_bytes, measure.available_bytes()
+    if needed <= 0.8 * free:
+        return None
+    return f"its logits need about {needed / 2**30:.0f} GiB, {free / 2**30:.0f} GiB are free"
+
+
+def give_up(
+    record: Record, problem: Problem, peer: Peer, reason: str, cause: Exception | None = None
+) -> None:
+    """Report a peer that does not run or is wrong; ours fails the test."""
+    lines = [line for line in reason.splitlines() if line.strip()]
+    record.failed[f"{peer.name}, {problem.label}"] = lines[0].replace(str(Path.home()), "~")
+    if peer.ours:
+        pytest.fail(reason) if cause is None else pytest.fail(f"{peer.name}: {reason}")
+    pytest.xfail(f"{peer.name}: {lines[0]}")

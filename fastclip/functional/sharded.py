@@ -1,0 +1,73 @@
+"""What the losses with softmaxes over several ranks share: open_clip's flags, and what they mean
+for gradients.
+
+A rank's block is its image rows against the text rows of all ranks. Its accumulators are
+``a = G @ texts`` for its images and ``b = G.T @ images`` for the texts of all ranks, whose parts
+are summed over ranks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastclip.comm import IMAGE, SCALE, TEXT, Shards
+from fastclip.functional.settings import warn_once
+from fastclip.ops.epilogue import inner_product
+
+
+class Flags(NamedTuple):
+    """open_clip's: what a rank's loss sums over, and whose losses reach the rank's features."""
+
+    local_loss: bool = False
+    gather_with_grad: bool = False
+
+    @property
+    def one_sided(self) -> bool:
+        """An image learns from its own softmax only, a text from its own only."""
+        return self.local_loss and not self.gather_with_grad
+
+    def warn(self) -> None:
+        if self.one_sided:
+            warn_once(
+                "local_loss=True without gather_with_grad=True gives gradients that do not point "
+                "along those of the loss (so do open_clip's); pass gather_with_grad=True"
+            )
+
+    def __str__(self) -> str:
+        return f"local_loss={self.local_loss}, gather_with_grad={self.gather_with_grad}"
+
+
+class Needed(NamedTuple):
+    """Which accumulators a rank computes, and whether a scale gradient comes from them."""
+
+    a: bool
+    b: bool
+    scale: bool
+
+
+def needed(shards: Shards, flags: Flags) -> Needed:
+    own = shards.wants[shards.rank]
+    # A rank's loss is made of its own rows with local_loss, of all ranks' without.
+    scale = bool(own & SCALE) if flags.local_loss else shards.wanted(SCALE)
+    # One-sided, the scale's gradient needs the reduced b of every rank.
+    b = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
+    a = bool(own & IMAGE) or (scale and (flags.one_sided or not b))
+    return Needed(a, b, scale)
+
+
+def scale_part(need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """This block's part of the scale gradient: ``sum of G * (images @ texts.T)``."""
+    if not need.scale:
+        return a.new_zeros(())
+    return inner_product(images, a) if need.a else inner_product(texts, b)
+
+
+def by_peak(upstreams: Tensor) -> tuple[Tensor, Tensor]:
+    """Upstream gradients over their largest, and that: a loss scale of 65,536 then cannot overflow
+    products in 16 bits."""
+    peak = upstreams.abs().max()
+    peak = torch.where(peak == 0, 1, peak)
+    return upstreams / peak, peak

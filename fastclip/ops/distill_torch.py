@@ -1,0 +1,120 @@
+"""Torch backend of ``distill``: student's and teacher's logits of a tile side by side."""
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
+from fastclip.ops.softmax_tiles import Running, Side, TileGradient, diagonal, update
+from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+
+
+def _tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
+    item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1] + tx.shape[1]
+    cost = TileCost(
+        entry=3 * item,  # student, teacher, a second gradient where rows and columns part
+        row=2 * width * item + 192,  # rows upcast, rows scaled; temporaries of the statistics
+        column=width * item + 192,
+        block_entry=3 * item,
+    )
+    return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
+
+
+def forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    tx: Tensor,
+    ty: Tensor,
+    tscale: Tensor,
+    target_offset: int,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.distill.distill_forward``."""
+    n, m = x.shape[0], y.shape[0]
+    dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
+    tiles = _tiles(x, y, tx, workspace_bytes)
+    student, teacher = Logits(x, y, scale, tiles, dtype), Logits(tx, ty, tscale, tiles, dtype)
+    scratch, product = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
+    row_lse, t_row_lse = (x.new_full((n,), -torch.inf, dtype=statistics) for _ in range(2))
+    col_lse, t_col_lse = (x.new_full((m,), -torch.inf, dtype=statistics) for _ in range(2))
+    row_cross, col_cross = (x.new_zeros(size, dtype=statistics) for size in (n, m))
+    target = x.new_empty(n, dtype=statistics)
+    for rows in spans(n, tiles.rows):
+        student.rows(rows)
+        teacher.rows(rows)
+        by_row, t_by_row = Running(row_lse[rows]), Running(t_row_lse[rows], row_cross[rows])
+        for columns in spans(m, tiles.columns):
+            student.columns(columns)
+            teacher.columns(columns)
+            z, t = student.product(), teacher.product()
+            entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
+            target[rows][target_rows] = entries.to(statistics)
+            by_col = Running(col_lse[columns])
+            t_by_col = Running(t_col_lse[columns], col_cross[columns])
+            for r, c in tiles.blocks(*z.shape):
+                block, spare = z[r, c], scratch.view(*z[r, c].shape)
+                update(block, by_row[r], by_col[c], spare)
+                update(t[r, c], t_by_row[r], t_by_col[c], spare, block, product.view(*block.shape))
+    return row_lse, col_lse, target, t_row_lse, t_col_lse, row_cross, col_cross
+
+
+def backward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    tx: Tensor,
+    ty: Tensor,
+    tscale: Tensor,
+    row_lse: Tensor,
+    col_lse: Tensor,
+    t_row_lse: Tensor,
+    t_col_lse: Tensor,
+    row_weight: Tensor,
+    col_weight: Tensor,
+    row_distill_weight: Tensor,
+    col_distill_weight: Tensor,
+    target_offset: int,
+    coupled: bool,
+    need_x: bool,
+    need_y: bool,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor]:
+    """See ``fastclip.ops.distill.distill_backward``."""
+    n, m, width = x.shape[0], y.shape[0], x.shape[1]
+    dtype = accumulation_dtype(x.dtype)
+    a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
+    b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
+    if n == 0 or not (need_x or need_y):
+        return a, b
+    tiles = _tiles(x, y, tx, workspace_bytes)
+    student, teacher = Logits(x, y, scale, tiles, dtype), Logits(tx, ty, tscale, tiles, dtype)
+    second = None if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
+    difference = tiles.scratch(x, dtype)
+
+    by_row = Side(row_lse, row_weight + row_distill_weight, row_weight)
+    by_col = Side(col_lse, col_weight + col_distill_weight, col_weight)
+    t_by_row = Side(t_row_lse, row_distill_weight, torch.zeros_like(row_weight))
+    t_by_col = Side(t_col_lse, col_distill_weight, torch.zeros_like(col_weight))
+    # One pass over a tile for both outputs, or one for each.
+    sides = [(by_row, by_col)] if coupled else [(by_row, None), (None, by_col)]
+    t_sides = [(t_by_row, t_by_col)] if coupled else [(t_by_row, None), (None, t_by_col)]
+    passes = [
+        (TileGradient(*side, target_offset, tiles), TileGradient(*t_side, target_offset, tiles))
+        for side, t_side in zip(sides, t_sides, strict=True)
+    ]
+    for rows in spans(n, tiles.rows):
+        x_part = student.rows(rows)
+        teacher.rows(rows)
+        for columns in spans(m, tiles.columns):
+            y_part = student.columns(columns)
+            teacher.columns(columns)
+            z, t = student.product(), teacher.product()
+            for k, (gradient, t_gradient) in enumerate(passes):
+                g = z if second is None or k else second.view(*z.shape)
+                gradient.write(z, rows, columns, out=g)
+                t_gradient.subtract(t, rows, columns, difference, out=g)
+                if need_x and k == 0:
+                    a[rows].addmm_(g, y_part)
+                if need_y and (coupled or k == 1):
+                    b[columns].addmm_(g.T, x_part)
+    return a, b

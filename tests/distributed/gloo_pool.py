@@ -1,0 +1,115 @@
+"""Processes joined by gloo that live for a test session and run the functions they are sent."""
+
+import multiprocessing
+import os
+import pickle
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_SECONDS = 60
+
+
+class RankError(Exception):
+    """What a rank raised: ``kind`` is the exception's name, ``str()`` its message."""
+
+    def __init__(self, kind: str, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.trace = trace
+
+
+class Pool:
+    """``world`` processes of one gloo world; started at the first call, again after a failure."""
+
+    def __init__(self, world: int, backend: str = "gloo") -> None:
+        self.world = world
+        self.backend = backend
+        self._processes: list[Any] = []
+        self._pipes: list[Connection] = []
+
+    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """``function(rank, world, *args)`` on every rank; a RankError in place of what raised."""
+        if not self._processes:
+            self._start()
+        message = pickle.dumps((function, args))
+        for pipe in self._pipes:
+            pipe.send_bytes(message)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        answers = []
+        for rank, pipe in enumerate(self._pipes):
+            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+                self.close()
+                raise TimeoutError(f"{function.__name__}: rank {rank} of {self.world} hangs")
+            answers.append(pickle.loads(pipe.recv_bytes()))
+        return answers
+
+    def results(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """``run``, raising the first RankError."""
+        answers = self.run(function, *args)
+        for rank, answer in enumerate(answers):
+            if isinstance(answer, RankError):
+                raise AssertionError(f"rank {rank} of {self.world}:\n{answer.trace}") from answer
+        return answers
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # The server imports everything once, and each rank is forked from it.
+        context.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", "gloo_cases"])
+        here = str(Path(__file__).parent)
+        os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        for rank in range(self.world):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(rank, self.world, self.backend, port, theirs), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._pipes.append(ours)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+        self._processes, self._pipes = [], []
+
+
+def _serve(rank: int, world: int, backend: str, port: int, pipe: Connection) -> None:
+    from datetime import timedelta
+
+    import torch
+    import torch.distributed as dist
+
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    if backend == "recording":
+        import recording_group
+
+        recording_group.register()
+    dist.init_process_group(
+        backend,
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=TIMEOUT_SECONDS),
+    )
+    while True:
+        try:
+            function, args = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            answer = function(rank, world, *args)
+        except Exception as error:
+            answer = RankError(type(error).__name__, str(error), traceback.format_exc())
+        pipe.send_bytes(pickle.dumps(answer))
