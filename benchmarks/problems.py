@@ -35,6 +35,10 @@ class Problem:
         return f"{self.operation} {self.shape} {self.dtype_name}"
 
     @property
+    def slug(self) -> str:
+        return f"{self.operation}-{self.rows}x{self.columns}x{self.width}-{self.dtype_name}"
+
+    @property
     def unit_flop(self) -> int:
         """U: the multiplications and additions of one product of the shape."""
         return 2 * self.rows * self.columns * self.width

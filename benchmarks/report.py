@@ -211,9 +211,7 @@ def _sizes(record: Record, operation: str) -> list[int]:
         {
             e["rows"]
             for e in record.losses
-            if e["operation"] == operation
-            and e["dtype"] == "float32"
-            and e["rows"] == e["columns"]
+            if e["operation"] == operation and e["dtype"] == "float32" and e["rows"] == e["columns"]
         }
     )
 

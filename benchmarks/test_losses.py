@@ -34,7 +34,7 @@ def problems(full: bool) -> list[Problem]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
-        pytest.param(problem, peer, id=f"{problem.label}-{peer.name}")
+        pytest.param(problem, peer, id=f"{problem.slug}-{peer.name}".replace(" ", "-"))
         for problem in problems(metafunc.config.getoption("full"))
         for peer in PEERS
         if peer.operation == problem.operation
@@ -83,9 +83,7 @@ def test_loss(problem: Problem, peer: Peer, benchmark, record: Record) -> None:
         "dtype": problem.dtype_name,
         "seconds": statistics.median(seconds),
         "bare_seconds": statistics.median(bare_seconds),
-        "bare_ratio": statistics.median(
-            s / b for s, b in zip(seconds, bare_seconds, strict=True)
-        ),
+        "bare_ratio": statistics.median(s / b for s, b in zip(seconds, bare_seconds, strict=True)),
         "gflops": 3 * problem.unit_flop / statistics.median(seconds) / 1e9,
         "peak_mib": peak,
         "error": error,

@@ -53,11 +53,14 @@ class ShardSource:
             record = self._record(f"{self.names[part]}/{sample['__key__']}", sample)
             count += 1
             yield record
-        if failures:
-            expected = _size(self.urls[part], self.need_text) or 0
+        url = self.urls[part]
+        if failures or _ends_early(url):
+            expected = _size(url, self.need_text) or 0
             reason = "shard is truncated or unreadable"
-            detail = f"{type(failures[0]).__name__}: {failures[0].args[0]}"
-            yield BadRecord(self.urls[part], reason, detail, lost=max(1, expected - count))
+            detail = (
+                f"{type(e := failures[0]).__name__}: {e.args[0]}" if failures else "no end mark"
+            )
+            yield BadRecord(url, reason, detail, lost=max(1, expected - count))
 
     def _record(self, key: str, sample: dict) -> RawRecord | BadRecord:
         picture = next((sample[e] for e in PICTURES if e in sample), None)
@@ -74,6 +77,19 @@ def _is_read(name: str) -> bool:
 
 def _extensions(sample: dict) -> str:
     return ", ".join(k for k in sample if not k.startswith("__")) or "nothing"
+
+
+def _ends_early(url: str) -> bool:
+    """Whether a local, uncompressed shard lacks the zeros that end an archive.
+
+    Cut between two members it looks complete to tarfile.
+    """
+    path = Path(url)
+    if path.suffix != ".tar" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(512, path.stat().st_size), os.SEEK_END)
+        return any(file.read()) or path.stat().st_size < 1024
 
 
 def _short_names(urls: list[str]) -> list[str]:

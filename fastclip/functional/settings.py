@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,20 +15,23 @@ from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 REDUCE_DTYPES = ("float32", "input")
 
 
-class Engine(NamedTuple):
+@dataclass(frozen=True)
+class Engine:
     """Bound of the workspace, backend, and the dtype that text gradients cross ranks in."""
 
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES
     backend: str = "auto"
     reduce_dtype: str = "float32"
 
-    def check(self, op: str, device: torch.device) -> None:
-        """Raises ValueError for what the operation does not have."""
-        implementation(op, self.backend, device)
+    def __post_init__(self) -> None:
         if self.reduce_dtype not in REDUCE_DTYPES:
             raise ValueError(
                 f"reduce_dtype={self.reduce_dtype!r}; accepted: {', '.join(REDUCE_DTYPES)}"
             )
+
+    def check(self, op: str, device: torch.device) -> None:
+        """Raises ValueError for a backend that the operation does not have."""
+        implementation(op, self.backend, device)
 
     def reduce_scatter(self, shards: Shards, partial: Tensor, dtype: torch.dtype) -> Tensor:
         """This rank's rows of an accumulator ``[N, D]`` summed over ranks, in its own dtype."""

@@ -91,9 +91,7 @@ PRESETS |= {
         128,
         TimmBackbone(
             "resnet18",
-            MappingProxyType(
-                {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)}
-            ),
+            MappingProxyType({"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)}),
         ),
         TextBag(),
         image_size=32,

@@ -38,10 +38,8 @@ class ClipVisionTower(nn.Module):
 
 def set_transformer_checkpointing(transformer, enable: bool) -> None:
     """Recompute the activations of each block of a transformers model in the backward pass."""
-    if not enable:
-        transformer.gradient_checkpointing_disable()
-        return
-    # transformers renames the method in the course of version 5.
-    name = "activation_checkpointing_enable"
-    switch = getattr(transformer, name, None) or transformer.gradient_checkpointing_enable
-    switch({"use_reentrant": False})
+    # transformers renames the two methods in the course of version 5.
+    verb = "enable" if enable else "disable"
+    switch = getattr(transformer, f"activation_checkpointing_{verb}", None)
+    switch = switch or getattr(transformer, f"gradient_checkpointing_{verb}")
+    switch(*([{"use_reentrant": False}] if enable else []))

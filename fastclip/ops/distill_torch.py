@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import Running, Side, TileGradient, diagonal, update
+from fastclip.ops.softmax_tiles import LOG2_E, Running, Side, TileGradient, bits, diagonal, update
 from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
@@ -28,17 +28,20 @@ def forward(
     tscale: Tensor,
     target_offset: int,
     workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """See ``fastclip.ops.distill.distill_forward``."""
     n, m = x.shape[0], y.shape[0]
-    dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
+    dtype, precise = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, tx, workspace_bytes)
-    student, teacher = Logits(x, y, scale, tiles, dtype), Logits(tx, ty, tscale, tiles, dtype)
+    student, teacher = (
+        Logits(x, y, bits(scale), tiles, dtype),
+        Logits(tx, ty, bits(tscale), tiles, dtype),
+    )
     scratch, product = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
-    row_lse, t_row_lse = (x.new_full((n,), -torch.inf, dtype=statistics) for _ in range(2))
-    col_lse, t_col_lse = (x.new_full((m,), -torch.inf, dtype=statistics) for _ in range(2))
-    row_cross, col_cross = (x.new_zeros(size, dtype=statistics) for size in (n, m))
-    target = x.new_empty(n, dtype=statistics)
+    row_lse, t_row_lse = (x.new_full((n,), -torch.inf, dtype=precise) for _ in range(2))
+    col_lse, t_col_lse = (x.new_full((m,), -torch.inf, dtype=precise) for _ in range(2))
+    row_cross, col_cross = (x.new_zeros(size, dtype=precise) for size in (n, m))
+    target = x.new_empty(n, dtype=precise)
     for rows in spans(n, tiles.rows):
         student.rows(rows)
         teacher.rows(rows)
@@ -48,14 +51,15 @@ def forward(
             teacher.columns(columns)
             z, t = student.product(), teacher.product()
             entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
-            target[rows][target_rows] = entries.to(statistics)
+            target[rows][target_rows] = entries.to(precise)
             by_col = Running(col_lse[columns])
             t_by_col = Running(t_col_lse[columns], col_cross[columns])
             for r, c in tiles.blocks(*z.shape):
                 block, spare = z[r, c], scratch.view(*z[r, c].shape)
                 update(block, by_row[r], by_col[c], spare)
                 update(t[r, c], t_by_row[r], t_by_col[c], spare, block, product.view(*block.shape))
-    return row_lse, col_lse, target, t_row_lse, t_col_lse, row_cross, col_cross
+    statistics = row_lse, col_lse, target, t_row_lse, t_col_lse, row_cross, col_cross
+    return tuple(statistic.div_(LOG2_E) for statistic in statistics)
 
 
 def backward(
@@ -87,14 +91,17 @@ def backward(
     if n == 0 or not (need_x or need_y):
         return a, b
     tiles = _tiles(x, y, tx, workspace_bytes)
-    student, teacher = Logits(x, y, scale, tiles, dtype), Logits(tx, ty, tscale, tiles, dtype)
+    student, teacher = (
+        Logits(x, y, bits(scale), tiles, dtype),
+        Logits(tx, ty, bits(tscale), tiles, dtype),
+    )
     second = None if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
     difference = tiles.scratch(x, dtype)
 
-    by_row = Side(row_lse, row_weight + row_distill_weight, row_weight)
-    by_col = Side(col_lse, col_weight + col_distill_weight, col_weight)
-    t_by_row = Side(t_row_lse, row_distill_weight, torch.zeros_like(row_weight))
-    t_by_col = Side(t_col_lse, col_distill_weight, torch.zeros_like(col_weight))
+    by_row = Side(row_lse * LOG2_E, row_weight + row_distill_weight, row_weight)
+    by_col = Side(col_lse * LOG2_E, col_weight + col_distill_weight, col_weight)
+    t_by_row = Side(t_row_lse * LOG2_E, row_distill_weight, torch.zeros_like(row_weight))
+    t_by_col = Side(t_col_lse * LOG2_E, col_distill_weight, torch.zeros_like(col_weight))
     # One pass over a tile for both outputs, or one for each.
     sides = [(by_row, by_col)] if coupled else [(by_row, None), (None, by_col)]
     t_sides = [(t_by_row, t_by_col)] if coupled else [(t_by_row, None), (None, t_by_col)]

@@ -41,8 +41,8 @@ def infonce_forward(
         keep: keep the logits for the backward pass where they fit the workspace.
     Returns:
         ``row_lse [n]``; ``col_lse [m]`` over these n rows only (-inf for n = 0); ``target [n]``,
-        the target logits; all float64. ``kept``: the logits ``[n, m]`` in the accumulation dtype,
-        or an empty ``[0, 0]`` tensor.
+        the target logits; all float64. ``kept``: what the backend keeps of the logits, for
+        ``infonce_backward`` alone, empty where it keeps nothing.
     """
     check_target_offset(x, y, target_offset)
     run = implementation("infonce", backend, x.device)

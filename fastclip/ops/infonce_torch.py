@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import Running, Side, TileGradient, diagonal, update
+from fastclip.ops.softmax_tiles import LOG2_E, Running, Side, TileGradient, bits, diagonal, update
 from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
@@ -40,7 +40,7 @@ def forward(
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, workspace_bytes)
     kept = new_kept(x, y, keep, workspace_bytes)
-    logits, scratch = Logits(x, y, scale, tiles, dtype), tiles.scratch(x, dtype)
+    logits, scratch = Logits(x, y, bits(scale), tiles, dtype), tiles.scratch(x, dtype)
     row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
     col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
     target = x.new_empty(n, dtype=statistics)
@@ -55,7 +55,7 @@ def forward(
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
                 update(block, row_part[r], column_part[c], scratch.view(*block.shape))
-    return row_lse, col_lse, target, kept
+    return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
 
 
 def backward(
@@ -81,9 +81,9 @@ def backward(
     if n == 0 or not (need_x or need_y):
         return a, b
     tiles = _tiles(x, y, workspace_bytes)
-    logits = Logits(x, y, scale, tiles, dtype)
-    by_row = Side(row_lse, row_weight, row_weight)
-    by_column = Side(col_lse, col_weight, col_weight)
+    logits = Logits(x, y, bits(scale), tiles, dtype)
+    by_row = Side(row_lse * LOG2_E, row_weight, row_weight)
+    by_column = Side(col_lse * LOG2_E, col_weight, col_weight)
     if coupled:
         gradient = TileGradient(by_row, by_column, target_offset, tiles)
     else:

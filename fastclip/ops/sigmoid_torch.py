@@ -8,9 +8,6 @@ from fastclip.ops.inputs import accumulation_dtype
 from fastclip.ops.softmax_tiles import diagonal
 from fastclip.ops.tiles import Logits, TileCost, plan, spans
 
-# Above this softplus(z) is z in every dtype, below it exp(z) is finite in every dtype.
-_SOFTPLUS_LINEAR_FROM = 50.0
-
 
 def forward(
     x: Tensor,
@@ -32,10 +29,12 @@ def forward(
         entry=item,
         row=2 * width * item + 64,  # x upcast, x scaled
         column=width * item + 64,
-        block_entry=item,
+        block_entry=2 * item,
     )
     tiles = plan(min(n, chunk_rows or n), m, cost, workspace_bytes, x.device)
-    logits, scratch = Logits(x, y, scale, tiles, dtype), tiles.scratch(x, dtype)
+    # Tiles hold label * z: products give -z, which is that of negatives.
+    logits = Logits(x, y, -scale, tiles, dtype)
+    scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
     gradient = want_grad or need_x or need_y
     sum_a = need_x or (want_grad and not need_y)
@@ -47,20 +46,18 @@ def forward(
         x_part = logits.rows(rows)
         for columns in spans(m, tiles.columns):
             y_part = logits.columns(columns)
-            z = logits.product().add_(bias)
-            # -label * z: with positives negated, every entry's loss is softplus and its gradient,
-            # but for the same sign, sigmoid.
+            z = logits.product().sub_(bias)
             positives = z[:0, :0].diagonal()
             if target_offset >= 0:
                 positives = diagonal(z, target_offset + rows.start - columns.start)[0]
                 positives.neg_()
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
-                spare = scratch.view(*block.shape)
-                torch.ops.aten.softplus.out(block, 1, _SOFTPLUS_LINEAR_FROM, out=spare)
-                loss += spare.sum(1).sum(dtype=loss.dtype)
+                spare, buffer = scratch.view(*block.shape), unused.view(*block.shape)
+                torch.ops.aten.log_sigmoid_forward.output(block, output=spare, buffer=buffer)
+                loss -= spare.sum(1).sum(dtype=loss.dtype)
                 if gradient:
-                    block.sigmoid_()
+                    block.neg_().sigmoid_()
                     bias_gradient += block.sum(1).sum(dtype=loss.dtype)
             if gradient:
                 bias_gradient -= 2 * positives.sum(dtype=loss.dtype)

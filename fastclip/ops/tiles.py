@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A library product needs about this many rows and columns to run at full speed on a CPU, ...
-LARGEST_ROWS, LARGEST_COLUMNS = 1024, 8192
-# ... and elementwise work on a tile runs in blocks whose few buffers stay in a core's cache.
+# A library product of these sides runs at full speed on a CPU and its result is still in the
+# last-level cache when it is read; ...
+LARGEST_ROWS, LARGEST_COLUMNS = 2048, 2048
+# ... elementwise work on it runs in blocks whose few buffers stay in a core's own cache.
 CPU_BLOCK = 512
 SMALLEST_SIDE = 16
 
@@ -114,13 +115,17 @@ class Operand:
 
 
 class Logits:
-    """``scale * x @ y.T`` a tile at a time: choose rows, then columns, then take the product."""
+    """``scale * x @ y.T`` a tile at a time: choose rows, then columns, then take the product.
+
+    ``scale`` is 0-d; digits that a float64 has beyond the tiles' dtype count.
+    """
 
     def __init__(
         self, x: Tensor, y: Tensor, scale: Tensor, tiles: Tiles, dtype: torch.dtype
     ) -> None:
         self._x, self._y = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
-        self._scale = scale
+        self._scale = scale.to(dtype)
+        self._scale_rest = (scale - self._scale).to(dtype)
         self._scaled = Buffer(tiles.rows, x.shape[1], x, dtype)
         self._tile = Buffer(tiles.rows, tiles.columns, x, dtype)
 
@@ -128,6 +133,7 @@ class Logits:
         """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
         part = self._x.span(span)
         self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
+        self._x_part.addcmul_(part, self._scale_rest)
         return part
 
     def columns(self, span: slice) -> Tensor:

@@ -60,10 +60,12 @@ class Trainer:
         if cfg.max_steps is not None:
             self.total_steps = min(self.total_steps, cfg.max_steps)
         self.step = 0
+        self.run: Path | None = None
 
     def train(self, run: Path) -> None:
         """Run the remaining steps, reporting and saving into ``run``."""
         cfg = self.cfg
+        self.run = run
         reporter = Reporter(
             run,
             active=self.ranks.is_first,
@@ -147,7 +149,11 @@ class Trainer:
 
     def _refuse_loss(self, batch: dict, losses: dict[str, Tensor]) -> None:
         found = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
-        keys = ", ".join(batch["key"][:8]) + (", ..." if len(batch["key"]) > 8 else "")
+        keys = ", ".join(batch["key"][:4])
+        if len(batch["key"]) > 4 and self.run is not None:
+            listed = self.run / f"not_finite_rank{self.ranks.rank}.txt"
+            listed.write_text("\n".join(batch["key"]) + "\n")
+            keys += f" and {len(batch['key']) - 4} more, listed in {listed}"
         raise UserError(
             f"loss is not finite at step {self.step + 1} ({found} on rank {self.ranks.rank}); "
             f"the step was not taken; its batch holds {keys}"

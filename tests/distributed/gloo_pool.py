@@ -7,11 +7,13 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 TIMEOUT_SECONDS = 60
+# How long the other ranks may take once one has raised.
+GRACE_SECONDS = 10
 
 
 class RankError(Exception):
@@ -32,28 +34,37 @@ class Pool:
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
 
-    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """``function(rank, world, *args)`` on every rank; a RankError in place of what raised."""
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """``function(rank, world, ...)`` on every rank; a RankError in place of what raised."""
         if not self._processes:
             self._start()
-        message = pickle.dumps((function, args))
+        message = pickle.dumps((function, args, kwargs))
         for pipe in self._pipes:
             pipe.send_bytes(message)
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        answers = []
-        for rank, pipe in enumerate(self._pipes):
-            if not pipe.poll(max(0.0, deadline - time.monotonic())):
+        waiting = dict(enumerate(self._pipes))
+        answers: dict[int, Any] = {}
+        while waiting:
+            ready = wait(waiting.values(), timeout=deadline - time.monotonic())
+            if not ready:
                 self.close()
-                raise TimeoutError(f"{function.__name__}: rank {rank} of {self.world} hangs")
-            answers.append(pickle.loads(pipe.recv_bytes()))
-        return answers
+                traces = [a.trace for a in answers.values() if isinstance(a, RankError)]
+                raise TimeoutError(
+                    "\n".join([f"{function.__name__}: {list(waiting)} hang", *traces])
+                )
+            for rank in [rank for rank, pipe in waiting.items() if pipe in ready]:
+                answers[rank] = pickle.loads(waiting.pop(rank).recv_bytes())
+                if isinstance(answers[rank], RankError):
+                    deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        return [answers[rank] for rank in range(self.world)]
 
-    def results(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+    def results(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
         """``run``, raising the first RankError."""
-        answers = self.run(function, *args)
+        answers = self.run(function, *args, **kwargs)
         for rank, answer in enumerate(answers):
             if isinstance(answer, RankError):
-                raise AssertionError(f"rank {rank} of {self.world}:\n{answer.trace}") from answer
+                self.close()
+                raise AssertionError(f"rank {rank} of {self.world}:\n{answer.trace}")
         return answers
 
     def _start(self) -> None:
@@ -105,11 +116,11 @@ def _serve(rank: int, world: int, backend: str, port: int, pipe: Connection) -> 
     )
     while True:
         try:
-            function, args = pickle.loads(pipe.recv_bytes())
+            function, args, kwargs = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
         try:
-            answer = function(rank, world, *args)
+            answer = function(rank, world, *args, **kwargs)
         except Exception as error:
             answer = RankError(type(error).__name__, str(error), traceback.format_exc())
         pipe.send_bytes(pickle.dumps(answer))

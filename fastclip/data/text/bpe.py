@@ -106,10 +106,11 @@ def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokeniser:
     """CLIP's tokeniser from its merges file (``bpe_simple_vocab_16e6.txt.gz``, or unpacked)."""
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+    try:
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a merges file: {error}") from error
     lines = text.split("\n")[1 : CLIP_NUM_MERGES + 1]
     pairs = [tuple(line.split()) for line in lines if line]

@@ -1,0 +1,155 @@
+"""The trainer: samples per second beside open_clip's loop; memory of a step of 32,768 (--full)."""
+
+import copy
+import itertools
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import measure
+import pytest
+from record import Record
+
+BATCH, STEPS, ROUNDS = 512, 4, 7
+SMALL, LARGE = 1024, 32_768
+STEP_SECONDS = 1200
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the generated set, written before anything is measured."""
+    pytest.importorskip("deepspeed", reason="deepspeed is not installed: pip install it to compare")
+    import training_setup
+
+    root = tmp_path_factory.mktemp("generated")
+    training_setup.pictures(root)
+    return root
+
+
+@pytest.fixture
+def ranks():
+    """A process group of this process alone."""
+    from fastclip.training import distributed
+
+    environment = dict(os.environ)
+    yield distributed.start()
+    distributed.stop()
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.mark.benchmark(group="training")
+def test_samples_per_second(pictures: Path, ranks, benchmark, record: Record) -> None:
+    try:
+        import open_clip_train.train  # noqa: F401
+    except ImportError as error:
+        record.skipped["open_clip's training loop"] = f"import fails ({error})"
+        pytest.skip(f"open_clip_train: {error}")
+    from open_clip_loop import Batches, OpenClipLoop
+    from training_setup import build
+
+    setup = build(pictures, ranks, batch=BATCH, zero_stage=1)
+    batches = list(itertools.islice(setup.loader.epoch(0), STEPS))
+    towers = copy.deepcopy(setup.model)
+    theirs = OpenClipLoop(
+        towers,
+        setup.objective.logit_scale,
+        Batches(batches, copy.deepcopy(setup.model.pixel_norm)),
+        setup.cfg,
+    )
+    trainer = setup.trainer(ranks)
+    trainer.engine.train()
+    their_seconds: list[float] = []
+    our_losses: list[float] = []
+
+    def run_theirs() -> None:
+        start = time.perf_counter()
+        theirs.run()
+        their_seconds.append(time.perf_counter() - start)
+
+    def run_ours() -> None:
+        for batch in batches:
+            our_losses.append(trainer.train_step(batch)["contrastive_loss"])
+
+    # The first round warms both up and shows that they do the same work: the same weights,
+    # batches, schedule and optimiser give the same losses.
+    run_theirs()
+    run_ours()
+    assert our_losses == pytest.approx(theirs.losses(), rel=1e-3)
+    their_seconds.clear()
+
+    benchmark.pedantic(run_ours, setup=run_theirs, rounds=ROUNDS, iterations=1)
+    if benchmark.disabled:
+        return
+    seconds, samples = benchmark.stats.stats.data, BATCH * STEPS
+    record.throughput = {
+        "model": setup.cfg.model,
+        "batch": BATCH,
+        "zero_stage": setup.cfg.zero_stage,
+        "precision": setup.precision,
+        "steps": STEPS,
+        "rounds": ROUNDS,
+        "samples_per_second": samples / statistics.median(seconds),
+        "open_clip_samples_per_second": samples / statistics.median(their_seconds),
+        "ratio": statistics.median(
+            theirs / ours for ours, theirs in zip(seconds, their_seconds, strict=True)
+        ),
+    }
+    benchmark.extra_info.update(record.throughput, cpu=measure.cpu_name())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_step_memory(
+    pictures: Path, zero_stage: int, processes: int, tmp_path: Path, record: Record, request
+) -> None:
+    if not request.config.getoption("full"):
+        pytest.skip("a batch of 32,768: run with --full")
+    small, large = (
+        _grown(pictures, tmp_path, batch, zero_stage, processes) for batch in (SMALL, LARGE)
+    )
+    record.step_memory.append(
+        {
+            "zero_stage": zero_stage,
+            "processes": processes,
+            "small": small,
+            "large": large,
+            "ratio": (large["growth"] - large["features"] - large["inputs"]) / small["growth"],
+            "bare_product_gflops": measure.bare_gflops(),
+        }
+    )
+
+
+def _grown(pictures: Path, scratch: Path, batch: int, zero_stage: int, processes: int) -> dict:
+    """One step in fresh processes; what the one that grew most found."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    worker = Path(__file__).with_name("train_memory.py")
+    outputs = [scratch / f"{batch}-{rank}.json" for rank in range(processes)]
+    started = []
+    for rank, output in enumerate(outputs):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+        command = [sys.executable, str(worker), str(pictures), str(batch), str(zero_stage)]
+        started.append(subprocess.Popen([*command, str(output)], env=environment))
+    try:
+        codes = [process.wait(timeout=STEP_SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert codes == [0] * processes, f"batch {batch}, ZeRO {zero_stage}: exit codes {codes}"
+    found = [json.loads(output.read_text()) for output in outputs]
+    return max(found, key=lambda entry: entry["growth"])

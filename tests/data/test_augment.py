@@ -1,0 +1,165 @@
+"""Batch augmentation: what each option does to pixels, and that draws depend on the seed alone."""
+
+import pytest
+import torch
+
+from fastclip.data.augment import AugmentConfig, augment
+from fastclip.errors import UserError
+
+OFF = AugmentConfig(scale=None)
+
+
+def pictures(batch=6, side=16):
+    return torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+
+
+def run(x, config, seed=0, size=None):
+    return augment(x, torch.Generator().manual_seed(seed), config, size or x.shape[-1])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AugmentConfig(),
+        AugmentConfig(scale=(0.3, 1.0)),
+        AugmentConfig(scale=None, padding=3),
+        AugmentConfig(scale=None, hflip=0.5),
+        AugmentConfig(scale=None, degrees=20, zoom=0.2),
+        AugmentConfig(scale=None, brightness=0.4),
+        AugmentConfig(scale=None, contrast=0.4),
+        AugmentConfig(scale=None, saturation=0.4),
+        AugmentConfig(scale=None, hue=0.1),
+        AugmentConfig(padding=2, hflip=0.5, degrees=9, brightness=0.2, contrast=0.2, hue=0.05),
+    ],
+)
+def test_the_same_generator_gives_the_same_pictures_and_another_does_not(config):
+    x = pictures()
+    once = run(x, config)
+    assert once.dtype == torch.uint8
+    assert once.shape == x.shape
+    assert torch.equal(once, run(x, config))
+    assert not torch.equal(once, run(x, config, seed=1))
+    assert not torch.equal(once, x)
+
+
+def test_nothing_asked_changes_nothing():
+    x = pictures()
+    assert torch.equal(run(x, OFF), x)
+
+
+def test_each_picture_gets_a_draw_of_its_own():
+    x = pictures(1).expand(8, -1, -1, -1)
+    out = run(x, AugmentConfig(scale=(0.5, 0.6)))
+    assert len({picture.numpy().tobytes() for picture in out}) == 8
+
+
+def test_padding_shifts_by_whole_pixels_and_repeats_the_edge():
+    x = pictures(64, 12)
+    padded = torch.nn.functional.pad(x.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
+    shifts = set()
+    for before, after in zip(padded, run(x, AugmentConfig(scale=None, padding=2)), strict=True):
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if torch.equal(before[:, i : i + 12, j : j + 12], after)
+        ]
+        assert len(found) == 1
+        shifts |= set(found)
+    assert len(shifts) > 15
+
+
+def test_mirroring_is_exact_and_as_frequent_as_asked():
+    x = pictures(400, 8)
+    assert torch.equal(run(x, AugmentConfig(scale=None, hflip=1.0)), x.flip(-1))
+    out = run(x, AugmentConfig(scale=None, hflip=0.25))
+    mirrored = (out == x.flip(-1)).flatten(1).all(1)
+    kept = (out == x).flatten(1).all(1)
+    assert (mirrored ^ kept).all()
+    assert 60 < mirrored.sum() < 140
+
+
+def test_a_crop_keeps_the_asked_share_of_the_area():
+    """On a ramp of x + y, a crop's range along each axis is its width and height."""
+    side = 64
+    ramp = torch.arange(side, dtype=torch.uint8) * 3
+    x = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])
+    x = torch.cat([x, x[:1]]).expand(200, -1, -1, -1)
+    out = run(x, AugmentConfig(scale=(0.4, 0.6))).float() / 3
+    width = (out[:, 0, :, -1] - out[:, 0, :, 0]).mean(1) / (side - 1)
+    height = (out[:, 1, -1] - out[:, 1, 0]).mean(1) / (side - 1)
+    area, ratio = width * height, width / height
+    assert area.min() > 0.38
+    assert area.max() < 0.62
+    assert area.max() - area.min() > 0.15
+    assert ratio.min() > 0.73
+    assert ratio.max() < 1.37
+
+
+def test_a_half_turn_is_a_half_turn():
+    x = pictures(40, 9)
+    out = run(x, AugmentConfig(scale=None, degrees=180))
+    changed = (out.float() - x.float()).abs().mean((1, 2, 3))
+    assert (changed > 5).all()
+    centre = (out[:, :, 4, 4].int() - x[:, :, 4, 4].int()).abs()
+    assert centre.max() <= 1
+
+
+def test_colours_keep_grey_grey_and_brightness_multiplies():
+    grey = pictures()[:, :1].expand(-1, 3, -1, -1)
+    for config in (
+        AugmentConfig(scale=None, saturation=0.9),
+        AugmentConfig(scale=None, hue=0.5),
+    ):
+        assert (run(grey, config).int() - grey.int()).abs().max() <= 1
+    dim = grey // 2
+    out = run(dim, AugmentConfig(scale=None, brightness=0.5)).float()
+    bright = dim > 40
+    for before, after, mask in zip(dim, out, bright, strict=True):
+        ratio = after[mask] / before[mask]
+        assert 0.48 < ratio.mean() < 1.52
+        assert ratio.std() < 0.02
+
+
+def test_contrast_keeps_the_mean_and_a_turn_of_the_hue_keeps_the_luminance():
+    x = torch.randint(90, 166, (6, 3, 16, 16), dtype=torch.uint8)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+
+    def luminance(y):
+        return (y.float() * weights).sum(1)
+
+    contrast = run(x, AugmentConfig(scale=None, contrast=0.5))
+    assert (luminance(contrast).mean((1, 2)) - luminance(x).mean((1, 2))).abs().max() < 0.3
+    ratio = luminance(contrast).std((1, 2)) / luminance(x).std((1, 2))
+    assert ratio.min() < 0.95
+    assert ratio.max() > 1.05
+    hue = run(x, AugmentConfig(scale=None, hue=0.5))
+    assert (luminance(hue) - luminance(x)).abs().max() < 1.5
+    assert (hue.int() - x.int()).abs().max() > 20
+
+
+def test_the_size_of_the_result_is_free_and_chunks_do_not_show(monkeypatch):
+    x = pictures(20, 24)
+    whole = run(x, AugmentConfig(hue=0.1), size=16)
+    assert whole.shape == (20, 3, 16, 16)
+    monkeypatch.setattr("fastclip.data.augment._CHUNK", 7)
+    assert torch.equal(run(x, AugmentConfig(hue=0.1), size=16), whole)
+    assert run(x, OFF, size=16).shape == (20, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(scale=(0.0, 1.0)),
+        dict(scale=(0.9, 0.5)),
+        dict(ratio=(0.0, 1.0)),
+        dict(padding=-1),
+        dict(hflip=1.5),
+        dict(hue=0.7),
+        dict(degrees=-3.0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(values):
+    (name,) = values
+    with pytest.raises(UserError, match=f"augmentation: {name} is .*, expected"):
+        AugmentConfig(**values)

@@ -1,0 +1,207 @@
+"""Broken records: counted, named, skipped, and too many of them end the run."""
+
+import io
+import logging
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from shard_files import picture_bytes, record, write_csv, write_shard, write_shards
+
+from fastclip.data.loader import build_loader
+from fastclip.data.records import BadRecord, RawRecord, decode, to_rgb
+from fastclip.data.sources import DataSpec
+from fastclip.data.splits import read_captions, read_split
+from fastclip.data.text.words import WordTokeniser
+from fastclip.errors import UserError
+
+TOKENIZER = WordTokeniser(["caption", "number"], buckets=16, context_length=8)
+
+
+def huge_png() -> bytes:
+    """A PNG whose header claims 20,000 x 20,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
+
+
+JPEG = picture_bytes(1, (64, 48), "JPEG")
+FAULTS = {
+    "truncated jpeg": (dict(png=None, jpg=JPEG[: len(JPEG) // 2]), "picture is corrupt"),
+    "garbled jpeg": (dict(png=None, jpg=JPEG[:30] + b"\0" * 400), "picture is corrupt"),
+    "truncated png": (dict(png=picture_bytes(2)[:80]), "picture is corrupt"),
+    "not a picture": (dict(png=b"GIF? no"), "picture is corrupt"),
+    "empty picture": (dict(png=b""), "picture is corrupt"),
+    "too large": (dict(png=huge_png()), "picture is too large"),
+    "no picture": (dict(png=None), "no picture"),
+    "no text": (dict(txt=None), "no text"),
+    "blank text": (dict(txt=b" \n"), "text is empty"),
+    "text in latin-1": (dict(txt=b"caf\xe9"), "text is not UTF-8"),
+    "label is a word": (dict(cls=b"dog"), "label is not an integer"),
+}
+
+
+def shard_with(tmp_path, changes, good=20):
+    """A shard whose record ``bad`` lies among ``good`` good ones."""
+    records = {f"{n:05d}": record(n) for n in range(good)}
+    keys = list(records)
+    records = {**{k: records[k] for k in keys[:7]}, "bad": record(99, **changes), **records}
+    return write_shard(tmp_path / "part.tar", records)
+
+
+def loader(path, in_memory, workers=0, **spec):
+    return build_loader(
+        DataSpec(str(path), **spec),
+        image_size=8,
+        tokenizer=TOKENIZER,
+        batch_size_per_rank=5,
+        workers=workers,
+        in_memory=in_memory,
+        progress=False,
+    )
+
+
+def epoch_keys(built):
+    return [key for batch in built.epoch(0) for key in batch["key"]]
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_record_is_named_and_skipped(tmp_path, caplog, fault, in_memory):
+    changes, reason = FAULTS[fault]
+    path = shard_with(tmp_path, changes)
+    with caplog.at_level(logging.WARNING, logger="fastclip"):
+        keys = epoch_keys(loader(path, in_memory, max_bad_share=0.06, max_pixels=10_000_000))
+    assert len(keys) == 20
+    assert "part/bad" not in keys
+    (line,) = {r.getMessage() for r in caplog.records}
+    assert line.startswith(f"skipped part/bad: {reason}")
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_more_than_the_share_ends_the_run_with_one_sentence(tmp_path, in_memory, workers):
+    path = shard_with(tmp_path, FAULTS["truncated png"][0])
+    with pytest.raises(
+        UserError,
+        match="1 of 2[01] records are bad .1 x picture is corrupt.*part/bad.*--max-bad-share 0.01",
+    ) as error:
+        epoch_keys(loader(path, in_memory, workers))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+@pytest.mark.parametrize("blocks", [31, 32, 33, 34.5])
+def test_a_truncated_shard_gives_what_came_before(tmp_path, caplog, blocks, in_memory):
+    """Cut inside a member or a header, or between two members, where tar sees a plain end."""
+    data = write_shards(tmp_path, [10, 10, 10])
+    whole = (tmp_path / "s-01.tar").read_bytes()
+    (tmp_path / "s-01.tar").write_bytes(whole[: int(blocks * 512)])
+    with caplog.at_level(logging.WARNING, logger="fastclip"):
+        keys = epoch_keys(loader(data, in_memory, max_bad_share=0.2))
+    middle = {key for key in keys if key.startswith("s-01")}
+    assert 0 < len(middle) < 10
+    assert len(keys) >= 20
+    assert any("s-01.tar: shard is truncated" in r.getMessage() for r in caplog.records)
+
+
+def test_what_a_truncated_shard_lost_counts_where_its_size_is_known(tmp_path):
+    data = write_shards(tmp_path, [10, 10])
+    (tmp_path / "sizes.json").write_text('{"s-00.tar": 10, "s-01.tar": 10}')
+    whole = (tmp_path / "s-01.tar").read_bytes()
+    (tmp_path / "s-01.tar").write_bytes(whole[:512])
+    with pytest.raises(UserError, match="10 x shard is truncated"):
+        epoch_keys(loader(data, "never", max_bad_share=0.3))
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_a_file_that_is_no_archive_is_an_unreadable_shard(tmp_path, in_memory):
+    (tmp_path / "a.tar").write_bytes(b"this is not a tar archive" * 100)
+    with pytest.raises(UserError, match="a.tar"):
+        epoch_keys(loader(tmp_path / "a.tar", in_memory))
+
+
+def test_a_failing_pipe_is_an_unreadable_shard(tmp_path):
+    write_shards(tmp_path, [20])
+    command = f"pipe:cat {tmp_path}/s-00.tar::pipe:exit 3"
+    with pytest.raises(UserError, match="1 x shard is truncated or unreadable"):
+        epoch_keys(loader(command, "never", num_samples=20))
+
+
+def test_a_stream_of_nothing_usable_ends(tmp_path):
+    records = {f"{n}": record(n, png=b"broken") for n in range(10)}
+    path = write_shard(tmp_path / "a.tar", records)
+    for workers in (0, 2):
+        with pytest.raises(UserError, match="cannot be decoded|are bad"):
+            epoch_keys(loader(path, "never", workers, max_bad_share=1.0))
+
+
+def test_csv_rows_whose_picture_is_missing_or_empty(tmp_path, caplog):
+    path = write_csv(tmp_path, 30)
+    (tmp_path / "3.png").unlink()
+    text = path.read_text().replace("caption number 4\n", "\n")
+    path.write_text(text)
+    for in_memory in ("always", "never"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="fastclip"):
+            keys = epoch_keys(loader(path, in_memory, max_bad_share=0.1))
+        assert not any("/3.png" in key or "/4.png" in key for key in keys)
+        told = " ".join(r.getMessage() for r in caplog.records)
+        assert "3.png: picture file is missing" in told
+        assert "4.png: no text" in told
+
+
+def test_an_evaluation_split_needs_no_text(tmp_path):
+    path = write_shard(tmp_path / "a.tar", {f"{n}": record(n, txt=None) for n in range(4)})
+    split = read_split(DataSpec(str(path)), image_size=8, progress=False)
+    assert split.captions == [""] * 4
+    assert split.labels.tolist() == [0, 1, 2, 3]
+    assert list(read_captions(DataSpec(str(path)))) == []
+
+
+def test_a_label_without_a_class_name_is_refused(tmp_path):
+    write_shards(tmp_path, [5])
+    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"]}')
+    with pytest.raises(UserError, match="label 4, but 2 classes"):
+        read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
+
+
+def rgb(mode, color, **save):
+    file = io.BytesIO()
+    Image.new(mode, (4, 4), color).save(file, "PNG", **save)
+    sample = decode(RawRecord("k", file.getvalue()))
+    assert not isinstance(sample, BadRecord), sample
+    assert sample.picture.mode == "RGB"
+    return sample.picture.getpixel((0, 0))
+
+
+def test_every_kind_of_picture_becomes_rgb():
+    assert rgb("L", 77) == (77, 77, 77)
+    assert rgb("1", 1) == (255, 255, 255)
+    assert rgb("I;16", 77 * 256) == (77, 77, 77)
+    assert rgb("RGBA", (10, 20, 30, 0)) == (255, 255, 255)
+    assert rgb("LA", (0, 0)) == (255, 255, 255)
+    assert rgb("P", 0, transparency=0) == (255, 255, 255)
+    cmyk = to_rgb(Image.new("CMYK", (2, 2), (0, 0, 0, 0)))
+    assert cmyk.mode == "RGB"
+    assert cmyk.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_pictures_are_turned_upright_and_a_broken_exif_is_no_fault():
+    wide = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    wide.save(file, "JPEG", exif=exif)
+    assert decode(RawRecord("k", file.getvalue())).picture.size == (4, 8)
+    file = io.BytesIO()
+    wide.save(file, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert decode(RawRecord("k", file.getvalue())).picture.size == (8, 4)

@@ -1,0 +1,44 @@
+"""``fastclip-data``."""
+
+from PIL import Image
+from shard_files import record, write_shard, write_shards
+
+from fastclip.data.cli import main
+
+
+def test_generate_writes_a_set_that_inspect_reads(tmp_path, capsys):
+    out = tmp_path / "set"
+    command = ["generate", "--out", str(out), "--num-samples", "30", "--num-val", "5"]
+    assert main([*command, "--seed", "2"]) == 0
+    assert f"{out}/train-{{0000..0000}}.tar" in capsys.readouterr().out
+    assert main([*command, "--seed", "2"]) == 0
+    assert main([*command, "--seed", "3"]) == 2
+    assert "name another folder" in capsys.readouterr().err
+    sheet = tmp_path / "sheet.png"
+    assert main(["inspect", f"{out}/train-*.tar", "--sheet", str(sheet), "--captions", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "30 usable of 30, in 1 parts" in told
+    assert "labels:   30" in told
+    assert "most common 32 x 32 (30)" in told
+    assert told.count("\n  ") == 2
+    assert len(Image.open(sheet).convert("L").getcolors()) > 50
+
+
+def test_inspect_names_bad_records(tmp_path, capsys):
+    write_shard(
+        tmp_path / "a.tar",
+        {"0": record(0), "1": record(1, png=b"no"), "2": record(2, png=None), "3": record(3)},
+    )
+    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
+    told = capsys.readouterr().out
+    assert "2 usable of 4" in told
+    assert "1 x picture is corrupt, e.g. a/1" in told
+    assert "1 x no picture, e.g. a/2" in told
+
+
+def test_a_missing_file_is_one_sentence_and_code_2(tmp_path, capsys):
+    write_shards(tmp_path, [1])
+    assert main(["inspect", f"{tmp_path}/s-{{00..01}}.tar"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("fastclip-data: 1 of 2 shards")
+    assert "\n" not in told
