@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORD] = Record()
-    # One table at the end, ours; -v brings pytest-benchmark's own back.
+    # One table at the end, ours; --benchmark-verbose brings pytest-benchmark's own back.
     config.option.benchmark_quiet = True
 
 

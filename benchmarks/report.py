@@ -1,7 +1,7 @@
 """Tables and plots from a run's record, and their place in the README.
 
-``python benchmarks/report.py [results.json ...]`` makes them again from stored results (all of
-``benchmarks/results`` by default), without measuring anything.
+``python benchmarks/report.py [results.json ...]`` makes them again from stored results (by default
+all of ``make bench``), without measuring anything.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from record import Record
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+PATTERN = "bench-*.json"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
@@ -173,6 +174,7 @@ def plot(record: Record, path: Path) -> bool:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure, axes = plt.subplots(
         len(operations), 2, figsize=(11, 4.2 * len(operations)), squeeze=False, layout="constrained"
@@ -196,6 +198,8 @@ def plot(record: Record, path: Path) -> bool:
                 )  # fmt: skip
             axis.set(xscale="log", yscale="log", xlabel="n = N", ylabel=unit)
             axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axis.minorticks_off()
             axis.grid(alpha=0.3)
             axis.set_title(f"{operation}, D = {entries[0]['width']}, float32")
@@ -246,8 +250,8 @@ def update_readme(readme: Path, text: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", nargs="*", type=Path, help="default: all of benchmarks/results")
-    results = parser.parse_args().results or sorted(RESULTS.glob("*.json"))
+    parser.add_argument("results", nargs="*", type=Path, help=f"default: results/{PATTERN}")
+    results = parser.parse_args().results or sorted(RESULTS.glob(PATTERN))
     if not results:
         sys.exit(f"{RESULTS} holds no results: run `make bench` first")
     write(results)

@@ -1,6 +1,7 @@
 """``make bench``: run the benchmarks and store what they found under ``benchmarks/results``.
 
-Arguments are passed on to pytest: ``--full``, ``-k InfoNCE``.
+Arguments are passed on to pytest: ``--full`` adds the large shapes. What was stored for this
+machine is replaced by what this run found, so a selection (``-k InfoNCE``) leaves the selection.
 """
 
 import json
@@ -25,13 +26,13 @@ def main() -> None:
     report.RESULTS.mkdir(exist_ok=True)
     path = report.RESULTS / f"{file_name(record['machine'])}.json"
     path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
-    report.write(sorted(report.RESULTS.glob("*.json")))
+    report.write(sorted(report.RESULTS.glob(report.PATTERN)))
     print(f"results: {path} (and .md, .png beside it)")
 
 
 def file_name(machine: dict) -> str:
     cpu = re.sub(r"[^a-z0-9]+", "-", machine["cpu"].lower()).strip("-")
-    return f"{cpu}-{machine['threads']}-threads"
+    return f"bench-{cpu}-{machine['threads']}-threads"
 
 
 def _rounded(value):

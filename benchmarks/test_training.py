@@ -15,7 +15,7 @@ import measure
 import pytest
 from record import Record
 
-BATCH, STEPS, ROUNDS = 512, 4, 7
+BATCH, STEPS, ROUNDS = 512, 4, 5
 SMALL, LARGE = 1024, 32_768
 STEP_SECONDS = 1200
 

@@ -12,6 +12,7 @@ from open_clip import loss as theirs
 from torch import Tensor
 
 from fastclip import loss as ours
+from fastclip.functional.caption import caption_cross_entropy
 
 N, WIDTH = 24, 32
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -327,3 +328,9 @@ def test_compiles_whole(name):
     eager, eager_grads = run(loss, *inputs)
     for f, e in zip(found + grads, eager + eager_grads, strict=True):
         torch.testing.assert_close(f, e)
+
+
+def test_caption_operator_is_sound():
+    logits = torch.randn(6, 9, requires_grad=True)
+    labels = torch.tensor([1, 8, -1, 0, -1, 3])
+    torch.library.opcheck(caption_cross_entropy, (logits, labels, -1, 2**16))

@@ -93,7 +93,9 @@ def test_open_clips_loop_trains_the_same_model(name, args, options):
 
 
 def test_open_clips_loop_under_bf16_autocast():
+    """The same steps, up to what 16-bit logits cost open_clip."""
     found = trained(ours.ClipLoss(), arguments(precision="amp_bf16"))
     expected = trained(theirs.ClipLoss(), arguments(precision="amp_bf16"))
-    for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=5e-2, atol=5e-2, msg=key)
+    for name, start in model(0).named_parameters():
+        step = (expected[name] - start.detach()).norm()
+        assert (found[name] - expected[name]).norm() <= 0.15 * step + 1e-5, name

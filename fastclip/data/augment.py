@@ -13,41 +13,69 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What a training picture goes through; everything but the crop is off by default."""
+    """What a training picture goes through; everything but the crop is off by default.
+
+    Factors are drawn evenly in the logarithm, so that halving is as likely as doubling.
+    """
 
     scale: tuple[float, float] | None = (0.9, 1.0)
     """Random resized crop: range of the area kept (open_clip's default); None leaves it out."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Random resized crop: range of width / height."""
     padding: int = 0
-    """Shift by up to so many whole pixels each way, the edge repeated."""
+    """Shift by up to so many whole pixels each way."""
     hflip: float = 0.0
     """Probability of a mirror image."""
     degrees: float = 0.0
-    """Rotate by up to so many degrees each way."""
+    """Turn by up to so many degrees each way."""
     zoom: float = 0.0
     """Enlarge or shrink by a factor of up to 1 + zoom."""
+    stretch: float = 0.0
+    """Change width / height by a factor of up to 1 + stretch."""
+    shear: float = 0.0
+    """Slant by up to so much of the height each way."""
+    shift: float = 0.0
+    """Shift by up to this part of the side each way."""
+    fill: int | None = None
+    """Grey level (0 to 255) of what comes in from outside; the edge repeated where left out."""
     brightness: float = 0.0
-    """Multiply by 1 ± brightness."""
+    """Multiply by a factor of up to 1 + brightness."""
     contrast: float = 0.0
-    """Move away from or towards the mean grey by 1 ± contrast."""
+    """Change the distance to the pivot by a factor of up to 1 + contrast."""
+    pivot: int | None = None
+    """Grey level that contrast leaves as it is; the picture's mean where left out."""
     saturation: float = 0.0
-    """Move away from or towards grey by 1 ± saturation."""
+    """Change the distance to grey by a factor of up to 1 + saturation."""
     hue: float = 0.0
     """Turn the hue by up to this part of the colour circle each way (0.5 is everything)."""
+    gamma: float = 0.0
+    """Raise to a power of up to 1 + gamma."""
+    gray: float = 0.0
+    """Probability that the colours are taken away."""
+    erase: float = 0.0
+    """Probability that a square of a sixth to a half of the side gets one random colour."""
 
     def __post_init__(self) -> None:
-        for name in ("padding", "degrees", "zoom", "brightness", "contrast", "saturation"):
+        for name in _AT_LEAST_0:
             if not getattr(self, name) >= 0:
                 raise UserError(f"augmentation: {name} is {getattr(self, name)}, expected >= 0")
-        for name, most in (("hflip", 1.0), ("hue", 0.5)):
+        for name, most in (("hflip", 1), ("gray", 1), ("erase", 1), ("hue", 0.5)):
             if not 0 <= getattr(self, name) <= most:
                 value = getattr(self, name)
                 raise UserError(f"augmentation: {name} is {value}, expected 0 to {most}")
+        for name in ("fill", "pivot"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 255:
+                raise UserError(f"augmentation: {name} is {value}, expected 0 to 255")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"augmentation: scale is {self.scale}, expected 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise UserError(f"augmentation: ratio is {self.ratio}, expected 0 < low <= high")
+
+
+_MOVES = ("padding", "hflip", "degrees", "zoom", "stretch", "shear", "shift")
+_COLORS = ("brightness", "contrast", "saturation", "hue", "gamma", "gray")
+_AT_LEAST_0 = tuple(name for name in (*_MOVES, *_COLORS) if name not in ("hflip", "hue", "gray"))
 
 
 def augment(
@@ -57,53 +85,77 @@ def augment(
 
     The result depends on the pictures, the generator's state and the configuration only.
     """
-    batch, _, side, _ = pictures.shape
-    theta = _geometry(batch, side, generator, config)
-    color = _color(batch, generator, config)
-    if theta is None and side != size:
-        theta = torch.eye(2, 3).expand(batch, 2, 3)
-    if theta is None and color is None:
+    draws = _Draws(len(pictures), generator)
+    side = pictures.shape[-1]
+    theta = _geometry(draws, side, size, config)
+    color = _color(draws, config)
+    square = _square(draws, size, config)
+    if theta is None and color is None and square is None:
         return pictures
-    out = torch.empty(batch, 3, size, size, dtype=torch.uint8)
-    for start in range(0, batch, _CHUNK):
+    out = torch.empty(len(pictures), 3, size, size, dtype=torch.uint8)
+    for start in range(0, len(pictures), _CHUNK):
         part = slice(start, start + _CHUNK)
         x = pictures[part].float()
         if theta is not None:
-            grid = F.affine_grid(theta[part], [len(x), 3, size, size], align_corners=False)
-            x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+            x = _resample(x, theta[part], size, config.fill)
         if color is not None:
-            x = _recolor(x, color[0][part], color[1][part])
+            matrix, contrast, gamma = (draw[part] for draw in color)
+            x = _recolor(x, matrix, contrast, gamma, config.pivot)
+        if square is not None:
+            inside, paint = (draw[part] for draw in square)
+            x = torch.where(inside[:, None], paint, x)
         out[part] = x.round_().clamp_(0, 255)
     return out
 
 
-def _geometry(
-    batch: int, side: int, generator: torch.Generator, config: AugmentConfig
-) -> torch.Tensor | None:
+class _Draws:
+    """Random numbers, one a picture, fp32 [b]."""
+
+    def __init__(self, batch: int, generator: torch.Generator) -> None:
+        self.batch, self.generator = batch, generator
+
+    def uniform(self, low: float, high: float) -> torch.Tensor:
+        return torch.empty(self.batch).uniform_(low, high, generator=self.generator)
+
+    def factor(self, most: float) -> torch.Tensor:
+        return self.uniform(-math.log1p(most), math.log1p(most)).exp()
+
+    def happens(self, probability: float) -> torch.Tensor:
+        return self.uniform(0, 1) < probability
+
+    def integer(self, low: int, high: int) -> torch.Tensor:
+        return torch.randint(low, high + 1, (self.batch,), generator=self.generator)
+
+
+def _geometry(draws: _Draws, side: int, size: int, config: AugmentConfig) -> torch.Tensor | None:
     """Maps output to input coordinates, fp32 [b, 2, 3] in [-1, 1]; None for the identity."""
-    if not (config.scale or config.padding or config.hflip or config.degrees or config.zoom):
+    if config.scale is None and side == size and not any(getattr(config, m) for m in _MOVES):
         return None
-
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.empty(batch).uniform_(low, high, generator=generator)
-
-    width, height = torch.ones(batch), torch.ones(batch)
+    width = height = torch.ones(draws.batch)
     if config.scale is not None:
-        area = uniform(*config.scale)
-        ratio = uniform(math.log(config.ratio[0]), math.log(config.ratio[1])).exp()
+        area = draws.uniform(*config.scale)
+        ratio = draws.uniform(math.log(config.ratio[0]), math.log(config.ratio[1])).exp()
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    x, y = (1 - width) * uniform(-1, 1), (1 - height) * uniform(-1, 1)
-    if config.padding:
-        shift = torch.randint(
-            -config.padding, config.padding + 1, (2, batch), generator=generator
-        ) * (2 / side)
-        x, y = x + shift[0], y + shift[1]
-    angle = uniform(-1, 1) * math.radians(config.degrees)
-    shrink = (uniform(-1, 1) * math.log1p(config.zoom)).exp()
-    cos, sin = angle.cos() * shrink, angle.sin() * shrink
-    mirror = 1 - 2 * (uniform(0, 1) < config.hflip).float()
-    rows = (width * cos * mirror, -width * sin, x, height * sin * mirror, height * cos, y)
-    return torch.stack(rows, 1).view(batch, 2, 3)
+    x, y = (1 - width) * draws.uniform(-1, 1), (1 - height) * draws.uniform(-1, 1)
+    x = x + draws.integer(-config.padding, config.padding) * (2 / side)
+    y = y + draws.integer(-config.padding, config.padding) * (2 / side)
+    x = x + 2 * draws.uniform(-config.shift, config.shift)
+    y = y + 2 * draws.uniform(-config.shift, config.shift)
+    zoom, stretch = draws.factor(config.zoom), draws.factor(config.stretch).sqrt()
+    width, height = width * zoom * stretch, height * zoom / stretch
+    width = width * (1 - 2 * draws.happens(config.hflip).float())
+    angle = draws.uniform(-1, 1) * math.radians(config.degrees)
+    cos, sin = angle.cos(), angle.sin()
+    slant = draws.uniform(-config.shear, config.shear)
+    rows = (cos * width, cos * slant - sin * height, x, sin * width, sin * slant + cos * height, y)
+    return torch.stack(rows, 1).view(-1, 2, 3)
+
+
+def _resample(x: torch.Tensor, theta: torch.Tensor, size: int, fill: int | None) -> torch.Tensor:
+    grid = F.affine_grid(theta, [len(x), 3, size, size], align_corners=False)
+    if fill is None:
+        return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(x - fill, grid, align_corners=False) + fill
 
 
 _GREY = torch.tensor([0.299, 0.587, 0.114])
@@ -111,33 +163,55 @@ _GREY = torch.tensor([0.299, 0.587, 0.114])
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-def _color(
-    batch: int, generator: torch.Generator, config: AugmentConfig
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A colour matrix [b, 3, 3] and a contrast factor [b] a picture; None for the identity."""
-    if not (config.brightness or config.contrast or config.saturation or config.hue):
+def _color(draws: _Draws, config: AugmentConfig) -> tuple[torch.Tensor, ...] | None:
+    """A colour matrix [b, 3, 3], contrast [b] and gamma [b]; None for the identity."""
+    if not any(getattr(config, c) for c in _COLORS):
         return None
-
-    def factor(spread: float) -> torch.Tensor:
-        return torch.empty(batch).uniform_(max(0, 1 - spread), 1 + spread, generator=generator)
-
-    brightness, contrast, saturation = map(
-        factor, (config.brightness, config.contrast, config.saturation)
-    )
-    turn = torch.empty(batch).uniform_(-config.hue, config.hue, generator=generator) * 2 * math.pi
-    hue = torch.zeros(batch, 3, 3)
+    turn = draws.uniform(-config.hue, config.hue) * 2 * math.pi
+    hue = torch.zeros(draws.batch, 3, 3)
     hue[:, 0, 0] = 1
     hue[:, 1, 1] = hue[:, 2, 2] = turn.cos()
     hue[:, 1, 2], hue[:, 2, 1] = -turn.sin(), turn.sin()
     hue = torch.linalg.inv(_YIQ) @ hue @ _YIQ
-    s = saturation[:, None, None]
-    saturate = s * torch.eye(3) + (1 - s) * _GREY.expand(3, 3)
-    return brightness[:, None, None] * saturate @ hue, contrast
+    saturation = draws.factor(config.saturation) * (~draws.happens(config.gray)).float()
+    saturation = saturation[:, None, None]
+    saturate = saturation * torch.eye(3) + (1 - saturation) * _GREY.expand(3, 3)
+    matrix = draws.factor(config.brightness)[:, None, None] * saturate @ hue
+    return matrix, draws.factor(config.contrast), draws.factor(config.gamma)
 
 
-def _recolor(x: torch.Tensor, matrix: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+def _recolor(
+    x: torch.Tensor,
+    matrix: torch.Tensor,
+    contrast: torch.Tensor,
+    gamma: torch.Tensor,
+    pivot: int | None,
+) -> torch.Tensor:
     batch, _, height, width = x.shape
     x = torch.bmm(matrix, x.reshape(batch, 3, -1))
-    mean = torch.einsum("c,bcp->b", _GREY, x) / x.shape[-1]
-    x = torch.lerp(mean[:, None, None], x, contrast[:, None, None])
+    if pivot is None:
+        centre = torch.einsum("c,bcp->b", _GREY, x) / x.shape[-1]
+    else:
+        centre = torch.full((batch,), float(pivot))
+    x = torch.lerp(centre[:, None, None], x, contrast[:, None, None])
+    if (gamma != 1).any():
+        x = 255 * (x / 255).clamp_(0, 1) ** gamma[:, None, None]
     return x.view(batch, 3, height, width)
+
+
+def _square(
+    draws: _Draws, size: int, config: AugmentConfig
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Which pixels to paint, bool [b, size, size], and the colour, fp32 [b, 3, 1, 1]."""
+    if not config.erase:
+        return None
+    half = draws.uniform(size / 12, size / 4)[:, None]
+    pixel = torch.arange(size)
+
+    def near() -> torch.Tensor:
+        return (pixel - draws.uniform(0, size - 1)[:, None]).abs() <= half
+
+    rows, columns = near(), near()
+    painted = draws.happens(config.erase)[:, None, None]
+    color = torch.stack([draws.uniform(0, 255) for _ in range(3)], 1)
+    return painted & rows[:, :, None] & columns[:, None, :], color[:, :, None, None]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastclip.data import drawing, grammar
+from fastclip.data import drawing, grammar, layout
 from fastclip.data.progress import Progress
 from fastclip.errors import UserError
 
@@ -113,7 +113,7 @@ def make_sample(spec: GeneratedSpec, split: str, index: int) -> dict[str, bytes]
     color = list(drawing.COLORS)[label % len(drawing.COLORS)]
     size, count = _SIZES_AND_COUNTS[rng.integers(len(_SIZES_AND_COUNTS))]
     diameter = DIAMETERS[size] * rng.uniform(0.94, 1.06)
-    place, centers = _place(count, diameter, rng)
+    place, centers = layout.place(count, diameter, rng)
     background = drawing.BACKGROUNDS[rng.integers(len(drawing.BACKGROUNDS))]
     tone = list(drawing.TONES)[rng.integers(len(drawing.TONES))]
     attributes = grammar.Attributes(shape, color, size, count, place, background, tone)
@@ -140,60 +140,31 @@ _SIZES_AND_COUNTS = (
     ("small", 3),
     ("small", 4),
 )
-_ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
-
-
-def _place(count: int, diameter: float, rng: np.random.Generator):
-    """A phrase for where the shapes are, and their centres; they never overlap."""
-    low, high = diameter / 2 + 0.01, 1 - diameter / 2 - 0.01
-    if count == 1:
-        thirds = np.linspace(low, high, 4)
-        row, column = rng.integers(3, size=2)
-        x = rng.uniform(thirds[column], thirds[column + 1])
-        y = rng.uniform(thirds[row], thirds[row + 1])
-        place = f"{_ROWS[row]} {_COLUMNS[column]}".strip()
-        if not place:
-            return "in the middle", ((x, y),)
-        return ("on the " if row == 1 else "at the ") + place, ((x, y),)
-    near = np.array([low, 0.49 - diameter / 2 + 0.01])
-    far = 1 - near[::-1]
-    if count == 2:
-        apart = (rng.uniform(*np.sort(near)), rng.uniform(*np.sort(far)))
-        band = rng.uniform(low, high)
-        jitter = np.clip(band + rng.uniform(-0.06, 0.06, 2), low, high)
-        pairs = tuple(zip(apart, (float(j) for j in jitter), strict=True))
-        if rng.random() < 0.5:
-            return "side by side", pairs
-        return "one above the other", tuple((x, y) for y, x in pairs)
-    corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    missing = int(rng.integers(4)) if count == 3 else 4
-    centers = tuple(
-        (float(rng.uniform(*np.sort((near, far)[u]))), float(rng.uniform(*np.sort((near, far)[v]))))
-        for k, (u, v) in enumerate(corners)
-        if k != missing
-    )
-    return "scattered about" if count == 3 else "in the four corners", centers
 
 
 def generate(out: Path, spec: GeneratedSpec, progress: bool = True) -> GeneratedSet:
     """Write the set to ``out``; a folder that already holds this very set is left as it is.
 
     The files appear in one rename, complete or not at all. Raises :class:`UserError` when ``out``
-    holds anything else.
+    holds anything else or cannot be written.
     """
     out = Path(out).expanduser().absolute()
     if _holds(out, spec):
         return GeneratedSet(out, spec)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and does not hold this generated set: name another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    building = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         _write(building, spec, progress)
         building.chmod(0o755)
         building.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write the generated set to {out}: {error}") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
     return GeneratedSet(out, spec)
 
 
@@ -209,7 +180,6 @@ def ensure_generated(
     folder = root / f"generated-{spec.fingerprint()[:12]}"
     if _holds(folder, spec):
         return GeneratedSet(folder, spec)
-    root.mkdir(parents=True, exist_ok=True)
     with _locked(root / f".{folder.name}.lock"):
         for abandoned in root.glob(f".{folder.name}.*"):
             if abandoned.is_dir():
@@ -219,7 +189,12 @@ def ensure_generated(
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise UserError(f"cannot write the generated set to {path.parent}: {error}") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -8,6 +8,7 @@ epoch, world size) and, streamed, on the number of workers; ``epoch(e, start_ste
 
 import dataclasses
 import os
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -16,10 +17,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from fastclip.data.augment import AugmentConfig, augment
+from fastclip.data.captions import CaptionConfig, vary
 from fastclip.data.memory import DecodedSet, decode_all
+from fastclip.data.order import spread
 from fastclip.data.records import BadRecords
-from fastclip.data.seeding import torch_generator
-from fastclip.data.sources import DataSpec, open_source
+from fastclip.data.seeding import derived_seed, torch_generator
+from fastclip.data.sources import DataSpec, count_records, open_source
 from fastclip.data.streaming import StreamingBatches
 from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
@@ -51,6 +54,7 @@ def build_loader(
     seed: int = 0,
     workers: int = 0,
     augment: AugmentConfig | None = None,
+    captions: CaptionConfig | None = None,
     in_memory: Literal["auto", "always", "never"] = "auto",
     memory_limit: int = MEMORY_LIMIT,
     store_size: int | None = None,
@@ -59,19 +63,19 @@ def build_loader(
 ) -> Loader:
     """A loader for one rank of a training run.
 
-    ``augment=None`` takes the evaluation transform. In memory, pictures are kept at ``store_size``
-    (``image_size`` where left out) and ``auto`` keeps them there when all ranks of this machine
-    together need at most ``memory_limit`` bytes. Raises :class:`UserError` for data that cannot be
-    found, read or split into one global batch.
+    ``augment=None`` takes the evaluation transform, ``captions=None`` the captions as they are. In
+    memory, pictures are kept at ``store_size`` (``image_size`` where left out), and ``auto`` keeps
+    them there when all ranks of this machine together need at most ``memory_limit`` bytes. Raises
+    :class:`UserError` for data that cannot be found, read or split into one global batch.
     """
-    source = open_source(spec)
-    sizes = source.sizes()
-    known = None if sizes is None else sum(sizes)
+    captions = captions or CaptionConfig()
+    source = open_source(spec, with_tags=captions.tags > 0)
     global_batch = batch_size_per_rank * world_size
     store_size = store_size or image_size
     if in_memory == "auto":
         copies = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        fits = known is not None and known * 3 * store_size**2 * copies <= memory_limit
+        at_most = memory_limit // (3 * store_size**2 * copies)
+        fits = count_records(source, at_most=at_most, progress=progress) is not None
     if in_memory == "always" or (in_memory == "auto" and fits):
         decoded = decode_all(
             source,
@@ -95,8 +99,11 @@ def build_loader(
             world_size=world_size,
             seed=seed,
             augment=augment,
+            captions=captions,
         )
-    streamed = spec.num_samples or known
+    if captions.distinct:
+        raise UserError("--captions.distinct needs the data in memory: give --in-memory always")
+    streamed = spec.num_samples or count_records(source, progress=progress)
     if streamed is None:
         raise UserError(
             f"the number of records in {spec.path} is not known without reading it: "
@@ -105,16 +112,17 @@ def build_loader(
     batches = StreamingBatches(
         source,
         tokenizer,
-        image_size,
-        batch_size_per_rank,
-        _steps(streamed, global_batch, spec),
-        rank,
-        world_size,
-        workers,
-        seed,
-        shuffle_buffer,
-        augment,
-        spec.max_pixels,
+        image_size=image_size,
+        batch_size=batch_size_per_rank,
+        steps=_steps(streamed, global_batch, spec),
+        rank=rank,
+        world_size=world_size,
+        workers=workers,
+        seed=seed,
+        shuffle_buffer=shuffle_buffer,
+        augment=augment,
+        captions=captions,
+        max_pixels=spec.max_pixels,
     )
     return StreamingLoader(batches, streamed, spec.max_bad_share)
 
@@ -147,6 +155,7 @@ class InMemoryLoader(Loader):
         world_size: int,
         seed: int,
         augment: AugmentConfig | None,
+        captions: CaptionConfig,
     ) -> None:
         self.decoded = decoded
         self.num_samples = num_samples
@@ -157,13 +166,15 @@ class InMemoryLoader(Loader):
         self.world_size = world_size
         self.seed = seed
         self.augment = augment or AugmentConfig(scale=None)
-        captions = decoded.captions
-        self.tokens = torch.cat(
-            [
-                tokenizer(captions[start : start + _TOKENIZE_CHUNK])
-                for start in range(0, len(captions), _TOKENIZE_CHUNK)
-            ]
-        )
+        self.captions = captions
+        if captions.distinct:
+            self._check_distinct()
+        self.tokenizer = tokenizer
+        self.tokens = self._tokenize(decoded.captions) if captions.fixed else None
+
+    def _tokenize(self, texts: list[str]) -> torch.Tensor:
+        starts = range(0, len(texts), _TOKENIZE_CHUNK)
+        return torch.cat([self.tokenizer(texts[i : i + _TOKENIZE_CHUNK]) for i in starts])
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """See :meth:`Loader.epoch`."""
@@ -171,11 +182,12 @@ class InMemoryLoader(Loader):
         for step in range(start_step, self.steps_per_epoch):
             start = (step * self.world_size + self.rank) * self.batch_size
             rows = order[start : start + self.batch_size]
-            generator = torch_generator(self.seed, epoch, step, self.rank)
+            place = (self.seed, epoch, step, self.rank)
             pictures = self.decoded.pictures[rows]
+            generator = torch_generator(*place)
             batch = {
                 "image": augment(pictures, generator, self.augment, self.image_size),
-                "text": self.tokens[rows],
+                "text": self._text(rows, place),
                 "key": [self.decoded.keys[row] for row in rows.tolist()],
                 "caption": [self.decoded.captions[row] for row in rows.tolist()],
             }
@@ -183,15 +195,35 @@ class InMemoryLoader(Loader):
                 batch["label"] = self.decoded.labels[rows]
             yield batch
 
+    def _text(self, rows: torch.Tensor, place: tuple[int, ...]) -> torch.Tensor:
+        if self.tokens is not None:
+            return self.tokens[rows]
+        rng = random.Random(derived_seed(*place))
+        captions, tags = self.decoded.captions, self.decoded.tags
+        return self._tokenize(
+            [vary(captions[i], tags[i], rng, self.captions) for i in rows.tolist()]
+        )
+
     def _order(self, epoch: int) -> torch.Tensor:
         """Rows of the whole epoch, int64 [steps * global batch]; passes follow one another."""
-        needed = self.steps_per_epoch * self.world_size * self.batch_size
-        passes = -(-needed // len(self.decoded))
-        orders = [
-            torch.randperm(len(self.decoded), generator=torch_generator(self.seed, epoch, turn))
-            for turn in range(passes)
-        ]
+        batch = self.world_size * self.batch_size
+        needed = self.steps_per_epoch * batch
+        orders: list[torch.Tensor] = []
+        while sum(map(len, orders)) < needed:
+            generator = torch_generator(self.seed, epoch, len(orders))
+            order = torch.randperm(len(self.decoded), generator=generator)
+            orders.append(spread(order, self.groups, batch) if self.captions.distinct else order)
         return torch.cat(orders)[:needed]
+
+    def _check_distinct(self) -> None:
+        index = {caption: i for i, caption in enumerate(dict.fromkeys(self.decoded.captions))}
+        self.groups = torch.tensor([index[caption] for caption in self.decoded.captions])
+        batch = self.world_size * self.batch_size
+        if len(index) < batch:
+            raise UserError(
+                f"--captions.distinct wants {batch} different captions a batch, found "
+                f"{len(index)}: lower --train-batch-size"
+            )
 
 
 class StreamingLoader(Loader):

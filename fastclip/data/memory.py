@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from fastclip.data.progress import Progress
-from fastclip.data.records import BadRecord, BadRecords, RawRecord, decode
-from fastclip.data.sources import Source
+from fastclip.data.records import BadRecord, BadRecords, Facts, RawRecord, decode
+from fastclip.data.sources import Source, count_records
 from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
 
@@ -24,6 +24,7 @@ class DecodedSet:
     captions: list[str]
     labels: torch.Tensor | None
     keys: list[str]
+    tags: list[tuple[str, ...]]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -44,21 +45,16 @@ def decode_all(
     Bad records are logged and left out; raises :class:`UserError` when their share is too large or
     nothing is left.
     """
-    sizes = source.sizes()
-    expected = sum(sizes) if sizes is not None else None
+    expected = count_records(source)
 
-    def load(raw: RawRecord | BadRecord):
-        if isinstance(raw, BadRecord):
-            return raw
-        sample = decode(raw, max_pixels)
+    def load(raw: RawRecord | BadRecord) -> tuple[Facts, torch.Tensor] | BadRecord:
+        sample = raw if isinstance(raw, BadRecord) else decode(raw, max_pixels)
         if isinstance(sample, BadRecord):
             return sample
-        return sample.key, eval_transform(sample.picture, size), sample.caption or "", sample.label
+        return sample.facts, eval_transform(sample.picture, size)
 
-    keys: list[str] = []
-    captions: list[str] = []
-    labels: list[int | None] = []
-    chunks: list[torch.Tensor] = []
+    pictures = torch.empty(expected or _CHUNK, 3, size, size, dtype=torch.uint8)
+    records: list[Facts] = []
     bad: list[BadRecord] = []
     read = itertools.chain.from_iterable(map(source.read, range(source.num_parts)))
     with (
@@ -66,29 +62,27 @@ def decode_all(
         Progress(f"reading {what}", expected, "record", progress) as bar,
     ):
         for chunk in _chunks(read):
-            pictures = []
             for item in pool.map(load, chunk) if threads > 1 else map(load, chunk):
                 if isinstance(item, BadRecord):
                     bad.append(item)
                     continue
-                key, picture, caption, label = item
-                keys.append(key)
-                pictures.append(picture)
-                captions.append(caption)
-                labels.append(label)
-            if pictures:
-                chunks.append(torch.stack(pictures))
+                if len(records) == len(pictures):
+                    pictures = torch.cat([pictures, torch.empty_like(pictures)])
+                facts, pictures[len(records)] = item
+                records.append(facts)
             bar.update(len(chunk))
-    book = BadRecords(len(keys) + sum(b.lost for b in bad), max_bad_share)
+    book = BadRecords(len(records) + sum(b.lost for b in bad), max_bad_share)
     for record in bad:
         book.add(record)
-    if not keys:
+    if not records:
         raise UserError(f"{what} holds no record")
+    labels = [record.label for record in records]
     return DecodedSet(
-        torch.cat(chunks),
-        captions,
-        None if any(label is None for label in labels) else torch.tensor(labels),
-        keys,
+        pictures[: len(records)],
+        [record.caption for record in records],
+        None if None in labels else torch.tensor(labels),
+        [record.key for record in records],
+        [record.tags for record in records],
     )
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_NOT_WORTH_TELLING = 1.0
 
 
 class Progress:
@@ -17,8 +18,14 @@ class Progress:
         self.done = 0
         terminal = sys.stderr.isatty()
         self._lines = shown and not terminal
-        self._bar = tqdm(total=total, desc=what, unit=unit, disable=not (shown and terminal))
-        self._last = time.monotonic()
+        self._bar = tqdm(
+            total=total,
+            desc=what,
+            unit=unit,
+            disable=not (shown and terminal),
+            delay=_SECONDS_NOT_WORTH_TELLING,
+        )
+        self._start = self._last = time.monotonic()
 
     def update(self, count: int = 1) -> None:
         """Count ``count`` more."""
@@ -39,5 +46,6 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._lines and error is None:
+        took = time.monotonic() - self._start
+        if self._lines and error is None and took > _SECONDS_NOT_WORTH_TELLING:
             self._print()

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ class RawRecord:
     picture: bytes | Path
     text: bytes | None = None
     label: bytes | None = None
+    json: bytes | None = None
+    """Read where tags are asked for."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,47 @@ class BadRecord:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A decoded record: an RGB picture, its caption and its label (None where there is none)."""
+class Facts:
+    """What is known of a picture: caption "" and label None where there is none."""
 
     key: str
+    caption: str = ""
+    label: int | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded record: an RGB picture and what is known of it."""
+
     picture: Image.Image
-    caption: str | None
-    label: int | None
+    facts: Facts
 
 
 def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
     """Decode one record; whatever is wrong with it comes back as a :class:`BadRecord`."""
-    caption = label = None
+    facts = _facts(raw)
+    if isinstance(facts, BadRecord):
+        return facts
+    source = raw.picture if isinstance(raw.picture, Path) else io.BytesIO(raw.picture)
+    # Pillow's decoders raise nearly anything on broken input: struct.error, SyntaxError, ...
+    try:
+        with Image.open(source, formats=PICTURE_FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                size = f"{picture.width} x {picture.height}"
+                return BadRecord(raw.key, "picture is too large", f"{size} > {max_pixels} pixels")
+            return Sample(to_rgb(picture), facts)
+    except Image.DecompressionBombError as error:
+        return BadRecord(raw.key, "picture is too large", str(error))
+    except FileNotFoundError:
+        return BadRecord(raw.key, "picture file is missing")
+    except Exception as error:
+        return BadRecord(raw.key, "picture is corrupt", f"{type(error).__name__}: {error}")
+
+
+def _facts(raw: RawRecord) -> Facts | BadRecord:
+    caption, label = "", None
+    tags: tuple[str, ...] = ()
     if raw.text is not None:
         try:
             caption = raw.text.decode("utf-8").strip()
@@ -62,20 +94,12 @@ def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
             label = int(raw.label)
         except ValueError:
             return BadRecord(raw.key, "label is not an integer", repr(raw.label[:20]))
-    source = raw.picture if isinstance(raw.picture, Path) else io.BytesIO(raw.picture)
-    # Pillow's decoders raise nearly anything on broken input: struct.error, SyntaxError, ...
-    try:
-        with Image.open(source, formats=PICTURE_FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                size = f"{picture.width} x {picture.height}"
-                return BadRecord(raw.key, "picture is too large", f"{size} > {max_pixels} pixels")
-            return Sample(raw.key, to_rgb(picture), caption, label)
-    except Image.DecompressionBombError as error:
-        return BadRecord(raw.key, "picture is too large", str(error))
-    except FileNotFoundError:
-        return BadRecord(raw.key, "picture file is missing")
-    except Exception as error:
-        return BadRecord(raw.key, "picture is corrupt", f"{type(error).__name__}: {error}")
+    if raw.json is not None:
+        try:
+            tags = tuple(map(str, json.loads(raw.json).get("tags") or ()))
+        except (ValueError, AttributeError, TypeError) as error:
+            return BadRecord(raw.key, "json has no list of tags", str(error))
+    return Facts(raw.key, caption, label, tags)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -13,18 +13,19 @@ from webdataset.tariterators import base_plus_ext, tarfile_samples
 from fastclip.data.records import BadRecord, RawRecord
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
-_READ = tuple(f".{extension}" for extension in (*PICTURES, "txt", "cls"))
 
 
 class ShardSource:
     """Tar shards in img2dataset's layout, read by the webdataset library.
 
-    A record is a picture (jpg, png or webp) with a ``txt`` and, where there is one, a ``cls``.
+    A record is a picture (jpg, png or webp) with a ``txt`` and, where there is one, a ``cls``. With
+    ``with_tags`` its ``json`` is read too.
     """
 
-    def __init__(self, urls: list[str], need_text: bool = True) -> None:
+    def __init__(self, urls: list[str], need_text: bool = True, with_tags: bool = False) -> None:
         self.urls = urls
         self.need_text = need_text
+        self.read_extensions = (*PICTURES, "txt", "cls", *(["json"] if with_tags else []))
         self.names = _short_names(urls)
 
     @property
@@ -32,10 +33,9 @@ class ShardSource:
         """Number of shards."""
         return len(self.urls)
 
-    def sizes(self) -> list[int] | None:
-        """Records in each shard: from sizes.json or _stats.json beside it, or by counting."""
-        sizes = [_size(url, self.need_text) for url in self.urls]
-        return None if any(size is None for size in sizes) else [s for s in sizes if s is not None]
+    def size(self, part: int) -> int | None:
+        """Records in a shard: from sizes.json or _stats.json beside it, or by counting headers."""
+        return _size(self.urls[part], self.need_text)
 
     def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
         """The records of shard ``part``; a broken end of a shard comes as a :class:`BadRecord`."""
@@ -49,7 +49,7 @@ class ShardSource:
         # first of the next where their keys are equal.
         count = 0
         shard = iter([{"url": self.urls[part]}])
-        for sample in tarfile_samples(shard, handler=note, select_files=_is_read):
+        for sample in tarfile_samples(shard, handler=note, select_files=self._is_read):
             record = self._record(f"{self.names[part]}/{sample['__key__']}", sample)
             count += 1
             yield record
@@ -62,17 +62,16 @@ class ShardSource:
             )
             yield BadRecord(url, reason, detail, lost=max(1, expected - count))
 
+    def _is_read(self, name: str) -> bool:
+        return base_plus_ext(name.lower())[1] in self.read_extensions
+
     def _record(self, key: str, sample: dict) -> RawRecord | BadRecord:
         picture = next((sample[e] for e in PICTURES if e in sample), None)
         if picture is None:
             return BadRecord(key, "no picture", f"has {_extensions(sample)}, none of {PICTURES}")
         if self.need_text and "txt" not in sample:
             return BadRecord(key, "no text", f"has {_extensions(sample)}, not txt")
-        return RawRecord(key, picture, sample.get("txt"), sample.get("cls"))
-
-
-def _is_read(name: str) -> bool:
-    return name.lower().endswith(_READ)
+        return RawRecord(key, picture, sample.get("txt"), sample.get("cls"), sample.get("json"))
 
 
 def _extensions(sample: dict) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from fastclip.data.generated import ensure_generated
+from fastclip.data.progress import Progress
 from fastclip.data.records import MAX_PIXELS, BadRecord, RawRecord
 from fastclip.data.shards import ShardSource
 from fastclip.data.table import CsvSource
@@ -39,28 +40,48 @@ class Source(Protocol):
     def num_parts(self) -> int:
         """How many parts there are, at least 1."""
 
-    def sizes(self) -> list[int] | None:
-        """Records in each part, or None where that is not known without reading everything."""
+    def size(self, part: int) -> int | None:
+        """Records in a part, or None where that is not known without reading it."""
 
     def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
         """The records of one part, in a fixed order, not yet decoded."""
 
 
-def open_source(spec: DataSpec, need_text: bool = True) -> Source:
-    """The source that ``spec`` names; with ``need_text``, records without a text are bad.
+def open_source(spec: DataSpec, need_text: bool = True, with_tags: bool = False) -> Source:
+    """The source that ``spec`` names.
 
+    With ``need_text`` records without a text are bad; with ``with_tags`` their tags are read.
     Raises :class:`UserError` for a missing file, an empty list or an unknown format.
     """
     kind = detect_type(spec)
     if kind == "synthetic":
         if not spec.path:
             raise UserError("the generated set needs a folder to be kept in")
-        return ShardSource(expand(ensure_generated(Path(spec.path)).train), need_text)
+        return ShardSource(expand(ensure_generated(Path(spec.path)).train), need_text, with_tags)
     if kind == "csv":
+        if with_tags:
+            raise UserError(f"{spec.path} is a csv file, and tags are read from webdataset shards")
         return CsvSource(
             Path(spec.path), spec.csv_img_key, spec.csv_caption_key, spec.csv_separator
         )
-    return ShardSource(expand(spec.path), need_text)
+    return ShardSource(expand(spec.path), need_text, with_tags)
+
+
+def count_records(
+    source: Source, *, at_most: int | None = None, progress: bool = False
+) -> int | None:
+    """Records in ``source``; None where a part's size is not known or ``at_most`` is passed."""
+    total = 0
+    with Progress("counting records", source.num_parts, "part", progress) as bar:
+        for part in range(source.num_parts):
+            size = source.size(part)
+            if size is None:
+                return None
+            total += size
+            if at_most is not None and total > at_most:
+                return None
+            bar.update()
+    return total
 
 
 def detect_type(spec: DataSpec) -> DatasetType:

@@ -1,12 +1,14 @@
 """Evaluation splits: a whole set in memory with its captions, labels and class names."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from fastclip.data.memory import decode_all
+from fastclip.data.records import RawRecord
 from fastclip.data.sources import DataSpec, detect_type, expand, open_source
 from fastclip.errors import UserError
 
@@ -61,14 +63,13 @@ def read_split(
     )
 
 
-def read_captions(spec: DataSpec):
-    """All captions of ``spec``, without decoding a picture; bad records are left out."""
+def read_captions(spec: DataSpec) -> Iterator[str]:
+    """All captions of ``spec``, without decoding a picture; records without one are left out."""
     source = open_source(spec)
     for part in range(source.num_parts):
         for record in source.read(part):
-            text = getattr(record, "text", None)
-            if text is not None:
-                yield text.decode("utf-8", errors="replace").strip()
+            if isinstance(record, RawRecord) and record.text is not None:
+                yield record.text.decode("utf-8", errors="replace").strip()
 
 
 def _class_file(spec: DataSpec) -> dict:

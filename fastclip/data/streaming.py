@@ -20,6 +20,7 @@ import webdataset
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fastclip.data.augment import AugmentConfig, augment
+from fastclip.data.captions import CaptionConfig, vary
 from fastclip.data.records import BadRecord, RawRecord, Sample, decode
 from fastclip.data.seeding import derived_seed, torch_generator
 from fastclip.data.sources import Source
@@ -51,6 +52,7 @@ class StreamingBatches(IterableDataset):
     seed: int
     shuffle_buffer: int
     augment: AugmentConfig | None
+    captions: CaptionConfig
     max_pixels: int
     epoch: int = 0
     start_step: int = 0
@@ -96,29 +98,33 @@ class StreamingBatches(IterableDataset):
                 raise _NoRecordError(f"rank {self.rank} found no usable record in its data")
 
     def _batch(self, step: int, stream: "_Stream", bad: list[BadRecord]) -> dict[str, Any]:
-        samples = []
-        for ahead in itertools.count():
+        samples: list[Sample] = []
+        ahead = last_good = 0
+        while len(samples) < self.batch_size:
             sample = decode(stream.peek(ahead), self.max_pixels)
             if isinstance(sample, Sample):
                 samples.append(sample)
-                if len(samples) == self.batch_size:
-                    return self._collate(step, samples)
+                last_good = ahead
             elif ahead < self.batch_size:
                 bad.append(sample)
-            elif ahead - len(samples) > _MOST_BAD_IN_A_ROW:
-                raise _NoRecordError(f"{ahead - len(samples)} records of a batch cannot be decoded")
-        raise AssertionError
+            if ahead - last_good == _MOST_BAD_IN_A_ROW:
+                raise _NoRecordError(f"{_MOST_BAD_IN_A_ROW} records in a row cannot be decoded")
+            ahead += 1
+        return self._collate(step, samples)
 
     def _collate(self, step: int, samples: list[Sample]) -> dict[str, Any]:
-        captions = [s.caption or "" for s in samples]
+        facts = [s.facts for s in samples]
+        rng = random.Random(derived_seed(self.seed, self.epoch, step, self.rank))
+        texts = [vary(f.caption, f.tags, rng, self.captions) for f in facts]
         batch = {
             "image": self._images(step, samples),
-            "text": self.tokenizer(captions),
-            "key": [s.key for s in samples],
-            "caption": captions,
+            "text": self.tokenizer(texts),
+            "key": [f.key for f in facts],
+            "caption": [f.caption for f in facts],
         }
-        if all(s.label is not None for s in samples):
-            batch["label"] = torch.tensor([s.label for s in samples])
+        labels = [f.label for f in facts]
+        if None not in labels:
+            batch["label"] = torch.tensor(labels)
         return batch
 
     def _images(self, step: int, samples: list[Sample]) -> torch.Tensor:
@@ -127,7 +133,7 @@ class StreamingBatches(IterableDataset):
         else:
             transform = train_transform(self.image_size, self.augment)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(self.seed, self.epoch, step, self.rank))
+                torch.manual_seed(derived_seed(self.seed, self.epoch, step, self.rank, 0))
                 images = torch.stack([transform(s.picture) for s in samples])
         if self.augment is None:
             return images

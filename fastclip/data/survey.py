@@ -8,7 +8,7 @@ import torch
 
 from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, decode
-from fastclip.data.sources import DataSpec, open_source
+from fastclip.data.sources import DataSpec, count_records, open_source
 from fastclip.data.transforms import eval_transform
 
 _SHEET_SIZE = 112
@@ -53,10 +53,9 @@ class Survey:
 def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
     """Decode every record of ``spec``, keeping ``sheet_samples`` of them at random."""
     source = open_source(spec, need_text=False)
-    sizes = source.sizes()
     found = Survey(source.num_parts)
     kept: list[tuple[torch.Tensor, str]] = []
-    total = sum(sizes) if sizes is not None else None
+    total = count_records(source)
     with Progress(f"reading {spec.path}", total, "record") as bar:
         for part in range(source.num_parts):
             for raw in source.read(part):
@@ -66,15 +65,16 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
                     found.bad[sample.reason] += sample.lost
                     found.examples.setdefault(sample.reason, sample.key)
                     continue
+                facts = sample.facts
                 found.usable += 1
-                found.captions.append(sample.caption or "")
-                found.labelled += sample.label is not None
+                found.captions.append(facts.caption)
+                found.labelled += facts.label is not None
                 found.sizes[sample.picture.size] += 1
                 # Reservoir sampling: each record is kept with the same probability.
                 place = len(kept) if len(kept) < sheet_samples else rng.randrange(found.usable)
                 if place < sheet_samples:
-                    label = f"label {sample.label}" if sample.label is not None else ""
-                    item = eval_transform(sample.picture, _SHEET_SIZE), sample.caption or label
+                    said = facts.caption or f"label {facts.label}"
+                    item = eval_transform(sample.picture, _SHEET_SIZE), said
                     kept[place : place + 1] = [item]
     if kept:
         found.sheet_pictures = torch.stack([picture for picture, _ in kept])

@@ -39,10 +39,9 @@ class CsvSource:
         """Number of runs of :data:`ROWS_PER_PART` rows."""
         return -(-len(self.rows) // ROWS_PER_PART)
 
-    def sizes(self) -> list[int]:
-        """Rows in each part."""
-        starts = range(0, len(self.rows), ROWS_PER_PART)
-        return [min(ROWS_PER_PART, len(self.rows) - start) for start in starts]
+    def size(self, part: int) -> int:
+        """Rows in a part."""
+        return min(ROWS_PER_PART, len(self.rows) - part * ROWS_PER_PART)
 
     def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
         """The rows of one part; the pictures are read when they are decoded."""

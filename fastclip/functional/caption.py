@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
+from fastclip.ops.epilogue import first_order_only
 from fastclip.ops.inputs import accumulation_dtype
 
 
@@ -105,6 +106,7 @@ def _context(ctx, inputs, output):
 
 
 def _backward(ctx, upstream, _):
+    first_order_only()
     logits, labels, lse = ctx.saved_tensors
     grad = caption_cross_entropy_backward(
         logits, labels, lse, upstream, ctx.ignore_index, ctx.workspace_bytes

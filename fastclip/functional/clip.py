@@ -1,13 +1,15 @@
 """CLIP's contrastive loss, alone or over the ranks of a process group.
 
 Each rank works on one block of logits, its image rows against the text rows of all ranks: half the
-products of open_clip's two blocks, and text alone travels. Elements that a rank of n rows sends to
-each of the others, beside the handshake:
+products of open_clip's two blocks, and text alone travels. A training step has each rank of n rows
+send, per other rank:
 
-- forward: ``n D`` text features, ``n`` column statistics;
-- backward: ``n D`` text gradients (where any rank wants them), ``n`` column statistics;
-- scalars: the upstream with ``local_loss``; else the rank's part of the loss, and in the backward
-  its part of the scale gradient and (``gather_with_grad``) the upstream.
+- ``n D`` text features, and ``n D`` text gradients where any rank wants them; open_clip sends
+  ``2 n D`` of features, and ``2 n D`` of gradients with ``gather_with_grad``;
+- ``2 n`` column statistics, the partial ones to each column's owner and the combined ones back;
+- with ``local_loss`` one scalar, the upstream; without it the rank's part of the loss, its part of
+  the scale gradient and, with ``gather_with_grad``, the upstream;
+- three integers of the handshake.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def clip_loss(
             alone.
         shards: ``"any"`` lets ranks hold different numbers of rows and has a handshake on every
             call; ``"equal"`` has one the first time.
-        reduce_dtype: text gradients are summed over ranks in ``"float32"`` or as the ``"input"``.
+        reduce_dtype: text gradients are summed over ranks in ``"float32"`` (float64 for float64
+            features) or in the dtype of the ``"input"``.
         workspace_bytes: bound on memory beyond inputs, outputs, the gathered text features and the
             accumulators of both gradients.
         backend: see ``fastclip.ops.dispatch``.

@@ -121,11 +121,12 @@ class _ShardedDistillation(torch.autograd.Function):
         # [W, 2]: what the rows and columns of each rank weigh in both losses.
         weights, peak = by_peak(upstreams)
         shares = weights.new_ones(shards.world, 1)
+        blocks = [(weights[shards.rank], weights)]
         if not flags.local_loss and flags.gather_with_grad:
             # Every rank returns the losses of the whole batch, and all of them reach the features.
-            weights = weights.sum(0).expand(shards.world, 2)
-        blocks = [(weights[shards.rank], weights)]
-        if not flags.local_loss and bool((weights != weights[0]).any()):
+            total = weights.sum(0)
+            blocks = [(total, total.expand_as(weights))]
+        elif not flags.local_loss and bool((weights != weights[0]).any()):
             # Each rank's features get the gradient of both losses of the batch weighed by that
             # rank's upstreams, which no single block gives to all ranks: one block for each loss.
             shares = weights

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from fastclip.comm import AllGather, Peers, Shards
+from fastclip.comm import Agreement, AllGather, Peers, Shards
 
 
 def gather(
@@ -65,7 +67,9 @@ def _meet(call: str, image: Tensor, text: Tensor, peers: Peers) -> Shards:
             )
         return image, text
 
-    shards, _ = peers.meet(call, image, prepare)
+    # A loss may gather several pairs, of a student and a teacher say: what one pair agreed upon
+    # holds for no other, so that each has its own handshake.
+    shards, _ = replace(peers, agreement=Agreement()).meet(call, image, prepare)
     if len(set(shards.rows)) > 1:
         raise ValueError(
             f"the ranks hold {list(shards.rows)} rows; materialised logits take as many rows on "

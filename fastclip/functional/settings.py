@@ -41,4 +41,4 @@ class Engine:
 
 @cache
 def warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    warnings.warn(message, stacklevel=2)

@@ -29,9 +29,10 @@ def _before(norm: _BatchNorm, inputs: Any) -> None:
         for name in _STATISTICS[:2]:
             setattr(norm, name, getattr(norm, name).to(norm.weight.dtype))
     if torch._C._current_graph_task_id() != -1:  # inside a backward pass: a recomputation
-        norm._held = {name: getattr(norm, name) for name in _STATISTICS}
+        held = {name: getattr(norm, name) for name in _STATISTICS}
+        norm.__dict__["_held"] = held
         # Copies, not None: the recomputation must save as many tensors as the first pass did.
-        for name, statistic in norm._held.items():
+        for name, statistic in held.items():
             setattr(norm, name, statistic.clone())
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastclip.models.tower import Tower
+
 
 class PixelNorm(nn.Module):
     """Scale uint8 pictures to [0, 1] and standardise each channel; pass floats on as they are.
@@ -47,8 +49,8 @@ class DualEncoder(nn.Module):
 
     def __init__(
         self,
-        visual: nn.Module,
-        text: nn.Module,
+        visual: Tower,
+        text: Tower,
         *,
         embed_dim: int,
         image_size: int,

@@ -3,18 +3,18 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from torch import nn
-
 from fastclip.errors import UserError
 from fastclip.models.dual_encoder import DualEncoder
 from fastclip.models.presets import (
     PRESETS,
+    ConvNet,
     Preset,
     TextBag,
     TextTransformer,
     TimmBackbone,
     VisionTransformer,
 )
+from fastclip.models.tower import Tower
 
 TIMM_PREFIX = "timm:"
 
@@ -114,13 +114,17 @@ def check_preset(preset: Preset) -> None:
         )
 
 
-def build_image_tower(preset: Preset) -> nn.Module:
+def build_image_tower(preset: Preset) -> Tower:
     """The image tower of a preset."""
     image = preset.image
     if isinstance(image, TimmBackbone):
         from fastclip.models.timm_tower import TimmTower
 
         return TimmTower(image.name, preset.embed_dim, preset.image_size, image.kwargs)
+    if isinstance(image, ConvNet):
+        from fastclip.models.convnet import ConvNetTower
+
+        return ConvNetTower(image.widths, preset.embed_dim)
 
     from transformers import CLIPVisionConfig
 
@@ -139,7 +143,7 @@ def build_image_tower(preset: Preset) -> nn.Module:
     return ClipVisionTower(config, preset.embed_dim)
 
 
-def build_text_tower(preset: Preset) -> nn.Module:
+def build_text_tower(preset: Preset) -> Tower:
     """The text tower of a preset."""
     text = preset.text
     if isinstance(text, TextBag):

@@ -1,6 +1,7 @@
 """To and from ``transformers.CLIPModel``, for a CLIP-shaped ViT with CLIP's text transformer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,16 +47,17 @@ def from_hf(
 
     ``mean`` and ``std`` are those of its image processor, which ``CLIPModel`` does not carry.
     """
-    visual = ClipVisionTower(hf.config.vision_config, hf.config.projection_dim)
-    text = ClipTextTower(hf.config.text_config, hf.config.projection_dim)
+    config: Any = hf.config
+    visual = ClipVisionTower(config.vision_config, config.projection_dim)
+    text = ClipTextTower(config.text_config, config.projection_dim)
     for source, target in paired_modules(hf, visual, text):
         target.load_state_dict(source.state_dict())
     model = DualEncoder(
         visual,
         text,
-        embed_dim=hf.config.projection_dim,
-        image_size=hf.config.vision_config.image_size,
-        context_length=hf.config.text_config.max_position_embeddings,
+        embed_dim=config.projection_dim,
+        image_size=config.vision_config.image_size,
+        context_length=config.text_config.max_position_embeddings,
         mean=mean,
         std=std,
     )

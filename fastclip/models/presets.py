@@ -32,6 +32,13 @@ class TimmBackbone:
 
 
 @dataclass(frozen=True)
+class ConvNet:
+    """A small residual convnet whose stages halve the side, one width a stage."""
+
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TextTransformer:
     """CLIP's causal text transformer, pooled at the end-of-text token."""
 
@@ -57,7 +64,7 @@ class Preset:
     """
 
     embed_dim: int
-    image: VisionTransformer | TimmBackbone
+    image: VisionTransformer | TimmBackbone | ConvNet
     text: TextTransformer | TextBag
     image_size: int = 224
     context_length: int = 77
@@ -97,5 +104,11 @@ PRESETS |= {
         image_size=32,
         context_length=32,
         vocab_size=1024,
+    ),
+    "tiny-convnet": Preset(
+        128, ConvNet((32, 64, 128)), TextBag(), image_size=32, context_length=64, vocab_size=1024
+    ),
+    "small-convnet": Preset(
+        256, ConvNet((32, 64, 128, 256)), TextBag(), image_size=40, context_length=128
     ),
 }

@@ -1,14 +1,16 @@
 """CLIP's text transformer: transformers' ``CLIPTextModel`` and CLIP's projection."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fastclip.models.initialise import initialise_blocks_
-from fastclip.models.vit import set_transformer_checkpointing
+from fastclip.models.tower import Tower, set_transformer_checkpointing
 
 
-class ClipTextTower(nn.Module):
+class ClipTextTower(Tower):
     """Token ids [b, L] (int64) to features [b, embed_dim], not normalised.
 
     Attention is causal and the feature is read at the first end-of-text token, so what follows
@@ -29,18 +31,18 @@ class ClipTextTower(nn.Module):
         nn.init.normal_(embeddings.position_embedding.weight, std=0.01)
         nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
 
-    def forward(self, text: Tensor) -> Tensor:
-        if text.device.type == "cpu":  # on a GPU, reading the length would wait for the device
-            text = text[:, : self._used_length(text)]
-        return self.projection(self.transformer(text).pooler_output)
+    def forward(self, batch: Tensor) -> Tensor:
+        if batch.device.type == "cpu":  # on a GPU, reading the length would wait for the device
+            batch = batch[:, : self._used_length(batch)]
+        return self.projection(self.transformer(batch).pooler_output)
 
     def _used_length(self, text: Tensor) -> int:
         """Columns up to the last pooled position of the batch: causality makes the rest idle."""
         if not len(text):
             return text.shape[1]
-        eot_id = self.transformer.config.eos_token_id
+        eot_id: Any = self.transformer.config.eos_token_id
         # transformers reads id 2 as "pool at the highest id", the rule of OpenAI's own files.
-        rank = text if eot_id == 2 else (text == eot_id).int()
+        rank = text if eot_id == 2 else text.eq(eot_id).int()
         return int(rank.argmax(dim=-1).max()) + 1
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from fastclip.errors import UserError
 from fastclip.models.batch_norm import guard_batch_norms
+from fastclip.models.tower import Tower
 
 
-class TimmTower(nn.Module):
+class TimmTower(Tower):
     """Pixels [b, 3, s, s] to features [b, embed_dim], not normalised.
 
     A network that ends in CLIP's attention pooling projects there, as CLIP does; any other is
     pooled its own way and followed by a linear projection without bias.
     """
+
+    trunk: Any
 
     def __init__(
         self, name: str, embed_dim: int, image_size: int | None, kwargs: Mapping[str, Any]
@@ -49,9 +52,9 @@ class TimmTower(nn.Module):
             nn.init.zeros_(linear.bias)
         nn.init.normal_(pool.pos_embed, std=std)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, batch: Tensor) -> Tensor:
         # Convolutions run in the layout of their input, and channels last is the fast one.
-        return self.projection(self.trunk(image.contiguous(memory_format=torch.channels_last)))
+        return self.projection(self.trunk(batch.contiguous(memory_format=torch.channels_last)))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.trunk.set_grad_checkpointing(enable)

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from fastclip.models.initialise import initialise_blocks_
+from fastclip.models.tower import Tower, set_transformer_checkpointing
 
 
-class ClipVisionTower(nn.Module):
+class ClipVisionTower(Tower):
     """Pixels [b, 3, s, s] to features [b, embed_dim], not normalised."""
 
     def __init__(self, config: CLIPVisionConfig, embed_dim: int):
@@ -29,17 +30,8 @@ class ClipVisionTower(nn.Module):
         ):
             nn.init.normal_(weight, std=std)
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.projection(self.transformer(image).pooler_output)
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.projection(self.transformer(batch).pooler_output)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         set_transformer_checkpointing(self.transformer, enable)
-
-
-def set_transformer_checkpointing(transformer, enable: bool) -> None:
-    """Recompute the activations of each block of a transformers model in the backward pass."""
-    # transformers renames the two methods in the course of version 5.
-    verb = "enable" if enable else "disable"
-    switch = getattr(transformer, f"activation_checkpointing_{verb}", None)
-    switch = switch or getattr(transformer, f"gradient_checkpointing_{verb}")
-    switch(*([{"use_reentrant": False}] if enable else []))

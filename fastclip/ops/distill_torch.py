@@ -14,7 +14,8 @@ def _tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
         entry=3 * item,  # student, teacher, a second gradient where rows and columns part
         row=2 * width * item + 192,  # rows upcast, rows scaled; temporaries of the statistics
         column=width * item + 192,
-        block_entry=3 * item,
+        block_entry=2 * item,
+        fixed=(32 + 6 * item) * (x.shape[0] + y.shape[0]),  # vectors of the four sides
     )
     return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
@@ -33,10 +34,8 @@ def forward(
     n, m = x.shape[0], y.shape[0]
     dtype, precise = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, tx, workspace_bytes)
-    student, teacher = (
-        Logits(x, y, bits(scale), tiles, dtype),
-        Logits(tx, ty, bits(tscale), tiles, dtype),
-    )
+    student = Logits(x, y, bits(scale), tiles, dtype)
+    teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
     scratch, product = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
     row_lse, t_row_lse = (x.new_full((n,), -torch.inf, dtype=precise) for _ in range(2))
     col_lse, t_col_lse = (x.new_full((m,), -torch.inf, dtype=precise) for _ in range(2))
@@ -91,24 +90,23 @@ def backward(
     if n == 0 or not (need_x or need_y):
         return a, b
     tiles = _tiles(x, y, tx, workspace_bytes)
-    student, teacher = (
-        Logits(x, y, bits(scale), tiles, dtype),
-        Logits(tx, ty, bits(tscale), tiles, dtype),
-    )
+    student = Logits(x, y, bits(scale), tiles, dtype)
+    teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
     second = None if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
-    difference = tiles.scratch(x, dtype)
+    scratch = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
-    by_row = Side(row_lse * LOG2_E, row_weight + row_distill_weight, row_weight)
-    by_col = Side(col_lse * LOG2_E, col_weight + col_distill_weight, col_weight)
-    t_by_row = Side(t_row_lse * LOG2_E, row_distill_weight, torch.zeros_like(row_weight))
-    t_by_col = Side(t_col_lse * LOG2_E, col_distill_weight, torch.zeros_like(col_weight))
-    # One pass over a tile for both outputs, or one for each.
-    sides = [(by_row, by_col)] if coupled else [(by_row, None), (None, by_col)]
-    t_sides = [(t_by_row, t_by_col)] if coupled else [(t_by_row, None), (None, t_by_col)]
-    passes = [
-        (TileGradient(*side, target_offset, tiles), TileGradient(*t_side, target_offset, tiles))
-        for side, t_side in zip(sides, t_sides, strict=True)
+    sides = [
+        Side(0, row_lse * LOG2_E, row_weight + row_distill_weight, row_weight),
+        Side(1, col_lse * LOG2_E, col_weight + col_distill_weight, col_weight),
     ]
+    t_sides = [
+        Side(0, t_row_lse * LOG2_E, row_distill_weight, row_distill_weight),
+        Side(1, t_col_lse * LOG2_E, col_distill_weight, col_distill_weight),
+    ]
+    # One pass over a tile for both outputs, or one for each.
+    groups = [slice(0, 2)] if coupled else [slice(0, 1), slice(1, 2)]
+    gradients = [TileGradient(sides[group], target_offset, tiles) for group in groups]
+    t_gradients = [TileGradient(t_sides[group], target_offset, tiles) for group in groups]
     for rows in spans(n, tiles.rows):
         x_part = student.rows(rows)
         teacher.rows(rows)
@@ -116,10 +114,10 @@ def backward(
             y_part = student.columns(columns)
             teacher.columns(columns)
             z, t = student.product(), teacher.product()
-            for k, (gradient, t_gradient) in enumerate(passes):
+            for k, (gradient, t_gradient) in enumerate(zip(gradients, t_gradients, strict=True)):
                 g = z if second is None or k else second.view(*z.shape)
-                gradient.write(z, rows, columns, out=g)
-                t_gradient.subtract(t, rows, columns, difference, out=g)
+                gradient.write(z, rows, columns, scratch[0], out=g)
+                t_gradient.subtract(t, rows, columns, scratch, out=g)
                 if need_x and k == 0:
                     a[rows].addmm_(g, y_part)
                 if need_y and (coupled or k == 1):

@@ -4,7 +4,7 @@
 made of: rows of this rank against all columns. ``clip_loss_single`` is the loss of one process
 (Radford et al., ICML 2021), with autograd.
 
-Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 where the logits were kept.
+Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose logits were kept.
 """
 
 import torch

@@ -4,6 +4,8 @@ Forward and backward cut the same tiles, so that a recomputed logit has the bits
 near convergence ``exp(z_ii - lse_i) - 1`` is all rounding otherwise.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,17 +21,27 @@ def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
         row=2 * width * item + 64,  # x upcast, x scaled; temporaries of the statistics
         column=width * item + 64,
         block_entry=item,
+        fixed=(24 + 2 * item) * (x.shape[0] + y.shape[0]),  # vectors of the two sides
     )
     return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
 
 def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
-    """Room for all logits where they fit the workspace beside the tiles' buffers, else empty."""
+    """Room for the logits of as many of the first rows as fit the workspace beside the buffers."""
     n, m, dtype = x.shape[0], y.shape[0], accumulation_dtype(x.dtype)
-    spare = workspace_bytes - n * m * dtype.itemsize
-    if keep and spare >= _tiles(x, y, workspace_bytes).bytes:
-        return x.new_empty((n, m), dtype=dtype)
-    return x.new_empty((0, 0), dtype=dtype)
+    rows = 0
+    if keep:
+        tiles = _tiles(x, y, workspace_bytes)
+        rows = (workspace_bytes - tiles.bytes) // max(1, m * dtype.itemsize)
+        rows = n if rows >= n else rows // tiles.rows * tiles.rows
+    return x.new_empty((rows, m), dtype=dtype)
+
+
+def _row_spans(n: int, kept: Tensor, tiles: Tiles) -> Iterator[tuple[slice, bool]]:
+    """Spans of rows, and whether their logits are kept."""
+    rows = kept.shape[0]
+    yield from ((span, True) for span in spans(rows, tiles.rows))
+    yield from ((span, False) for span in spans(n, tiles.rows, start=rows))
 
 
 def forward(
@@ -44,11 +56,11 @@ def forward(
     row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
     col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
     target = x.new_empty(n, dtype=statistics)
-    for rows in spans(n, tiles.rows):
+    for rows, keeps in _row_spans(n, kept, tiles):
         logits.rows(rows)
         for columns in spans(m, tiles.columns):
             logits.columns(columns)
-            z = logits.product(out=kept[rows, columns] if kept.numel() else None)
+            z = logits.product(out=kept[rows, columns] if keeps else None)
             entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
             target[rows][target_rows] = entries.to(statistics)
             row_part, column_part = Running(row_lse[rows]), Running(col_lse[columns])
@@ -82,25 +94,24 @@ def backward(
         return a, b
     tiles = _tiles(x, y, workspace_bytes)
     logits = Logits(x, y, bits(scale), tiles, dtype)
-    by_row = Side(row_lse * LOG2_E, row_weight, row_weight)
-    by_column = Side(col_lse * LOG2_E, col_weight, col_weight)
-    if coupled:
-        gradient = TileGradient(by_row, by_column, target_offset, tiles)
-    else:
-        gradient = TileGradient(by_row, None, target_offset, tiles)
-        column_gradient = TileGradient(None, by_column, target_offset, tiles)
+    by_row = Side(0, row_lse * LOG2_E, row_weight, row_weight)
+    by_column = Side(1, col_lse * LOG2_E, col_weight, col_weight)
+    gradient = TileGradient([by_row, by_column] if coupled else [by_row], target_offset, tiles)
+    scratch = tiles.scratch(x, dtype)
+    if not coupled:
+        column_gradient = TileGradient([by_column], target_offset, tiles)
         second = Buffer(tiles.rows, tiles.columns, x, dtype)
-    for rows in spans(n, tiles.rows):
+    for rows, keeps in _row_spans(n, kept, tiles):
         x_part = logits.rows(rows)
         for columns in spans(m, tiles.columns):
             y_part = logits.columns(columns)
-            z = kept[rows, columns] if kept.numel() else logits.product()
+            z = kept[rows, columns] if keeps else logits.product()
             g = logits.room() if coupled else second.view(*z.shape)
-            gradient.write(z, rows, columns, out=g)
+            gradient.write(z, rows, columns, scratch, out=g)
             if need_x:
                 a[rows].addmm_(g, y_part)
             if not coupled:
-                g = column_gradient.write(z, rows, columns, out=logits.room())
+                g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
             if need_y:
                 b[columns].addmm_(g.T, x_part)
     return a, b

@@ -10,11 +10,15 @@ from torch import Tensor
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.tiles import LARGEST_COLUMNS, LARGEST_ROWS, Buffer, Operand, spans
 
+# Elementwise work takes rows in groups of about so many logits, which stay in the last-level cache.
+_GROUP_ENTRIES = 2**20
+
 
 def _chunk(n: int, vocabulary: int, width: int, item: int, workspace_bytes: int) -> tuple[int, int]:
     """Rows of a chunk, and rows of the weight upcast at a time."""
     columns = min(vocabulary, LARGEST_COLUMNS, max(1, workspace_bytes // (4 * item * (width + 1))))
-    fixed = columns * width * item + 2 * vocabulary * item  # weight upcast, bias, its gradient
+    # The weight upcast; the bias and its gradient; the rows with a target.
+    fixed = columns * width * item + 2 * vocabulary * item + 24 * n
     row = vocabulary * item + 3 * width * item + 128
     rows = (workspace_bytes - fixed) // row
     if rows < 1:
@@ -51,7 +55,6 @@ def forward(
     gradient_buffer = Buffer(largest_rows if need_hidden else 0, width, hidden, dtype)
     logits = Buffer(largest_rows, vocabulary, hidden, dtype)
     offset = None if bias is None else bias.to(dtype)
-    smooth = label_smoothing / vocabulary
 
     index = _rows_with_target(target, ignore_index, vocabulary)
     for chunk in spans(len(index), largest_rows):
@@ -62,26 +65,17 @@ def forward(
             torch.mm(h, weight_spans.span(columns).T, out=z[:, columns])
         if offset is not None:
             z.add_(offset)
-        counted = (target[picked] != ignore_index).to(statistics)
+        weights = (target[picked] != ignore_index).to(statistics)
         if row_weight is not None:
-            counted *= row_weight[picked]
-        labels = target[picked].clamp(0, vocabulary - 1).unsqueeze(1)
-        on_target = z.gather(1, labels).flatten().to(statistics)
-        expected = (1 - label_smoothing) * on_target
-        if label_smoothing:
-            expected += smooth * z.sum(1)
-        top = z.amax(1, keepdim=True)
-        total = z.sub_(top).exp_().sum(1).to(statistics)
-        lse = total.log() + top.flatten()
-        losses[picked] = counted * (lse - expected)
-        if not (need_hidden or need_weight or need_bias):
+            weights *= row_weight[picked]
+        labels = target[picked].clamp(0, vocabulary - 1)
+        want_gradient = need_hidden or need_weight or need_bias
+        for group in spans(len(picked), max(1, _GROUP_ENTRIES // vocabulary)):
+            losses[picked[group]] = _losses(
+                z[group], labels[group], weights[group], label_smoothing, want_gradient
+            )
+        if not want_gradient:
             continue
-
-        z.mul_((counted / total).to(dtype).unsqueeze(1))
-        if label_smoothing:
-            z.sub_((counted * smooth).to(dtype).unsqueeze(1))
-        on_target = counted * ((on_target - lse).expm1_() + label_smoothing - smooth)
-        z.scatter_(1, labels, on_target.to(dtype).unsqueeze(1))
         a_part = gradient_buffer.view(len(picked) if need_hidden else 0, width).zero_()
         for columns in spans(vocabulary, largest_columns):
             g = z[:, columns]
@@ -94,6 +88,28 @@ def forward(
         if need_bias:
             c += z.sum(0)
     return losses, a, b, c
+
+
+def _losses(
+    z: Tensor, labels: Tensor, weights: Tensor, label_smoothing: float, want_gradient: bool
+) -> Tensor:
+    """Weighted losses of rows of logits ``z``, which become their gradient where that is wanted."""
+    labels, smooth = labels.unsqueeze(1), label_smoothing / z.shape[1]
+    on_target = z.gather(1, labels).flatten().to(weights.dtype)
+    expected = (1 - label_smoothing) * on_target
+    if label_smoothing:
+        expected += smooth * z.sum(1)
+    top = z.amax(1, keepdim=True)
+    total = z.sub_(top).exp_().sum(1).to(weights.dtype)
+    lse = total.log() + top.flatten()
+    if want_gradient:
+        z.mul_((weights / total).to(z.dtype).unsqueeze(1))
+        if label_smoothing:
+            z.sub_((weights * smooth).to(z.dtype).unsqueeze(1))
+        # p - 1 to all its digits where p is nearly 1.
+        on_target = weights * ((on_target - lse).expm1_() + label_smoothing - smooth)
+        z.scatter_(1, labels, on_target.to(z.dtype).unsqueeze(1))
+    return weights * (lse - expected)
 
 
 def _rows_with_target(target: Tensor, ignore_index: int, vocabulary: int) -> Tensor:

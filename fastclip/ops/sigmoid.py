@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import first_order_only, scale_and_round
+from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_target_offset,
@@ -47,19 +47,26 @@ def sigmoid_forward(
         ``G = dloss/dz``, to be multiplied by the scale; the gradients of scale and bias (0-d).
         All in the accumulation dtype.
     """
-    check_target_offset(x, y, max(0, target_offset))
-    return implementation("sigmoid", backend, x.device).forward(
+    if target_offset >= 0:
+        check_target_offset(x, y, target_offset)
+    # Either accumulator gives the gradient of the scale.
+    sum_a = need_x or (want_grad and not need_y)
+    loss, a, b, d_bias = implementation("sigmoid", backend, x.device).forward(
         x,
         y,
         scale,
         bias,
         target_offset,
-        need_x,
+        sum_a,
         need_y,
         want_grad,
         chunk_rows,
         workspace_bytes,
     )
+    d_scale = torch.zeros_like(loss)
+    if want_grad:
+        d_scale = inner_product(x, a) if sum_a else inner_product(y, b)
+    return loss, a if need_x else a.new_empty((0, x.shape[1])), b, d_scale, d_bias
 
 
 @sigmoid_forward.register_fake

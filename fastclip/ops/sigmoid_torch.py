@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastclip.ops.epilogue import inner_product
-from fastclip.ops.inputs import accumulation_dtype
+from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.softmax_tiles import diagonal
 from fastclip.ops.tiles import Logits, TileCost, plan, spans
 
@@ -17,11 +16,11 @@ def forward(
     target_offset: int,
     need_x: bool,
     need_y: bool,
-    want_grad: bool,
+    need_bias: bool,
     chunk_rows: int,
     workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.sigmoid.sigmoid_forward``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
     item = dtype.itemsize
@@ -36,12 +35,11 @@ def forward(
     logits = Logits(x, y, -scale, tiles, dtype)
     scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
-    gradient = want_grad or need_x or need_y
-    sum_a = need_x or (want_grad and not need_y)
-    a = x.new_zeros((n if sum_a else 0, width), dtype=dtype)
+    gradient = need_x or need_y or need_bias
+    a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
     b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
-    loss = x.new_zeros((), dtype=torch.float64)
-    bias_gradient = x.new_zeros((), dtype=torch.float64)
+    loss = x.new_zeros((), dtype=statistics_dtype(x.device))
+    bias_gradient = torch.zeros_like(loss)
     for rows in spans(n, tiles.rows):
         x_part = logits.rows(rows)
         for columns in spans(m, tiles.columns):
@@ -62,17 +60,8 @@ def forward(
             if gradient:
                 bias_gradient -= 2 * positives.sum(dtype=loss.dtype)
                 positives.neg_()
-            if sum_a:
+            if need_x:
                 a[rows].addmm_(z, y_part)
             if need_y:
                 b[columns].addmm_(z.T, x_part)
-    scale_gradient = x.new_zeros((), dtype=dtype)
-    if want_grad:
-        scale_gradient = inner_product(x, a) if sum_a else inner_product(y, b)
-    return (
-        loss.to(dtype),
-        a if need_x else x.new_zeros((0, width), dtype=dtype),
-        b,
-        scale_gradient,
-        bias_gradient.to(dtype),
-    )
+    return loss.to(dtype), a, b, bias_gradient.to(dtype)

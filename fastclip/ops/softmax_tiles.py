@@ -6,6 +6,7 @@ accumulation dtype.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,6 @@ from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.tiles import Buffer, Tiles
 
 LOG2_E = 1 / math.log(2)
-# Log-sum-exps this close together let one exponential serve rows and columns: what it flushes to
-# zero is a probability below 2 ** (-126 + 30).
-SHARED_RANGE = 60.0
 
 
 def bits(scale: Tensor) -> Tensor:
@@ -60,156 +58,116 @@ def update(
 ) -> None:
     """Fold the block ``z [r, c]`` into running statistics of its rows and columns.
 
-    One exponential under the block's maximum serves both sides. Where a row or column lies so far
-    below that maximum that its sum loses digits to underflow, each side takes its own maxima.
+    One exponential serves both sides: under each row's own maximum, so that a softmax that is
+    nearly 1 keeps its digits, and weighted by those maxima for the columns. Columns so far below
+    the block's maximum that their sums lose digits to underflow take an exponential of their own.
     ``values [r, c]`` are those of the means, ``product`` a second scratch block for them.
     """
     value_top = z if values is None else values.amax()
 
-    def sums(dim: int) -> tuple[Tensor, Tensor]:
-        total = scratch.sum(dim)
-        return total, total if product is None else product.sum(dim)
+    def exponentials(tops: Tensor) -> Tensor:
+        torch.sub(z, tops, out=scratch).exp2_()
+        if values is None or product is None:
+            return scratch
+        return torch.sub(values, value_top, out=product).mul_(scratch)
 
-    def exponentials(top: Tensor) -> None:
-        torch.sub(z, top, out=scratch).exp2_()
-        if values is not None:
-            torch.sub(values, value_top, out=product).mul_(scratch)
-
-    if z.device.type == "cpu":
-        top = z.amax()
-        exponentials(top)
-        row_sums, column_sums = sums(1), sums(0)
-        if bool(torch.minimum(row_sums[0].amin(), column_sums[0].amin()) >= sum_floor(z)):
-            rows.fold(top, row_sums[0], value_top, row_sums[1])
-            columns.fold(top, column_sums[0], value_top, column_sums[1])
+    tops = z.amax(1, keepdim=True)
+    weighted = exponentials(tops)
+    rows.fold(tops.flatten(), scratch.sum(1), value_top, weighted.sum(1))
+    if z.device.type == "cpu":  # elsewhere reading the sums would cost a synchronisation
+        top = tops.amax()
+        row_factors = (tops.to(rows.lse.dtype) - top).exp2_().to(z.dtype)
+        total = scratch.mul_(row_factors).sum(0)
+        if bool(total.amin() >= _sum_floor(z)):
+            if weighted is not scratch:
+                weighted.mul_(row_factors)
+            columns.fold(top, total, value_top, weighted.sum(0))
             return
-    for dim, running in ((1, rows), (0, columns)):
-        tops = z.amax(dim, keepdim=True)
-        exponentials(tops)
-        total, value_total = sums(dim)
-        running.fold(tops.flatten(), total, value_top, value_total)
+    tops = z.amax(0)
+    weighted = exponentials(tops)
+    columns.fold(tops, scratch.sum(0), value_top, weighted.sum(0))
 
 
-def sum_floor(z: Tensor) -> float:
+def _sum_floor(z: Tensor) -> float:
     """The sum of exponentials below which terms flushed to zero would show in its last digit."""
     info = torch.finfo(z.dtype)
-    return max(z.shape) * info.tiny / info.eps
+    return len(z) * info.tiny / info.eps
 
 
-def shared_shift(row_lse: Tensor, column_lse: Tensor, dtype: torch.dtype) -> float | None:
-    """One shift for all exponentials of the backward pass, or None where the range is too wide.
-
-    Only on a CPU, where reading the range costs no synchronisation. The shift is exact in
-    ``dtype``, so that both factors of ``2**(z - shift) * 2**(shift - lse)`` mean the same number.
-    """
-    if row_lse.device.type != "cpu" or row_lse.numel() == 0:
-        return None
-    low = min(row_lse.amin().item(), column_lse.amin().item())
-    high = max(row_lse.amax().item(), column_lse.amax().item())
-    if not high - low <= SHARED_RANGE:
-        return None
-    return torch.tensor((low + high) / 2, dtype=dtype).item()
-
-
-@dataclass(frozen=True)
 class Side:
     """One softmax direction of ``dL/dz``: ``weight * 2**(z - lse)``, less ``target_weight`` at the
-    target entry. All are vectors along that direction: lse float64, weights in z's dtype."""
+    target entry. The vectors lie along ``dim`` of z; lse is float64, weights are in z's dtype."""
 
-    lse: Tensor
-    weight: Tensor
-    target_weight: Tensor
+    def __init__(self, dim: int, lse: Tensor, weight: Tensor, target_weight: Tensor) -> None:
+        self.dim = dim
+        self._lse, self._weight, self._target_weight = lse, weight, target_weight
+        # z - shift is exact near the lse; what the shift rounds away is in the factor.
+        self._shift = lse.to(weight.dtype)
+        self._factor = weight * (self._shift - lse).exp2_().to(weight.dtype)
 
-    def __getitem__(self, span: slice) -> "Side":
-        return Side(self.lse[span], self.weight[span], self.target_weight[span])
+    def softmax(self, z: Tensor, span: slice, out: Tensor) -> None:
+        """``out = weight * 2**(z - lse)`` for this span of ``dim``; ``out`` may be ``z``."""
+        shift, factor = (t[span].unsqueeze(1 - self.dim) for t in (self._shift, self._factor))
+        torch.sub(z, shift, out=out).exp2_().mul_(factor)
 
-    def factor(self, shift: Tensor | float) -> Tensor:
-        """``weight * 2**(shift - lse)``, where ``shift`` is exact in the dtype of z."""
-        return self.weight * (shift - self.lse).exp2_().to(self.weight.dtype)
-
-    def at_target(self, z: Tensor) -> Tensor:
+    def at_target(self, z: Tensor, span: slice) -> Tensor:
         """The gradient at target entries, exact where the softmax is nearly 1."""
-        x = (z - self.lse) / LOG2_E
-        return self.target_weight * x.expm1() + (self.weight - self.target_weight) * x.exp()
+        weight, target_weight = self._weight[span], self._target_weight[span]
+        x = (z - self._lse[span]) / LOG2_E
+        return target_weight * x.expm1() + (weight - target_weight) * x.exp()
 
 
 class TileGradient:
-    """``dL/dz``, tile by tile, summed over the sides that are given (at least one).
+    """``dL/dz`` tile by tile, summed over one side or both.
 
     The target of row i is column ``i + target_offset``.
     """
 
-    def __init__(
-        self, row_side: Side | None, column_side: Side | None, target_offset: int, tiles: Tiles
-    ) -> None:
-        self._row_side, self._column_side = row_side, column_side
-        self._offset, self._tiles = target_offset, tiles
-        self._shift = None
-        some = row_side or column_side
-        assert some is not None
-        if row_side is not None and column_side is not None:
-            self._shift = shared_shift(row_side.lse, column_side.lse, some.weight.dtype)
-        self._scratch = tiles.scratch(some.weight, some.weight.dtype)
+    def __init__(self, sides: Sequence[Side], target_offset: int, tiles: Tiles) -> None:
+        self._sides, self._offset, self._tiles = sides, target_offset, tiles
 
-    def write(self, z: Tensor, rows: slice, columns: slice, out: Tensor) -> Tensor:
+    def write(self, z: Tensor, rows: slice, columns: slice, scratch: Buffer, out: Tensor) -> Tensor:
         """Fill ``out`` with the gradient of the tile ``z`` at ``rows`` x ``columns``.
 
-        ``out`` may be ``z``.
+        ``out`` may be ``z``; ``scratch`` holds a block.
         """
-        row_side = self._row_side and self._row_side[rows]
-        column_side = self._column_side and self._column_side[columns]
         offset = self._offset + rows.start - columns.start
-        entries, target_rows, target_columns = diagonal(z, offset)
-        on_target = torch.zeros_like(entries, dtype=torch.float64)
-        if row_side is not None:
-            on_target += row_side[target_rows].at_target(entries)
-        if column_side is not None:
-            on_target += column_side[target_columns].at_target(entries)
+        entries, *targets = diagonal(z, offset)
+        on_target = torch.zeros_like(entries)
+        for side in self._sides:
+            span = _within((rows, columns)[side.dim], targets[side.dim])
+            on_target += side.at_target(entries, span)
         for r, c in self._tiles.blocks(*z.shape):
-            self._write_block(
-                z[r, c], row_side and row_side[r], column_side and column_side[c], out[r, c]
-            )
+            self._write_block(z[r, c], (_within(rows, r), _within(columns, c)), scratch, out[r, c])
         diagonal(out, offset)[0].copy_(on_target)
         return out
 
     def subtract(
-        self, z: Tensor, rows: slice, columns: slice, scratch: Buffer, out: Tensor
+        self, z: Tensor, rows: slice, columns: slice, scratch: Sequence[Buffer], out: Tensor
     ) -> None:
-        """Take the gradient of the tile ``z``, which has no targets, from ``out``."""
-        row_side = self._row_side and self._row_side[rows]
-        column_side = self._column_side and self._column_side[columns]
+        """Take the softmaxes of the tile ``z``, targets aside, from ``out``.
+
+        ``scratch`` are two, each for a block.
+        """
         for r, c in self._tiles.blocks(*z.shape):
-            part = scratch.view(*z[r, c].shape)
-            self._write_block(
-                z[r, c], row_side and row_side[r], column_side and column_side[c], part
-            )
+            part = scratch[1].view(*z[r, c].shape)
+            self._write_block(z[r, c], (_within(rows, r), _within(columns, c)), scratch[0], part)
             out[r, c].sub_(part)
 
     def _write_block(
-        self, z: Tensor, row_side: Side | None, column_side: Side | None, out: Tensor
+        self, z: Tensor, spans: tuple[slice, slice], scratch: Buffer, out: Tensor
     ) -> None:
-        if column_side is None:
-            assert row_side is not None
-            _one_sided(z, row_side, 0, out)
-            return
-        if row_side is None:
-            _one_sided(z, column_side, 1, out)
-            return
-        spare = self._scratch.view(*z.shape)
-        if self._shift is None:
-            _one_sided(z, row_side, 0, spare)
-            _one_sided(z, column_side, 1, out).add_(spare)
-        else:
-            by_row, by_column = row_side.factor(self._shift), column_side.factor(self._shift)
-            torch.add(by_row.unsqueeze(1), by_column, out=spare)
-            torch.sub(z, self._shift, out=out).exp2_().mul_(spare)
+        *first, last = self._sides
+        for side in first:
+            side.softmax(z, spans[side.dim], scratch.view(*z.shape))
+        last.softmax(z, spans[last.dim], out)
+        if first:
+            out.add_(scratch.view(*z.shape))
 
 
-def _one_sided(z: Tensor, side: Side, dim: int, out: Tensor) -> Tensor:
-    """``out = weight * 2**(z - lse)`` along ``dim``; ``out`` may be ``z``."""
-    shift = side.lse.to(z.dtype)
-    torch.sub(z, shift.unsqueeze(1 - dim), out=out)
-    return out.exp2_().mul_(side.factor(shift).unsqueeze(1 - dim))
+def _within(whole: slice, part: slice) -> slice:
+    """``part``, counted from the start of ``whole``, as a slice of what ``whole`` slices."""
+    return slice(whole.start + part.start, whole.start + part.stop)
 
 
 def diagonal(tile: Tensor, offset: int) -> tuple[Tensor, slice, slice]:

@@ -16,19 +16,21 @@ SMALLEST_SIDE = 16
 
 @dataclass(frozen=True)
 class TileCost:
-    """Bytes of workspace: per entry, per row and per column of a tile, per entry of a block."""
+    """Bytes of workspace: per entry, row and column of a tile, per entry of a block, and fixed."""
 
     entry: int
     row: int
     column: int
     block_entry: int
+    fixed: int = 0
 
     def bytes(self, rows: int, columns: int, block: int | None) -> int:
         block_entries = rows * columns
         if block is not None:
             block_entries = min(rows, block) * min(columns, block)
         return (
-            rows * columns * self.entry
+            self.fixed
+            + rows * columns * self.entry
             + rows * self.row
             + columns * self.column
             + block_entries * self.block_entry
@@ -80,11 +82,12 @@ def plan(n: int, m: int, cost: TileCost, workspace_bytes: int, device: torch.dev
     return Tiles(rows, columns, block, cost.bytes(rows, columns, block))
 
 
-def spans(total: int, largest: int) -> Iterator[slice]:
-    """``range(total)`` in consecutive slices of nearly equal length, none above ``largest``."""
-    count = -(-total // largest)
+def spans(total: int, largest: int, start: int = 0) -> Iterator[slice]:
+    """``range(start, total)`` in slices of nearly equal length, none above ``largest``."""
+    count = -(-(total - start) // largest)
     for k in range(count):
-        yield slice(total * k // count, total * (k + 1) // count)
+        first, last = ((total - start) * j // count for j in (k, k + 1))
+        yield slice(start + first, start + last)
 
 
 class Buffer:

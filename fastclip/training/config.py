@@ -8,10 +8,12 @@ import dataclasses
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fastclip.data.augment import AugmentConfig
+from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
 
 Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
@@ -46,6 +48,10 @@ class TrainConfig:
     """Loader processes a rank (streaming only)."""
     max_bad_share: float = 0.01
     """Share of unreadable records above which the run fails."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What training pictures go through (``--augment.hflip 0.5``; a mapping in a recipe)."""
+    captions: CaptionConfig = field(default_factory=CaptionConfig)
+    """How training captions vary (``--captions.tags 0.8``; a mapping in a recipe)."""
 
     model: str = "tiny-resnet"
     """Model preset, or timm:<name> for any image tower of timm."""
@@ -57,6 +63,10 @@ class TrainConfig:
     """``bpe`` (trained on the captions), ``words`` (words and trigrams), a merges file, or auto."""
     vocab_size: int = 4096
     """Vocabulary of a tokenizer trained on the captions."""
+    ngrams: tuple[int, ...] = (3,)
+    """Lengths of the character n-grams of ``--tokenizer words``."""
+    ngram_buckets: int = 4096
+    """Ids that these n-grams are hashed into."""
     siglip: bool = False
     """Train with SigLIP's sigmoid loss instead of CLIP's softmax loss."""
     grad_checkpointing: bool = False
@@ -171,26 +181,44 @@ def load_recipe(path: Path) -> dict:
         if name not in fields or name in ("config", "local_rank"):
             accepted = ", ".join(sorted(set(fields) - {"config", "local_rank"}))
             raise UserError(f"{path}: unknown key {key!r}; accepted are {accepted}")
-        values[name] = _typed(path, name, value)
+        hint = fields[name].type
+        if dataclasses.is_dataclass(hint):
+            values[name] = _nested(path, name, hint, value)
+        else:
+            values[name] = _typed(path, name, hint, value)
     return values
 
 
-def _typed(path: Path, name: str, value):
+def _nested(path: Path, name: str, cls, raw):
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: {name} is {raw!r}, expected a mapping")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in raw.items():
+        inner = str(key).replace("-", "_")
+        if inner not in fields:
+            accepted = ", ".join(sorted(fields))
+            raise UserError(f"{path}: unknown key {key!r} in {name}; accepted are {accepted}")
+        values[inner] = _typed(path, f"{name}.{inner}", fields[inner].type, value)
+    return cls(**values)
+
+
+def _typed(path: Path, name: str, hint, value):
     """Parse a recipe's value exactly as the flag of that name would be."""
     import tyro
 
-    hint = TrainConfig.__annotations__[name]
     if value is None:
         if type(None) not in getattr(hint, "__args__", ()):
             raise UserError(f"{path}: {name} is empty, expected {_hint_name(hint)}")
         return None
-    text = str(value)
+    words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
+    text = " ".join(words)
     if isinstance(value, bool) and hint is not bool:
         raise UserError(f"{path}: {name} is {text}, expected {_hint_name(hint)}")
     flags_off = (tyro.conf.FlagConversionOff, tyro.conf.Positional)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(hint, args=[text], config=flags_off)
+            return tyro.cli(hint, args=words, config=flags_off)
     except SystemExit:
         raise UserError(f"{path}: {name} is {text!r}, expected {_hint_name(hint)}") from None
 
@@ -227,4 +255,12 @@ def to_plain(cfg: TrainConfig) -> dict:
     plain = dataclasses.asdict(cfg)
     plain.pop("config")
     plain.pop("local_rank")
-    return {k: str(v) if isinstance(v, Path) else v for k, v in plain.items()}
+    return {name: _plain(value) for name, value in plain.items()}
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value

@@ -105,15 +105,15 @@ def keep_batchnorm(module: nn.Module, active: bool = True) -> Iterator[None]:
     Statistics of the batch are still used to normalise; only the buffers' update is undone, so
     that a replayed micro-batch moves them once.
     """
-    buffers = []
-    if active:
-        for child in module.modules():
-            if isinstance(child, nn.modules.batchnorm._NormBase):
-                buffers += [b for b in child.buffers(recurse=False) if b is not None]
-    copies = [b.clone() for b in buffers]
+    kept = []
+    for child in module.modules() if active else ():
+        if isinstance(child, nn.modules.batchnorm._NormBase):
+            for name, buffer in child.named_buffers(recurse=False):
+                kept.append((child, name, buffer.clone()))
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, copy in zip(buffers, copies, strict=True):
-                buffer.copy_(copy)
+            for child, name, copy in kept:
+                # By name: a forward pass may put another tensor in a buffer's place.
+                getattr(child, name).copy_(copy)

@@ -26,7 +26,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def adamw(groups: Iterable, cfg: TrainConfig) -> torch.optim.AdamW:
     """torch's AdamW with the run's hyper-parameters (decay comes from the groups)."""
     betas = (cfg.beta1, cfg.beta2)
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=betas, eps=cfg.eps, weight_decay=0.0)
+    return torch.optim.AdamW(
+        groups, lr=cfg.lr, betas=betas, eps=cfg.eps, weight_decay=0.0, fused=True
+    )
 
 
 def learning_rate(cfg: TrainConfig, step: int, total_steps: int) -> float:

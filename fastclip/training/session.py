@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from fastclip.data.augment import AugmentConfig
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loader import Loader, build_loader
 from fastclip.data.sources import DataSpec
@@ -57,9 +56,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         run_folder.write(folder, resolved, deepspeed)
         tokenizer.save(folder / "tokenizer.json")
         start = f"resuming at step {trainer.step}" if checkpoint else "training"
-        print(
-            f"{start}: {cfg.model}, {trainer.total_steps} steps of {cfg.train_batch_size} pairs, "
-        )
+        steps = f"{trainer.total_steps} steps of {cfg.train_batch_size} pairs"
+        print(f"{start}: {cfg.model}, {steps}, {precision}, in {folder}", flush=True)
     trainer.train(folder)
     weights.save(trainer.engine, trainer.objective, folder / "model.safetensors", ranks)
     results = evaluation.evaluate(trainer, model, tokenizer, splits, folder)
@@ -120,7 +118,8 @@ def build_training_loader(
         world_size=ranks.world_size,
         seed=cfg.seed,
         workers=cfg.workers,
-        augment=AugmentConfig(),
+        augment=cfg.augment,
+        captions=cfg.captions,
         in_memory=cfg.in_memory,
         progress=ranks.is_first and os.isatty(2),
     )

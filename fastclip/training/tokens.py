@@ -36,5 +36,11 @@ def build_tokeniser(cfg: TrainConfig, spec: DataSpec) -> Tokeniser:
         return load_clip_bpe(path, length)
     captions = itertools.islice(read_captions(spec), _CAPTIONS)
     if kind == "words":
-        return train_words(captions, max_words=cfg.vocab_size, context_length=length)
+        return train_words(
+            captions,
+            max_words=cfg.vocab_size,
+            buckets=cfg.ngram_buckets,
+            ngrams=cfg.ngrams,
+            context_length=length,
+        )
     return train_bpe(captions, cfg.vocab_size, length)

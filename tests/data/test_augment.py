@@ -29,6 +29,12 @@ def run(x, config, seed=0, size=None):
         AugmentConfig(scale=None, contrast=0.4),
         AugmentConfig(scale=None, saturation=0.4),
         AugmentConfig(scale=None, hue=0.1),
+        AugmentConfig(scale=None, stretch=0.2),
+        AugmentConfig(scale=None, shear=0.2),
+        AugmentConfig(scale=None, shift=0.1, fill=255),
+        AugmentConfig(scale=None, gamma=0.5),
+        AugmentConfig(scale=None, gray=0.5),
+        AugmentConfig(scale=None, erase=0.5),
         AugmentConfig(padding=2, hflip=0.5, degrees=9, brightness=0.2, contrast=0.2, hue=0.05),
     ],
 )
@@ -115,10 +121,13 @@ def test_colours_keep_grey_grey_and_brightness_multiplies():
     dim = grey // 2
     out = run(dim, AugmentConfig(scale=None, brightness=0.5)).float()
     bright = dim > 40
+    means = []
     for before, after, mask in zip(dim, out, bright, strict=True):
         ratio = after[mask] / before[mask]
-        assert 0.48 < ratio.mean() < 1.52
+        means.append(ratio.mean())
         assert ratio.std() < 0.02
+    assert 1 / 1.52 < min(means) < 0.95
+    assert 1.05 < max(means) < 1.52
 
 
 def test_contrast_keeps_the_mean_and_a_turn_of_the_hue_keeps_the_luminance():
@@ -136,6 +145,69 @@ def test_contrast_keeps_the_mean_and_a_turn_of_the_hue_keeps_the_luminance():
     hue = run(x, AugmentConfig(scale=None, hue=0.5))
     assert (luminance(hue) - luminance(x)).abs().max() < 1.5
     assert (hue.int() - x.int()).abs().max() > 20
+
+
+def test_contrast_about_white_leaves_white_as_it_is():
+    x = pictures().clamp(min=120)
+    x[:, :, :4] = 255
+    out = run(x, AugmentConfig(scale=None, contrast=0.3, pivot=255))
+    assert (out[:, :, :4] == 255).all()
+    assert not torch.equal(out[:, :, 4:], x[:, :, 4:])
+
+
+def test_gamma_keeps_black_and_white_and_moves_grey():
+    x = torch.tensor([0, 128, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(50, 3, 3, 3)
+    out = run(x, AugmentConfig(scale=None, gamma=1.0))
+    assert (out[..., 0] == 0).all()
+    assert (out[..., 2] == 255).all()
+    middle = out[:, 0, 0, 1] / 255.0
+    assert 0.25 <= middle.min() < 0.35
+    assert 0.6 < middle.max() <= 0.71
+
+
+def test_colours_are_taken_away_as_often_as_asked():
+    x = pictures(400, 4)
+    out = run(x, AugmentConfig(scale=None, gray=0.3))
+    grey = (out.amax(1) - out.amin(1) <= 1).flatten(1).all(1)
+    assert 85 < grey.sum() < 155
+    assert ((out.int() - x.int()).abs() <= 1).flatten(1).all(1).sum() == 400 - grey.sum()
+
+
+def test_a_shift_brings_in_the_fill():
+    x = torch.zeros(50, 3, 20, 20, dtype=torch.uint8)
+    out = run(x, AugmentConfig(scale=None, shift=0.25, fill=255))
+    white = (out == 255).float().mean((1, 2, 3))
+    assert white.max() > 0.2
+    assert white.max() < 1 - 0.75**2
+    assert torch.equal(run(x, AugmentConfig(scale=None, shift=0.25)), x)
+
+
+def test_moves_of_the_affine_keep_the_middle_and_move_the_corner():
+    ramp = torch.arange(21, dtype=torch.uint8) * 12
+    x = torch.stack([ramp.expand(21, 21), ramp[:, None].expand(21, 21), ramp.expand(21, 21)])
+    x = x.expand(60, -1, -1, -1)
+    for config, along_x, along_y in (
+        (AugmentConfig(scale=None, zoom=0.25), True, True),
+        (AugmentConfig(scale=None, stretch=0.25), True, True),
+        (AugmentConfig(scale=None, shear=0.2), True, False),
+    ):
+        out = run(x, config)
+        assert (out[:, :, 10, 10].int() - x[:, :, 10, 10].int()).abs().max() <= 1
+        moved = (out[:, :2, 5, 5].int() - x[:, :2, 5, 5].int()).abs().amax(0)
+        assert [bool(m > 5) for m in moved] == [along_x, along_y]
+
+
+def test_a_square_of_one_colour_covers_what_it_should():
+    x = torch.full((600, 3, 24, 24), 7, dtype=torch.uint8)
+    out = run(x, AugmentConfig(scale=None, erase=0.5))
+    painted = (out != 7).any(1)
+    hit = painted.flatten(1).any(1)
+    assert 250 < hit.sum() < 350
+    for picture, mask in zip(out[hit], painted[hit], strict=True):
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns)
+        assert 1 <= rows.sum() <= 13
+        assert len(picture[:, mask].unique(dim=1).T) == 1
 
 
 def test_the_size_of_the_result_is_free_and_chunks_do_not_show(monkeypatch):
@@ -156,6 +228,10 @@ def test_the_size_of_the_result_is_free_and_chunks_do_not_show(monkeypatch):
         dict(padding=-1),
         dict(hflip=1.5),
         dict(hue=0.7),
+        dict(erase=1.1),
+        dict(fill=300),
+        dict(pivot=-1),
+        dict(gamma=-0.1),
         dict(degrees=-3.0),
     ],
 )

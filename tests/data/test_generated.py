@@ -23,6 +23,7 @@ from fastclip.data.generated import (
     make_sample,
     split_classes,
 )
+from fastclip.data.layout import place
 from fastclip.errors import UserError
 
 SMALL = GeneratedSpec(num_samples=60, num_val=20, seed=3)
@@ -136,18 +137,34 @@ def test_shapes_can_be_told_apart_when_small():
 
 
 def test_shapes_of_one_picture_never_overlap():
-    from fastclip.data.generated import _place
-
     rng = np.random.default_rng(0)
     for size, count in (("small", 2), ("medium", 2), ("small", 3), ("small", 4)):
         for _ in range(200):
             diameter = DIAMETERS[size] * 1.06
-            _, centers = _place(count, diameter, rng)
+            _, centers = place(count, diameter, rng)
             assert len(centers) == count
             for a, b in itertools.combinations(np.array(centers), 2):
-                assert np.abs(a - b).max() > 0.98 * diameter
-            assert np.min(centers) > 0.49 * diameter
-            assert np.max(centers) < 1 - 0.49 * diameter
+                assert np.abs(a - b).max() >= 0.999 * diameter
+            assert np.min(centers) > 0.5 * diameter
+            assert np.max(centers) < 1 - 0.5 * diameter
+
+
+def test_the_phrase_says_where_the_shapes_are():
+    rng = np.random.default_rng(0)
+    phrases = set()
+    for _ in range(300):
+        phrase, ((x, y),) = place(1, 0.36, rng)
+        phrases.add(phrase)
+        third = (1 - 0.38) / 3
+        assert ("left" in phrase) == (x < 0.19 + third)
+        assert ("right" in phrase) == (x > 0.81 - third)
+        assert ("top" in phrase) == (y < 0.19 + third)
+        assert ("bottom" in phrase) == (y > 0.81 - third)
+    assert len(phrases) == 9
+    for _ in range(100):
+        phrase, (one, other) = place(2, 0.4, rng)
+        wide, high = abs(one[0] - other[0]), abs(one[1] - other[1])
+        assert phrase == ("side by side" if wide > high else "one above the other")
 
 
 def test_the_cache_is_kept_for_the_same_spec_and_not_for_another(tmp_path):
@@ -174,9 +191,17 @@ def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("fastclip.data.generated._write_json", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="cannot write .*set: disk full"):
         generate(tmp_path / "set", SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for write in (generate, ensure_generated):
+        with pytest.raises(UserError, match="cannot write the generated set to .*file") as error:
+            write(tmp_path / "file" / "set", SMALL, progress=False)
+        assert "\n" not in str(error.value)
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from shard_files import record, write_csv, write_shard, write_shards
 
 from fastclip.data.records import RawRecord
-from fastclip.data.sources import DataSpec, detect_type, expand, open_source
+from fastclip.data.sources import DataSpec, count_records, detect_type, expand, open_source
 from fastclip.data.splits import read_captions
 from fastclip.errors import UserError
 
@@ -29,7 +29,7 @@ def test_braces_double_colons_and_stars_name_the_same_shards(tmp_path):
 def test_a_pipe_is_read_and_not_counted(tmp_path):
     write_shards(tmp_path, [3])
     source = open_source(DataSpec(f"pipe:cat {tmp_path}/s-00.tar"))
-    assert source.sizes() is None
+    assert count_records(source) is None
     assert [type(r) for r in source.read(0)] == [RawRecord] * 3
 
 
@@ -38,7 +38,7 @@ def test_a_gzipped_shard_is_read_and_counted(tmp_path):
     packed = tmp_path / "b.tar.gz"
     packed.write_bytes(gzip.compress(shard.read_bytes()))
     source = open_source(DataSpec(str(packed)))
-    assert source.sizes() == [2]
+    assert count_records(source) == 2
     assert len(list(source.read(0))) == 2
 
 
@@ -47,8 +47,8 @@ def test_records_are_counted_by_their_headers_with_and_without_text(tmp_path):
         tmp_path / "a.tar",
         {"0": record(0), "1": record(1, txt=None), "2": record(2, png=None), "3": record(3)},
     )
-    assert open_source(DataSpec(str(shard))).sizes() == [2]
-    assert open_source(DataSpec(str(shard)), need_text=False).sizes() == [3]
+    assert count_records(open_source(DataSpec(str(shard)))) == 2
+    assert count_records(open_source(DataSpec(str(shard)), need_text=False)) == 3
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,21 @@ def test_records_are_counted_by_their_headers_with_and_without_text(tmp_path):
 def test_known_sizes_are_taken_from_the_files_beside(tmp_path, name, content):
     data = write_shards(tmp_path, [2])
     (tmp_path / name).write_text(json.dumps(content))
-    assert open_source(DataSpec(data)).sizes() == [41]
+    assert count_records(open_source(DataSpec(data))) == 41
+
+
+def test_counting_stops_where_it_may(tmp_path):
+    source = open_source(DataSpec(write_shards(tmp_path, [2, 3, 1])))
+    assert count_records(source, at_most=6) == 6
+    (tmp_path / "s-02.tar").unlink()
+    assert count_records(source, at_most=4) is None
 
 
 def test_a_changed_shard_is_counted_again(tmp_path):
     data = write_shards(tmp_path, [2])
-    assert open_source(DataSpec(data)).sizes() == [2]
+    assert count_records(open_source(DataSpec(data))) == 2
     write_shards(tmp_path, [5])
-    assert open_source(DataSpec(data)).sizes() == [5]
+    assert count_records(open_source(DataSpec(data))) == 5
 
 
 def test_shards_of_one_name_in_two_folders_keep_distinct_keys(tmp_path):
@@ -82,7 +89,7 @@ def test_csv_rows_with_other_column_names_and_separator(tmp_path):
     text = path.read_text().replace("filepath\ttitle", "img\tcap").replace("\t", ",")
     renamed.write_text(text)
     spec = DataSpec(str(renamed), csv_img_key="img", csv_caption_key="cap", csv_separator=",")
-    assert sum(open_source(spec).sizes()) == 70
+    assert count_records(open_source(spec)) == 70
     assert keys(spec)[69] == f"row 70: {tmp_path}/69.png"
     assert list(read_captions(spec)) == [f"caption number {n}" for n in range(70)]
 
@@ -135,6 +142,12 @@ def test_a_wrong_path_gets_one_sentence(tmp_path, monkeypatch, path, said):
     assert "\n" not in str(error.value)
 
 
+def test_tags_are_not_looked_for_in_a_csv(tmp_path):
+    spec = DataSpec(str(write_csv(tmp_path, 2)))
+    with pytest.raises(UserError, match="tags are read from webdataset shards"):
+        open_source(spec, with_tags=True)
+
+
 def test_the_empty_shard_list_is_refused():
     with pytest.raises(UserError, match="shard list '::' is empty"):
         open_source(DataSpec("::", dataset_type="webdataset"))
@@ -160,6 +173,6 @@ def test_the_synthetic_type_is_the_generated_set(tmp_path, monkeypatch):
     small = generated.GeneratedSpec(num_samples=12, num_val=2)
     monkeypatch.setattr(generated, "GeneratedSpec", lambda: small)
     source = open_source(DataSpec(str(tmp_path), dataset_type="synthetic"))
-    assert source.sizes() == [12]
+    assert count_records(source) == 12
     with pytest.raises(UserError, match="needs a folder"):
         open_source(DataSpec("", dataset_type="synthetic"))

@@ -378,3 +378,38 @@ def ragged_override(rank: int, world: int) -> torch.Tensor:
             return super().get_logits(*args, **kwargs)
 
     return Same(rank=rank, world_size=world)(*features(3 - rank, torch.float64), 1.0)
+
+
+def clip_under_autocast(rank: int, world: int, rows: tuple) -> tuple:
+    """Gradients of fp32 images and bf16 texts in autocast, and of bf16 pairs outside of it."""
+    image, text = features(sum(rows), torch.float32)
+    image, text = own_rows([image, text.bfloat16()], rows, rank)
+    loss = fastclip.loss.ClipLoss(True, True, rank=rank, world_size=world)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(image, text, 10.0)
+    inside = torch.autograd.grad(value, (image, text))
+    pair = [image.detach().bfloat16().requires_grad_(), text.detach().requires_grad_()]
+    plain = loss(*pair, 10.0)
+    return (value.detach(), *inside), (plain.detach(), *torch.autograd.grad(plain, pair))
+
+
+def clip_in_inference_mode(rank: int, world: int) -> tuple:
+    with torch.inference_mode():
+        image, text = features(3, torch.float32)
+        loss = fastclip.loss.ClipLoss(rank=rank, world_size=world)(image, text, 10.0)
+        other = fastclip.loss.SigLipLoss(rank=rank, world_size=world)(image, text, 10.0, -1.0)
+    return loss.item(), other.item()
+
+
+def distill_override(rank: int, world: int, name: str, options: dict) -> dict:
+    class Smooth(implementation(name).DistillClipLoss):
+        def dist_loss(self, teacher_logits, student_logits):
+            return super().dist_loss(teacher_logits / 2, student_logits)
+
+    image, text = own_rows(features(6, torch.float64), (3, 3), rank)
+    teacher = [t.detach() for t in own_rows(features(6, torch.float64, 5, 1), (3, 3), rank)]
+    leaves = {"image": image, "text": text}
+    loss = Smooth(True, True, rank=rank, world_size=world, **options)
+    for _ in range(2):
+        outputs = loss(image, text, 10.0, *teacher, 20.0)
+    return gradients(outputs, (1.0, 2.0), leaves)

@@ -7,6 +7,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ TIMEOUT_SECONDS = 60
 GRACE_SECONDS = 10
 
 
-class RankError(Exception):
-    """What a rank raised: ``kind`` is the exception's name, ``str()`` its message."""
+@dataclass(frozen=True)
+class RankError:
+    """What a rank raised."""
 
-    def __init__(self, kind: str, message: str, trace: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.trace = trace
+    kind: str
+    message: str
+    trace: str
 
 
 class Pool:

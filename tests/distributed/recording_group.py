@@ -35,33 +35,36 @@ class RecordingGroup(dist.ProcessGroup):
     def _record(self, name: str, elements: int) -> None:
         sent[name] = sent.get(name, 0) + elements
 
-    def allgather(self, outputs, inputs, opts=None):
+    def allgather(self, outputs, inputs, opts):
         self._record("all_gather", inputs[0].numel() * (self.world - 1))
-        return self.gloo.allgather(outputs, inputs, opts or dist.AllgatherOptions())
+        return self.gloo.allgather(outputs, inputs, opts)
 
-    def _allgather_base(self, output, own, opts=None):
+    def all_gather_single(self, output, own, opts):
         self._record("all_gather", own.numel() * (self.world - 1))
-        return self.gloo._allgather_base(output, own, opts or dist.AllgatherOptions())
+        return self.gloo._allgather_base(output, own, opts)
 
-    def alltoall(self, outputs, inputs, opts=None):
+    def alltoall(self, outputs, inputs, opts):
         self._record("all_to_all", _others(inputs, self.me))
-        return self.gloo.alltoall(outputs, inputs, opts or dist.AllToAllOptions())
+        return self.gloo.alltoall(outputs, inputs, opts)
 
-    def alltoall_base(self, output, own, out_splits, in_splits, opts=None):
+    def all_to_all_single(self, output, own, out_splits, in_splits, opts):
         splits = in_splits or [own.shape[0] // self.world] * self.world
         self._record("all_to_all", _others(list(own.split(splits)), self.me))
-        return self.gloo.alltoall_base(
-            output, own, out_splits, in_splits, opts or dist.AllToAllOptions()
-        )
+        return self.gloo.alltoall_base(output, own, out_splits, in_splits, opts)
 
-    def _reduce_scatter_base(self, output, own, opts=None):
+    def reduce_scatter_single(self, output, own, opts):
         self._record("reduce_scatter", own.numel() - output.numel())
-        return self.gloo._reduce_scatter_base(output, own, opts or dist.ReduceScatterOptions())
+        return self.gloo._reduce_scatter_base(output, own, opts)
 
-    def allreduce(self, tensors, opts=None):
+    # The names before torch 2.14.
+    _allgather_base = all_gather_single
+    alltoall_base = all_to_all_single
+    _reduce_scatter_base = reduce_scatter_single
+
+    def allreduce(self, tensors, opts):
         elements = sum(t.numel() for t in tensors)
         self._record("all_reduce", 2 * elements * (self.world - 1) // self.world)
-        return self.gloo.allreduce(tensors, opts or dist.AllreduceOptions())
+        return self.gloo.allreduce(tensors, opts)
 
     def broadcast(self, tensors, opts):
         if opts.rootRank == self.me:
@@ -80,5 +83,5 @@ class RecordingGroup(dist.ProcessGroup):
     def recv(self, tensors, source, tag=0):
         return self.gloo.recv(tensors, source, tag)
 
-    def barrier(self, opts=None):
-        return self.gloo.barrier(opts or dist.BarrierOptions())
+    def _get_backend(self, device):
+        return self.gloo

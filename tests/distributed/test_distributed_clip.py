@@ -179,3 +179,24 @@ def test_compiled_around(pool):
     """torch.compile may break the graph at the collectives, but not the result."""
     for compiled, eager in pool(2).results(gloo_cases.clip_compiled, (4, 3)):
         assert_close(compiled, eager)
+
+
+def test_autocast_takes_mixed_dtypes(pool):
+    for inside, outside in pool(2).results(gloo_cases.clip_under_autocast, (4, 3)):
+        assert [t.dtype for t in inside] == [torch.float32, torch.float32, torch.bfloat16]
+        for mine, other in zip(inside, outside, strict=True):
+            assert torch.equal(mine, other.to(mine.dtype))
+
+
+def test_inference_mode(pool):
+    values = pool(2).results(gloo_cases.clip_in_inference_mode)
+    assert values[0][0] == values[1][0] > 0
+
+
+def test_a_small_workspace_gives_the_same(pool):
+    case = ("fastclip", (40, 24), (True, True), torch.float64)
+    whole = pool(2).results(gloo_cases.clip_step, *case)
+    tiled = pool(2).results(gloo_cases.clip_step, *case, workspace_bytes=40 * 64 * 8)
+    for mine, other in zip(tiled, whole, strict=True):
+        for name in ("loss0", "image", "text", "scale"):
+            assert_close(mine[name], other[name])

@@ -5,6 +5,8 @@ import json
 import pytest
 import yaml
 
+from fastclip.data.augment import AugmentConfig
+from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
 from fastclip.training import deepspeed_config
 from fastclip.training.config import TrainConfig, load_recipe, parse_args, to_plain
@@ -23,13 +25,21 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
     assert cfg.wd == TrainConfig().wd
 
 
+def test_nested_flags_win_too(tmp_path):
+    path = recipe(tmp_path, "augment: {hflip: 0.5, degrees: 10, scale: [0.5, 1]}\n")
+    cfg = parse_args(["--config", str(path), "--augment.degrees", "20"])
+    assert cfg.augment == AugmentConfig(hflip=0.5, degrees=20, scale=(0.5, 1.0))
+
+
 def test_underscores_and_dashes_are_the_same():
     assert parse_args(["--train_batch_size", "64"]).train_batch_size == 64
     assert parse_args(["--train-batch-size=64"]).train_batch_size == 64
 
 
 def test_a_written_configuration_reads_back(tmp_path):
-    cfg = TrainConfig(lr=3e-4, name="x", max_steps=5, siglip=True, zero_stage=3)
+    augment = AugmentConfig(scale=None, ratio=(0.5, 2.0), hflip=0.5)
+    captions = CaptionConfig(tags=0.5)
+    cfg = TrainConfig(lr=3e-4, name="x", siglip=True, augment=augment, captions=captions)
     path = recipe(tmp_path, yaml.safe_dump(to_plain(cfg)))
     assert TrainConfig(**load_recipe(path)) == cfg
 
@@ -37,11 +47,14 @@ def test_a_written_configuration_reads_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("learning_rate: 1", "unknown key 'learning_rate'; accepted are beta1"),
+        ("learning_rate: 1", "unknown key 'learning_rate'; accepted are augment"),
         ("lr: fast", "lr is 'fast', expected float"),
         ("siglip: 3", "siglip is '3', expected bool"),
         ("epochs: true", "epochs is True, expected int"),
         ("epochs: null", "epochs is empty, expected int"),
+        ("augment: {hflop: 1}", "unknown key 'hflop' in augment; accepted are brightness"),
+        ("augment: 3", "augment is 3, expected a mapping"),
+        ("augment: {hflip: much}", "augment.hflip is 'much', expected float"),
         ("zero_stage: 7", "zero_stage is '7', expected Literal[0, 1, 2, 3]"),
         ("batch_size: 3", "--train-batch-size"),
         ("- a\n- b", "expected a mapping"),

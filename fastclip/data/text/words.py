@@ -1,7 +1,7 @@
 """A bag of words and hashed character n-grams: a text encoder's input for small, noisy sets.
 
-Id 0 pads; then one id a word of the vocabulary; then the buckets that n-grams are hashed into.
-Words outside the vocabulary are known by their n-grams alone.
+Id 0 pads; then one id a word of the vocabulary; then the buckets that other words and all n-grams
+are hashed into, so that unknown words are known by their parts.
 """
 
 import collections
@@ -16,11 +16,13 @@ from fastclip.data.text.cleaning import clean
 from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
 
-_WORD = re.compile(r"[^\W_]+")
+# Runs of letters and digits, and single signs other than plain punctuation.
+_WORD = re.compile(r"[^\W_]+|[^\w\s,.:;]")
+_MOST_CACHED = 200_000
 
 
 class WordTokeniser(Tokeniser):
-    """Words and hashed character n-grams of a text, in order, padded with 0."""
+    """Words and hashed character n-grams of a text, padded with 0; the order carries nothing."""
 
     kind = "words"
     pad_id = 0
@@ -28,47 +30,55 @@ class WordTokeniser(Tokeniser):
 
     def __init__(
         self,
-        words: Iterable[str],
+        words: Iterable[str] = (),
         buckets: int = 4096,
-        ngram: int = 3,
-        context_length: int = 64,
+        ngrams: Iterable[int] = (3,),
+        context_length: int = 128,
     ) -> None:
-        if buckets < 1 or ngram < 1 or context_length < 1:
-            raise UserError(
-                f"buckets, ngram and context length are {buckets}, {ngram} and {context_length}, "
-                "expected 1 or more"
-            )
         self.words = list(words)
         self.buckets = buckets
-        self.ngram = ngram
+        self.ngrams = tuple(ngrams)
         self.context_length = context_length
+        if min(buckets, context_length, *self.ngrams) < 1:
+            raise UserError(
+                f"buckets, n-gram lengths and context length are {buckets}, {self.ngrams} and "
+                f"{context_length}, expected 1 or more"
+            )
         self._ids = {word: number for number, word in enumerate(self.words, 1)}
+        self._features: dict[str, tuple[int, list[int]]] = {}
         self.vocab_size = 1 + len(self.words) + buckets
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """Ids, int64 [len(texts), context_length]: all words first, so that a cut spares them."""
         rows = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
         for row, text in zip(rows, texts, strict=True):
-            words = _WORD.findall(clean(text))
-            ids = [self._ids[word] for word in words if word in self._ids]
-            ids += [self._bucket(gram) for word in words for gram in self._ngrams(word)]
+            features = [self._word(word) for word in _WORD.findall(clean(text))]
+            ids = [word for word, _ in features]
+            ids += [gram for _, grams in features for gram in grams]
             ids = ids[: self.context_length]
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
-    def _ngrams(self, word: str) -> list[str]:
-        marked = f"<{word}>"
-        return [marked[i : i + self.ngram] for i in range(max(1, len(marked) - self.ngram + 1))]
+    def _word(self, word: str) -> tuple[int, list[int]]:
+        """The id of ``word`` and those of its n-grams."""
+        if word not in self._features:
+            if len(self._features) >= _MOST_CACHED:
+                self._features.clear()
+            number = self._ids.get(word) or self._bucket("word " + word)
+            marked = f"<{word}>"
+            grams = [marked[i : i + n] for n in self.ngrams for i in range(len(marked) - n + 1)]
+            self._features[word] = number, [self._bucket(gram) for gram in grams]
+        return self._features[word]
 
-    def _bucket(self, gram: str) -> int:
-        return 1 + len(self.words) + zlib.crc32(gram.encode()) % self.buckets
+    def _bucket(self, text: str) -> int:
+        return 1 + len(self.words) + zlib.crc32(text.encode()) % self.buckets
 
     def state(self) -> dict[str, Any]:
-        """Vocabulary, buckets, n-gram length and context length."""
+        """Vocabulary, buckets, n-gram lengths and context length."""
         return {
             "words": self.words,
             "buckets": self.buckets,
-            "ngram": self.ngram,
+            "ngrams": list(self.ngrams),
             "context_length": self.context_length,
         }
 
@@ -77,12 +87,10 @@ def train_words(
     captions: Iterable[str],
     max_words: int = 4096,
     buckets: int = 4096,
-    ngram: int = 3,
-    context_length: int = 64,
-    min_count: int = 1,
+    ngrams: Iterable[int] = (3,),
+    context_length: int = 128,
 ) -> WordTokeniser:
     """The most frequent words of ``captions`` (ties in alphabetical order) as vocabulary."""
     counts = collections.Counter(w for caption in captions for w in _WORD.findall(clean(caption)))
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    words = [word for word, count in ranked[:max_words] if count >= min_count]
-    return WordTokeniser(words, buckets, ngram, context_length)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return WordTokeniser(ranked[:max_words], buckets, ngrams, context_length)
