@@ -37,16 +37,16 @@ def class_name(shape: str, color: str) -> str:
 def sentence(scene: Attributes, rng: np.random.Generator) -> str:
     """One sentence on ``scene``. Shape, colour and count are always said, the rest at random."""
     with_size, with_place, with_background, with_tone, article, split = rng.random(6)
-    size = f"{scene.size} " if with_size < 0.7 else ""
+    size = f"{scene.size} " if with_size < 0.5 else ""
     things = scene.shape if scene.count == 1 else PLURALS.get(scene.shape, scene.shape + "s")
     if split < 0.15:
         subject = _counted(scene.count, size + things, article) + f" in {scene.color}"
     else:
         subject = _counted(scene.count, f"{size}{scene.color} {things}", article)
-    place = scene.place if with_place < 0.6 else ""
+    place = scene.place if with_place < 0.35 else ""
     tone = f"{scene.tone} " if with_tone < 0.4 else ""
     ground = ""
-    if with_background < 0.5:
+    if with_background < 0.25:
         ground = _with_article(f"{tone}{scene.background} background")
     phrasings = [p for p in _PHRASINGS if ("{ground}" in p) == bool(ground)]
     if not place:

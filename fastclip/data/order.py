@@ -1,6 +1,7 @@
 """Orders of an epoch."""
 
 from collections import deque
+from collections.abc import Iterator
 
 import torch
 
@@ -13,7 +14,7 @@ def spread(order: torch.Tensor, groups: torch.Tensor, batch: int) -> torch.Tenso
     ``groups`` (int64) gives each row's group.
     """
     waiting: deque[int] = deque()
-    coming = iter(order.tolist())
+    coming: Iterator[int] = iter(order.tolist())
     kind = groups.tolist()
     out: list[int] = []
     while True:
@@ -26,12 +27,13 @@ def spread(order: torch.Tensor, groups: torch.Tensor, batch: int) -> torch.Tenso
                 taken.append(row)
             else:
                 waiting.append(row)
-        while len(taken) < batch and (row := next(coming, None)) is not None:
-            if kind[row] in seen:
-                waiting.append(row)
+        while len(taken) < batch:
+            new = next(coming, None)
+            if new is None:
+                return torch.tensor(out, dtype=torch.int64)
+            if kind[new] in seen:
+                waiting.append(new)
             else:
-                seen.add(kind[row])
-                taken.append(row)
-        if len(taken) < batch:
-            return torch.tensor(out, dtype=torch.int64)
+                seen.add(kind[new])
+                taken.append(new)
         out += taken

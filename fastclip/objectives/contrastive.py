@@ -4,6 +4,7 @@ CLIP: Radford et al., 2021 (arXiv 2103.00020). SigLIP: Zhai et al., 2023 (arXiv 
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,21 @@ from fastclip.loss import ClipLoss, SigLipLoss
 MAX_LOG_SCALE = math.log(100)
 
 
-class Contrastive(nn.Module):
+class Objective(nn.Module, ABC):
+    """Features to named losses whose sum is minimised, with replicated fp32 parameters."""
+
+    logit_scale: nn.Parameter
+
+    @abstractmethod
+    def forward(self, *features: Tensor) -> dict[str, Tensor]:
+        """Losses of the local rows of a batch; their mean over ranks is the global loss."""
+
+    @abstractmethod
+    def clamp(self) -> None:
+        """Bring the parameters back into their range after a step."""
+
+
+class Contrastive(Objective):
     """Contrastive loss of a global batch, exact under a mean of gradients over ranks.
 
     The logit scale (kept as a logarithm) and SigLIP's bias are fp32 parameters of shape [1] that
@@ -40,22 +55,20 @@ class Contrastive(nn.Module):
         super().__init__()
         initial = init_logit_scale or (10.0 if siglip else 1 / 0.07)
         self.logit_scale = nn.Parameter(torch.full([1], math.log(initial)))
+        self.logit_bias = nn.Parameter(torch.full([1], -10.0)) if siglip else None
         common = {"rank": rank, "world_size": world_size, "group": group}
         if siglip:
-            self.logit_bias = nn.Parameter(torch.full([1], -10.0))
             self.loss: nn.Module = SigLipLoss(**common, workspace_bytes=workspace_bytes)
         else:
-            self.logit_bias = None
             self.loss = ClipLoss(
                 local_loss=True, gather_with_grad=True, **common, workspace_bytes=workspace_bytes
             )
 
-    def forward(self, image_features: Tensor, text_features: Tensor) -> dict[str, Tensor]:
-        """Losses of the local rows ``[n, D]``; their mean over ranks is the global loss."""
+    def forward(self, *features: Tensor) -> dict[str, Tensor]:
+        """Image and text features ``[n, D]`` of the local rows to their loss."""
+        image, text = features
         scale = self.logit_scale.exp()
-        return self.loss(
-            image_features, text_features, scale, logit_bias=self.logit_bias, output_dict=True
-        )
+        return self.loss(image, text, scale, logit_bias=self.logit_bias, output_dict=True)
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -111,8 +111,10 @@ def _merge(derived: dict, user: dict, path: Path) -> dict:
                 )
             continue
         known = merged.get(key)
-        both = isinstance(value, dict) and isinstance(known, dict)
-        merged[key] = {**known, **value} if both else value
+        if isinstance(value, dict) and isinstance(known, dict):
+            merged[key] = {**known, **value}
+        else:
+            merged[key] = value
     return merged
 
 

@@ -49,7 +49,7 @@ def step_gradients(
     losses = loss_fn(*leaves)
     before_backward(losses)
     torch.stack([loss.float() for loss in losses.values()]).sum().backward()
-    gradients = [leaf.grad for leaf in leaves]
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     if cached:
         outputs.clear()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.errors import UserError
+from fastclip.objectives.contrastive import Objective
 from fastclip.training import checkpoint, optim
 from fastclip.training.config import TrainConfig
 from fastclip.training.distributed import Ranks, all_finite, mean_over_ranks
@@ -23,8 +24,7 @@ class Trainer:
         cfg: the run's configuration.
         ranks: this process's place.
         model: ``model(image, text) -> (image_features, text_features)``.
-        objective: ``objective(*features) -> {name: loss}`` with replicated fp32 parameters and a
-            ``clamp()`` applied to them after every step.
+        objective: features of the whole local batch to named losses.
         loader: ``steps_per_epoch`` and ``epoch(epoch, start_step)`` yielding batches of this
             rank's rows on the host.
         precision, deepspeed: as resolved by :mod:`fastclip.training.deepspeed_config`.
@@ -37,7 +37,7 @@ class Trainer:
         ranks: Ranks,
         *,
         model: nn.Module,
-        objective: nn.Module,
+        objective: Objective,
         loader: Any,
         precision: str,
         deepspeed: dict,

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastclip.objectives.contrastive import Objective
+
 
 class ToyTowers(nn.Module):
     def __init__(self, *, batchnorm: bool = True, dropout: float = 0.2):
@@ -18,14 +20,15 @@ class ToyTowers(nn.Module):
         return F.normalize(image, dim=-1), F.normalize(self.text(text).mean(1), dim=-1)
 
 
-class ToyObjective(nn.Module):
+class ToyObjective(Objective):
     """The textbook contrastive loss of one process, with a learnable scale."""
 
     def __init__(self):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.full([1], 2.0))
 
-    def forward(self, image, text):
+    def forward(self, *features):
+        image, text = features
         logits = self.logit_scale.exp() * image @ text.T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
