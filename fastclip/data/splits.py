@@ -17,7 +17,7 @@ from fastclip.errors import UserError
 class Split:
     """Pictures uint8 [n, 3, S, S] with captions and labels (int64 [n] or None).
 
-    ``classes``, ``prompts`` and ``held_out`` come from a classes.json beside the shards, where
+    ``classes`` and ``prompts`` come from a classes.json beside the shards, where
     there is one; a label is an index into ``classes``.
     """
 
@@ -27,7 +27,6 @@ class Split:
     keys: list[str]
     classes: list[str] | None = None
     prompts: list[str] | None = None
-    held_out: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,7 +58,6 @@ def read_split(
         decoded.keys,
         classes,
         names.get("prompts"),
-        names.get("held_out"),
     )
 
 

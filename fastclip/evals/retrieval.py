@@ -28,5 +28,6 @@ def target_ranks(queries: Tensor, candidates: Tensor, targets: Tensor) -> Tensor
     for rows, wanted in zip(queries.split(1024), targets.split(1024), strict=True):
         scores = rows.float() @ candidates.float().T
         own = scores.gather(1, wanted[:, None])
-        ranks.append((scores >= own).sum(1) - 1)
+        # Not below, rather than at least: a NaN is never on its row's side.
+        ranks.append((~(scores < own)).sum(1) - 1)
     return torch.cat(ranks)

@@ -120,7 +120,7 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
         x, y = paired(image, text)
         return x, y, scalar(logit_scale, x)
 
-    call = f"clip_loss({flags}, reduce_dtype={engine.reduce_dtype!r})"
+    call = f"clip_loss({flags}, {engine.call})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)
     return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
 

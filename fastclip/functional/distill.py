@@ -56,7 +56,7 @@ def distilled(
         x, y = paired(image, text)
         return x, y, scalar(logit_scale, x), *teacher(*teacher_side, x, y)
 
-    call = f"distillation({flags}, reduce_dtype={engine.reduce_dtype!r})"
+    call = f"distillation({flags}, {engine.call})"
     shards, tensors = peers.meet(call, image, prepare)
     return _ShardedDistillation.apply(*tensors, shards, flags, engine)
 

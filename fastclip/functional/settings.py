@@ -29,6 +29,11 @@ class Engine:
                 f"reduce_dtype={self.reduce_dtype!r}; accepted: {', '.join(REDUCE_DTYPES)}"
             )
 
+    @property
+    def call(self) -> str:
+        """What ranks must share of it, in words: a tight workspace must be refused on all."""
+        return f"reduce_dtype={self.reduce_dtype!r}, workspace_bytes={self.workspace_bytes}"
+
     def check(self, op: str, device: torch.device) -> None:
         """Raises ValueError for a backend that the operation does not have."""
         implementation(op, self.backend, device)

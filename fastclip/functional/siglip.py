@@ -106,7 +106,7 @@ def sigmoid_contrastive(
         bias = 0.0 if logit_bias is None else logit_bias
         return x, y, scalar(logit_scale, x), scalar(bias, x, "logit_bias")
 
-    call = f"siglip_loss(dist_impl={dist_impl!r}, reduce_dtype={engine.reduce_dtype!r})"
+    call = f"siglip_loss(dist_impl={dist_impl!r}, {engine.call})"
     shards, (x, y, scale, bias) = peers.meet(call, image, prepare)
     return _ShardedSigmoid.apply(x, y, scale, bias, shards, dist_impl, chunk_size, engine)
 

@@ -1,6 +1,7 @@
 """A small residual convnet for small pictures: quick on CPUs, where wide stems are not."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,14 @@ from fastclip.models.tower import Tower
 
 
 class ConvNetTower(Tower):
-    """Stages of a downsampling convolution and one residual block each, then the mean, then linear.
+    """Stages of a downsampling convolution and one residual block each, pooled, then linear.
 
     Pixels [b, 3, s, s] to features [b, embed_dim], not normalised; the side halves in every stage.
     """
 
-    def __init__(self, widths: Sequence[int], embed_dim: int):
+    def __init__(
+        self, widths: Sequence[int], embed_dim: int, pool: Literal["mean", "max"] = "mean"
+    ):
         super().__init__()
         inputs = (3, *widths[:-1])
         self.stages = nn.ModuleList(
@@ -27,6 +30,7 @@ class ConvNetTower(Tower):
         self.projection = nn.Linear(widths[-1], embed_dim, bias=False)
         nn.init.normal_(self.projection.weight, std=widths[-1] ** -0.5)
         guard_batch_norms(self.stages)
+        self.pool = pool
         self.checkpointed = False
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ class ConvNetTower(Tower):
         x = batch.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = checkpoint(stage, x, use_reentrant=False) if self.checkpointed else stage(x)
-        return self.projection(x.mean((2, 3)))
+        return self.projection(x.mean((2, 3)) if self.pool == "mean" else x.amax((2, 3)))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.checkpointed = enable

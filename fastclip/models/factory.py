@@ -124,7 +124,7 @@ def build_image_tower(preset: Preset) -> Tower:
     if isinstance(image, ConvNet):
         from fastclip.models.convnet import ConvNetTower
 
-        return ConvNetTower(image.widths, preset.embed_dim)
+        return ConvNetTower(image.widths, preset.embed_dim, image.pool)
 
     from transformers import CLIPVisionConfig
 

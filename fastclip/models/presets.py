@@ -7,7 +7,7 @@ A preset is data only; ``factory.py`` turns it into modules.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -33,9 +33,13 @@ class TimmBackbone:
 
 @dataclass(frozen=True)
 class ConvNet:
-    """A small residual convnet whose stages halve the side, one width a stage."""
+    """A small residual convnet whose stages halve the side, one width a stage.
+
+    ``pool`` is how its last map becomes a vector: the mean, or the maximum of every channel.
+    """
 
     widths: tuple[int, ...]
+    pool: Literal["mean", "max"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ PRESETS |= {
         vocab_size=1024,
     ),
     "tiny-convnet": Preset(
-        128, ConvNet((32, 64, 128)), TextBag(), image_size=32, context_length=64, vocab_size=1024
+        128, ConvNet((32, 64, 128), "max"), TextBag(), image_size=32, context_length=160
     ),
     "small-convnet": Preset(
         256, ConvNet((32, 64, 128, 256)), TextBag(), image_size=40, context_length=128

@@ -53,7 +53,8 @@ class Contrastive(Objective):
         workspace_bytes: int,
     ):
         super().__init__()
-        initial = init_logit_scale or (10.0 if siglip else 1 / 0.07)
+        default = 10.0 if siglip else 1 / 0.07
+        initial = default if init_logit_scale is None else init_logit_scale
         self.logit_scale = nn.Parameter(torch.full([1], math.log(initial)))
         self.logit_bias = nn.Parameter(torch.full([1], -10.0)) if siglip else None
         common = {"rank": rank, "world_size": world_size, "group": group}

@@ -60,7 +60,8 @@ def save(
         ) from error
     if rank == 0:
         for old in complete(folder)[:-keep]:
-            shutil.rmtree(old)
+            # Renamed first: a kill in the middle must not leave half a checkpoint marked complete.
+            shutil.rmtree(old.rename(folder / f".partial_{old.name}"))
     _barrier(world_size)
     return final
 
@@ -70,28 +71,39 @@ def complete(folder: Path) -> list[Path]:
     return sorted(p.parent for p in folder.glob(f"step_*/{MARKER}"))
 
 
-def load(path: Path, engine: Any, *, rank: int, world_size: int) -> dict:
-    """Load a checkpoint into ``engine`` and return this rank's ``state``."""
-    written_by = json.loads((path / MARKER).read_text())["world_size"]
+def load_state(path: Path, *, rank: int, world_size: int) -> dict:
+    """This rank's ``state`` of a checkpoint; DeepSpeed's part is left alone."""
+    with _told(path):
+        written_by = json.loads((path / MARKER).read_text())["world_size"]
     if written_by != world_size:
         raise UserError(
             f"checkpoint {path} was written by {written_by} processes, found {world_size}: "
             f"resume with {written_by}"
         )
+    with _told(path):
+        return torch.load(path / _STATE.format(rank), weights_only=True, map_location="cpu")
+
+
+def load_engine(path: Path, engine: Any) -> None:
+    """Load DeepSpeed's part of a checkpoint into ``engine``."""
+    with _told(path), _weights_only():
+        loaded, _ = engine.load_checkpoint(str(path), tag="deepspeed")
+    if loaded is None:
+        raise UserError(f"checkpoint {path} holds no DeepSpeed state for this run")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what loading can raise into one sentence."""
     try:
-        state = torch.load(path / _STATE.format(rank), weights_only=True, map_location="cpu")
-        with _weights_only():
-            loaded, _ = engine.load_checkpoint(str(path), tag="deepspeed")
+        yield
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} is refused: it holds something other than tensors and plain "
             f"values ({_first_line(error)})"
         ) from error
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
-    if loaded is None:
-        raise UserError(f"checkpoint {path} holds no DeepSpeed state for this run")
-    return state
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Flags bear open_clip's names where they mean the same thing and DeepSpeed's for 
 import contextlib
 import dataclasses
 import io
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class TrainConfig:
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     """How training captions vary (``--captions.tags 0.8``; a mapping in a recipe)."""
 
-    model: str = "tiny-resnet"
+    model: str = "tiny-convnet"
     """Model preset, or timm:<name> for any image tower of timm."""
     image_size: int | None = None
     """Side of the square picture in pixels; the model's own where left out."""
@@ -72,7 +73,7 @@ class TrainConfig:
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass."""
 
-    train_batch_size: int = 512
+    train_batch_size: int = 256
     """Global batch: pairs one optimiser step sees, over all ranks."""
     train_micro_batch_size_per_gpu: int | None = None
     """Pairs one forward pass of one rank holds; the largest divisor up to 512 where left out."""
@@ -80,7 +81,7 @@ class TrainConfig:
     """Passes over the training data."""
     max_steps: int | None = None
     """Stop after this many optimiser steps; the schedule ends there too."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Peak learning rate."""
     lr_scheduler: Literal["cosine", "const"] = "cosine"
     """Schedule after the warm-up."""
@@ -92,7 +93,7 @@ class TrainConfig:
     """AdamW's beta2."""
     eps: float = 1e-6
     """AdamW's epsilon."""
-    wd: float = 0.2
+    wd: float = 0.1
     """Weight decay (not applied to gains, biases and the loss's own scalars)."""
     grad_clip_norm: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
@@ -237,10 +238,23 @@ def check_ranges(cfg: TrainConfig) -> None:
     for name in ("warmup", "wd", "grad_clip_norm", "save_frequency", "workers"):
         if not getattr(cfg, name) >= 0:
             raise UserError(f"--{_flag(name)} is {getattr(cfg, name)}, expected 0 or more")
-    for name in ("train_micro_batch_size_per_gpu", "max_steps", "train_num_samples"):
+    sizes = ["train_micro_batch_size_per_gpu", "max_steps", "train_num_samples"]
+    for name in [*sizes, "image_size", "context_length"]:
         value = getattr(cfg, name)
         if value is not None and value < 1:
             raise UserError(f"--{_flag(name)} is {value}, expected 1 or more")
+    if not math.isfinite(cfg.lr):
+        raise UserError(f"--lr is {cfg.lr}, expected a finite number")
+    if cfg.seed < 0:
+        raise UserError(f"--seed is {cfg.seed}, expected 0 or more")
+    if cfg.init_logit_scale is not None and not 1 <= cfg.init_logit_scale <= 100:
+        raise UserError(f"--init-logit-scale is {cfg.init_logit_scale}, expected 1 to 100")
+    if cfg.train_data and cfg.dataset_type == "synthetic":
+        raise UserError(
+            f"--train-data is {cfg.train_data!r} with --dataset-type synthetic, which reads none"
+        )
+    if not cfg.train_data and cfg.dataset_type in ("webdataset", "csv"):
+        raise UserError(f"--dataset-type {cfg.dataset_type} needs --train-data")
     for name in ("beta1", "beta2", "max_bad_share"):
         if not 0 <= getattr(cfg, name) < 1:
             raise UserError(f"--{_flag(name)} is {getattr(cfg, name)}, expected 0 <= value < 1")

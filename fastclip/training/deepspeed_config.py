@@ -77,12 +77,14 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
         derived["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     elif precision == "bf16":
         derived["bf16"] = {"enabled": True}
-        derived["data_types"] = {"grad_accum_dtype": "fp32"}
     elif precision == "fp16":
         derived["fp16"] = {"enabled": True, "initial_scale_power": 16}
-    if cfg.deepspeed_config is None:
-        return derived
-    return _merge(derived, _read(cfg.deepspeed_config), cfg.deepspeed_config)
+    if cfg.deepspeed_config is not None:
+        derived = _merge(derived, _read(cfg.deepspeed_config), cfg.deepspeed_config)
+    if precision == "bf16" and derived["zero_optimization"]["stage"] > 0:
+        # Micro-batches add up in fp32; stage 0 does so by itself and refuses the key.
+        derived.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+    return derived
 
 
 def _read(path: Path) -> dict:

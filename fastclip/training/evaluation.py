@@ -1,6 +1,7 @@
 """The figures and pictures at the end of a run."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,18 @@ Results = dict[str, dict[str, float]]
 
 
 def parse_splits(text: str) -> dict[str, str]:
-    """``name=path,name=path`` (or one path, named ``val``) to a mapping."""
-    if "=" not in text.split(",")[0]:
+    """``name=path,name=path`` (or one path, named ``val``) to a mapping.
+
+    A name is letters, digits, ``-``, ``_`` and ``.``; a path may hold commas and ``=``.
+    """
+    if not re.match(r"[\w.-]+=", text):
         return {"val": text}
     splits: dict[str, str] = {}
-    for part in text.split(","):
+    for part in re.split(r",(?=[\w.-]+=)", text):
         name, _, path = part.partition("=")
-        if not name or not path:
-            raise UserError(f"--val-data holds {part!r}, expected name=path")
+        if not path or name in splits:
+            found = "twice the name " + name if path else repr(part)
+            raise UserError(f"--val-data holds {found}, expected name=path,name=path")
         splits[name] = path
     return splits
 
@@ -84,7 +89,7 @@ def evaluate(
     embedder = Embedder(trainer, model, tokenizer)
     results: Results = {}
     for name, spec in splits.items():
-        split = read_split(spec, image_size=model.image_size, progress=False)
+        split = read_split(spec, image_size=model.image_size, progress=trainer.ranks.is_first)
         images = embedder.images(split.pictures)
         figures: dict[str, float] = {"pictures": len(split)}
         classes, captions = _classes(split, embedder), _captions(split, embedder)
@@ -98,10 +103,10 @@ def evaluate(
         if not results and trainer.ranks.is_first:
             _draw(split, images, classes or captions, run)
         results[name] = figures
-    if trainer.ranks.is_first and results:
-        partial = run / "results.partial"
-        partial.write_text(json.dumps(results, indent=2) + "\n")
-        partial.replace(run / "results.json")
+        if trainer.ranks.is_first:
+            partial = run / "results.partial"
+            partial.write_text(json.dumps(results, indent=2) + "\n")
+            partial.replace(run / "results.json")
     trainer.engine.train()
     return results
 
@@ -146,12 +151,12 @@ def _draw(split: Split, images: Tensor, candidates: Candidates | None, run: Path
     )
 
 
-def headline(results: Results) -> str:
+def headline(results: Results, generated: bool) -> str:
     """The run's figure of merit in one line: the first split's."""
     if not results:
         return "no evaluation data was given (--val-data)"
     name, figures = next(iter(results.items()))
-    where = {"held-out": "held-out combinations", "seen": "seen combinations"}.get(name, name)
+    where = f"{name} combinations" if generated else name
     if "zero_shot_accuracy" in figures:
         count = int(figures["zero_shot_candidates"])
         value, what = figures["zero_shot_accuracy"], "zero-shot accuracy"

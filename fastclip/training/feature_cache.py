@@ -43,9 +43,7 @@ def step_gradients(
             outputs.append(embed(micro_batch))
     after = RandomState(engine.device)
 
-    leaves = tuple(
-        torch.cat(column).detach().requires_grad_() for column in zip(*outputs, strict=True)
-    )
+    leaves = tuple(as_leaf(torch.cat(column)) for column in zip(*outputs, strict=True))
     losses = loss_fn(*leaves)
     before_backward(losses)
     torch.stack([loss.float() for loss in losses.values()]).sum().backward()
@@ -69,12 +67,18 @@ def step_gradients(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def inner_product(features: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """``sum_k <features_k, gradients_k>`` in at least fp32: its gradient is ``gradients``.
+def as_leaf(features: Tensor) -> Tensor:
+    """Features to take the loss on: detached, and fp16 widened to fp32.
 
-    In fp32 because DeepSpeed multiplies it by the loss scale: a feature gradient near 1/N
-    underflows fp16 before that product and not after it.
+    A feature's gradient is near 1/n: in fp16 it would be flushed to zero before DeepSpeed's loss
+    scale could save it.
     """
+    wide = features.float() if features.dtype is torch.float16 else features
+    return wide.detach().requires_grad_()
+
+
+def inner_product(features: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """``sum_k <features_k, gradients_k>`` in at least fp32, whose gradient is ``gradients``."""
     terms = []
     for feature, gradient in zip(features, gradients, strict=True):
         wide = torch.promote_types(feature.dtype, torch.float32)

@@ -60,20 +60,6 @@ class Reporter:
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
             print(f"step {step}/{self.total_steps}  {text}", flush=True)
 
-    def result(self, step: int, results: dict[str, float]) -> None:
-        """Record the figures of an evaluation after ``step`` steps."""
-        if not self.active:
-            return
-        if self._writer is not None:
-            for name, value in results.items():
-                self._writer.add_scalar(f"eval/{name}", value, step)
-
-    def say(self, text: str) -> None:
-        """Print one line without breaking the progress bar."""
-        if self.active:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
-
     def close(self) -> None:
         if self.active:
             self._bar.close()

@@ -21,9 +21,9 @@ def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder and the checkpoint to resume from (None: a fresh run)."""
     logs = cfg.logs.expanduser()
     if cfg.resume == "auto":
-        for run in [logs / cfg.name] if cfg.name else _newest_first(logs):
-            if found := checkpoint.complete(run / "checkpoints"):
-                return run, found[-1]
+        run = logs / cfg.name if cfg.name else _newest(logs)
+        if run is not None and (found := checkpoint.complete(run / "checkpoints")):
+            return run, found[-1]
     name = cfg.name or f"{cfg.model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     run = logs / name
     if cfg.resume == "none" and (run / "metrics.jsonl").exists():
@@ -33,14 +33,18 @@ def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     return run, None
 
 
-def _newest_first(logs: Path) -> list[Path]:
-    runs = [p.parent for p in logs.glob("*/checkpoints")]
-    return sorted(runs, key=lambda p: (p / "checkpoints").stat().st_mtime, reverse=True)
+def _newest(logs: Path) -> Path | None:
+    """The run that was started last, whether or not it has a checkpoint yet."""
+    runs = [p.parent for p in logs.glob("*/config.yaml")]
+    return max(runs, key=lambda p: (p / "config.yaml").stat().st_mtime, default=None)
 
 
 def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
     """Record the resolved configuration, DeepSpeed's and the versions; readable by ``--config``."""
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--logs {run.parent}: {run} cannot be made: {error.strerror}") from error
     plain = to_plain(cfg)
     (run / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     (run / "deepspeed.json").write_text(json.dumps(deepspeed, indent=2))

@@ -1,7 +1,6 @@
 """A whole run from its configuration: build, resume, train, evaluate, report."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ import torch.distributed as dist
 
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loader import Loader, build_loader
-from fastclip.data.sources import DataSpec
+from fastclip.data.sources import DataSpec, open_source
 from fastclip.data.text.interface import Tokeniser
 from fastclip.models import DualEncoder, create_model
 from fastclip.objectives.contrastive import Contrastive
@@ -27,10 +26,11 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
     folder, checkpoint = _agree(run_folder.choose(cfg), ranks)
     torch.manual_seed(cfg.seed)
-
     spec, splits = data(cfg, ranks)
     tokenizer = build_tokeniser(cfg, spec)
     model = build_model(cfg, tokenizer)
+    # The weights are the same on every rank, dropout's masks must not be.
+    torch.manual_seed(cfg.seed + ranks.rank)
     loader = build_training_loader(cfg, spec, tokenizer, model, ranks)
     objective = Contrastive(
         siglip=cfg.siglip,
@@ -60,11 +60,12 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         print(f"{start}: {cfg.model}, {steps}, {precision}, in {folder}", flush=True)
     trainer.train(folder)
     weights.save(trainer.engine, trainer.objective, folder / "model.safetensors", ranks)
-    results = evaluation.evaluate(trainer, model, tokenizer, splits, folder)
     if ranks.is_first:
         plots.loss_curve(read_metrics(folder), folder / "loss.png")
+    results = evaluation.evaluate(trainer, model, tokenizer, splits, folder)
+    if ranks.is_first:
         print(f"run folder: {folder}")
-        print(evaluation.headline(results), flush=True)
+        print(evaluation.headline(results, generated=not cfg.val_data), flush=True)
 
 
 def data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
@@ -83,12 +84,14 @@ def data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]
 
     train, splits = cfg.train_data, {}
     if cfg.dataset_type == "synthetic" or not cfg.train_data:
-        generated = ensure_generated(cfg.data_root, progress=ranks.is_first and os.isatty(2))
+        generated = ensure_generated(cfg.data_root, progress=ranks.is_first)
         train = generated.train
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}
     if cfg.val_data:
         splits = evaluation.parse_splits(cfg.val_data)
     named = {name: spec(path) for name, path in splits.items()}
+    for split in named.values():
+        open_source(split, need_text=False)  # A wrong path is told before the training, not after.
     return spec(train, cfg.train_num_samples), named
 
 
@@ -121,7 +124,7 @@ def build_training_loader(
         augment=cfg.augment,
         captions=cfg.captions,
         in_memory=cfg.in_memory,
-        progress=ranks.is_first and os.isatty(2),
+        progress=ranks.is_first,
     )
 
 

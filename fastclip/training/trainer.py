@@ -47,7 +47,7 @@ class Trainer:
 
         self.cfg, self.ranks, self.loader, self.fingerprint = cfg, ranks, loader, fingerprint
         self.micro_batch = deepspeed["train_micro_batch_size_per_gpu"]
-        self.amp = precision == "amp_bf16"
+        self.precision = precision
         self.zero_stage = deepspeed["zero_optimization"]["stage"]
         self.engine, self.optimizer, _, _ = ds.initialize(
             model=model,
@@ -114,7 +114,11 @@ class Trainer:
                 self._refuse_loss(batch, losses)
 
         losses = step_gradients(
-            self.engine, self._split(batch), self._embed, self._losses, stop_if_not_finite
+            self.engine,
+            self._split(batch),
+            self._embed,
+            self._losses,
+            stop_if_not_finite,
         )
         optim.average_gradients(self.objective, self.ranks.world_size)
         norm = self._step_engine()
@@ -145,7 +149,9 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         """bf16 autocast under amp_bf16, nothing otherwise."""
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.amp)
+        return torch.autocast(
+            self.ranks.device.type, dtype=torch.bfloat16, enabled=self.precision == "amp_bf16"
+        )
 
     def _refuse_loss(self, batch: dict, losses: dict[str, Tensor]) -> None:
         found = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
@@ -185,8 +191,7 @@ class Trainer:
         random = RandomState(self.ranks.device)
         state = {
             "step": self.step,
-            "steps_per_epoch": self.loader.steps_per_epoch,
-            "fingerprint": self.fingerprint,
+            "made_with": self._made_with(),
             "objective": self.objective.state_dict(),
             "objective_optimizer": self.objective_optimizer.state_dict(),
             "random_cpu": random.cpu,
@@ -202,21 +207,33 @@ class Trainer:
             keep=self.cfg.keep_checkpoints,
         )
 
+    def _made_with(self) -> dict[str, str | int]:
+        """What a resumed run must share with the run it continues."""
+        cfg = self.cfg
+        return {
+            "tokenizer (--tokenizer, --vocab-size and the captions)": self.fingerprint[:12],
+            "steps an epoch (--train-data and --train-batch-size)": self.loader.steps_per_epoch,
+            "--model": cfg.model,
+            "--zero-stage": self.zero_stage,
+            "--precision": self.precision,
+            "--seed": cfg.seed,
+            "--train-micro-batch-size-per-gpu": self.micro_batch,
+            "--workers": cfg.workers,
+            "--siglip": cfg.siglip,
+        }
+
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint as if the run had never stopped."""
         ranks = self.ranks
-        state = checkpoint.load(path, self.engine, rank=ranks.rank, world_size=ranks.world_size)
-        if state["fingerprint"] != self.fingerprint:
-            raise UserError(
-                f"checkpoint {path} was trained with another tokenizer "
-                f"({state['fingerprint'][:12]}, this run's is {self.fingerprint[:12]}): resume "
-                "with the same --tokenizer, --vocab-size and training captions"
-            )
-        if state["steps_per_epoch"] != self.loader.steps_per_epoch:
-            raise UserError(
-                f"checkpoint {path} has {state['steps_per_epoch']} steps an epoch, this run "
-                f"{self.loader.steps_per_epoch}: resume with the same --train-data and batch size"
-            )
+        state = checkpoint.load_state(path, rank=ranks.rank, world_size=ranks.world_size)
+        before = state["made_with"]
+        for what, found in self._made_with().items():
+            if before.get(what) != found:
+                raise UserError(
+                    f"checkpoint {path} was made with {what} {before.get(what)}, this run has "
+                    f"{found}: resume with the same"
+                )
+        checkpoint.load_engine(path, self.engine)
         self.objective.load_state_dict(state["objective"])
         self.objective_optimizer.load_state_dict(state["objective_optimizer"])
         self.step = state["step"]

@@ -16,7 +16,7 @@ def save(engine: Any, objective: nn.Module, path: Path, ranks: Ranks) -> None:
     """
     from safetensors.torch import save_file
 
-    tensors = {name: _host(tensor) for name, tensor in gather(engine).items()}
+    tensors = gather(engine, keep=ranks.is_first)
     if not ranks.is_first:
         return
     for name, tensor in objective.state_dict().items():
@@ -30,16 +30,22 @@ def save(engine: Any, objective: nn.Module, path: Path, ranks: Ranks) -> None:
         raise UserError(f"weights {path} could not be written: {error}") from error
 
 
-def gather(engine: Any) -> dict[str, Tensor]:
-    """The module's whole state on rank 0 (ZeRO-3: parameters are gathered one at a time)."""
+def gather(engine: Any, keep: bool) -> dict[str, Tensor]:
+    """The module's whole state on the CPU of ranks that ``keep`` it; every rank must call.
+
+    Under ZeRO-3 one parameter at a time is whole on the device.
+    """
     import deepspeed
 
     module = engine.module
-    tensors = {name: buffer for name, buffer in module.state_dict().items()}
-    for name, parameter in module.named_parameters():
+    parameters = dict(module.named_parameters())
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        parameter = parameters.get(name)
         partitioned = [parameter] if hasattr(parameter, "ds_id") else []
         with deepspeed.zero.GatheredParameters(partitioned):
-            tensors[name] = parameter.detach().clone()
+            if keep:
+                tensors[name] = _host(tensor if parameter is None else parameter)
     return tensors
 
 

@@ -26,6 +26,11 @@ def test_ties_count_against_the_target():
     assert recall_at_k(same, same, torch.arange(3), (1, 3)) == {1: 0.0, 3: 1.0}
 
 
+def test_nan_features_find_nothing():
+    nan = torch.full((3, 4), torch.nan)
+    assert recall_at_k(nan, unit(3, 4), torch.arange(3), (1, 2)) == {1: 0.0, 2: 0.0}
+
+
 def test_prompts_are_averaged_on_the_sphere():
     table = {"a red": [1.0, 0.0], "red!": [0.0, 4.0], "a blue": [-1.0, 0.0], "blue!": [-2.0, 0.0]}
 

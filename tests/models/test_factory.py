@@ -6,7 +6,7 @@ from fastclip.errors import UserError
 from fastclip.models import create_model, list_models
 
 OPEN_CLIP_NAMES = ["ViT-B-32", "ViT-B-16", "ViT-L-14", "RN50", "RN101", "RN50x4"]
-TINY = ["tiny-resnet", "tiny-vit"]
+TINY = ["tiny-convnet", "tiny-resnet", "tiny-vit"]
 
 
 def count(model: torch.nn.Module) -> int:

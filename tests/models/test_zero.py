@@ -13,7 +13,7 @@ from fastclip.models import create_model
 ROWS, STEPS, LR = 4, 3, 0.1
 TIMEOUT = 240
 # (model, ZeRO stage, bf16)
-CASES = [("tiny-vit", 3, False), ("tiny-resnet", 3, False), ("tiny-resnet", 1, True)]
+CASES = [("tiny-vit", 3, False), ("tiny-resnet", 3, False), ("tiny-convnet", 1, True)]
 
 
 def batch(rank: int):

@@ -85,6 +85,11 @@ def test_open_clips_batch_size_is_refused(flag):
         (["--lr", "0"], "--lr is 0.0, expected more than 0"),
         (["--warmup", "-1"], "--warmup is -1, expected 0 or more"),
         (["--max-steps", "0"], "--max-steps is 0, expected 1 or more"),
+        (["--seed", "-1"], "--seed is -1, expected 0 or more"),
+        (["--lr", "inf"], "--lr is inf, expected a finite number"),
+        (["--init-logit-scale", "0"], "--init-logit-scale is 0.0, expected 1 to 100"),
+        (["--context-length", "0"], "--context-length is 0, expected 1 or more"),
+        (["--dataset-type", "csv"], "--dataset-type csv needs --train-data"),
         (["--beta2", "1"], "--beta2 is 1.0, expected 0 <= value < 1"),
     ],
 )

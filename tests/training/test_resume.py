@@ -102,6 +102,13 @@ def every_refusal(rank, folder):
     trainer = toy_trainer(ranks, other)
     trainer.loader.steps_per_epoch = 2
     attempt("data", lambda: trainer.resume(path))
+    for name, changes, more in (
+        ("stage", {"zero_stage": 3}, {}),
+        ("precision", {}, {"precision": "amp_bf16"}),
+        ("seed", {"seed": 5}, {}),
+    ):
+        trainer = toy_trainer(ranks, config(max_steps=3, **changes), **more)
+        attempt(name, lambda: trainer.resume(path))  # noqa: B023
     marker = path / checkpoint.MARKER
     marker.write_text(json.dumps({"step": 3, "world_size": 4}))
     attempt("world size", lambda: toy_trainer(ranks, cfg).resume(path))
@@ -126,8 +133,11 @@ def test_bad_checkpoints_are_refused_in_one_sentence(tmp_path):
     for name, text in pickles.items():
         assert "is refused: it holds something other than tensors" in text, (name, text)
     assert not found["planted"]
-    assert "trained with another tokenizer" in found["tokenizer"]
-    assert "has 4 steps an epoch, this run 2" in found["data"]
+    assert "made with tokenizer" in found["tokenizer"]
+    assert "made with steps an epoch" in found["data"]
+    assert "made with --zero-stage 1, this run has 3" in found["stage"]
+    assert "made with --precision fp32, this run has amp_bf16" in found["precision"]
+    assert "made with --seed 0, this run has 5" in found["seed"]
     assert "written by 4 processes, found 1: resume with 4" in found["world size"]
     assert "could not be written" in found["full disk"]
     assert found["after full disk"]

@@ -16,7 +16,7 @@ class ToyTowers(nn.Module):
         self.text = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 8))
 
     def forward(self, image, text):
-        image = self.image(image.float() / 255)
+        image = self.image((image.float() / 255).to(self.image[0].weight.dtype))
         return F.normalize(image, dim=-1), F.normalize(self.text(text).mean(1), dim=-1)
 
 
@@ -29,7 +29,7 @@ class ToyObjective(Objective):
 
     def forward(self, *features):
         image, text = features
-        logits = self.logit_scale.exp() * image @ text.T
+        logits = self.logit_scale.exp() * image.float() @ text.float().T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return {"contrastive_loss": loss}
