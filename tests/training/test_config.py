@@ -125,7 +125,7 @@ def test_the_derived_dictionary_and_the_users_over_it(tmp_path):
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 512; set it by"),
+        ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 256; set it by"),
         ({"optimizer": {"type": "Adam"}}, "set it by --lr"),
         ({"fp16": {"enabled": True}}, "but this run has null; set it by --precision"),
         ({"gradient_clipping": 1.0}, "but this run has 0.0; set it by --grad-clip-norm"),
@@ -141,7 +141,7 @@ def test_a_contradicting_deepspeed_json_is_refused(tmp_path, user, expected):
 
 def test_agreeing_keys_are_accepted(tmp_path):
     path = tmp_path / "ds.json"
-    path.write_text(json.dumps({"train_batch_size": 512, "fp16": {"enabled": False}}))
+    path.write_text(json.dumps({"train_batch_size": 256, "fp16": {"enabled": False}}))
     merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
-    assert merged["train_batch_size"] == 512
+    assert merged["train_batch_size"] == 256
     assert "fp16" not in merged
