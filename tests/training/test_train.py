@@ -12,8 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from ranks import run_ranks
+
+from fastclip.data.sources import DataSpec
+from fastclip.data.splits import read_split
+from fastclip.errors import UserError
+from fastclip.evals.zeroshot import class_features, top1_accuracy
+from fastclip.training.trained import load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--train-batch-size", "64", "--train-micro-batch-size-per-gpu", "16", "--epochs", "1"]
@@ -79,6 +86,22 @@ def test_a_plain_run_ends_with_its_figure_and_fills_its_folder(whole):
     assert yaml.safe_load((run / "config.yaml").read_text())["train_batch_size"] == 64
     figure = json.loads((run / "results.json").read_text())["held-out"]["zero_shot_accuracy"]
     assert f"{figure:.1%}" in lines[-1]
+
+
+def test_a_finished_run_loads_as_a_model(whole, shapes, tmp_path):
+    run, _ = whole
+    trained = load_run(run)
+    split = read_split(DataSpec(shapes.val_held_out), image_size=32, progress=False)
+    with torch.no_grad():
+        images = trained.model.encode_image(split.pictures)
+        texts = lambda prompts: trained.model.encode_text(trained.tokenizer(prompts))  # noqa: E731
+        classes = class_features(split.classes, split.prompts, texts)
+    figures = json.loads((run / "results.json").read_text())["held-out"]
+    found = top1_accuracy(images, classes, split.labels)
+    assert found == pytest.approx(figures["zero_shot_accuracy"], abs=1 / 64)
+    assert 1 <= trained.logit_scale <= 100
+    with pytest.raises(UserError, match=r"has no config\.yaml: expected the folder of a finished"):
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
