@@ -13,7 +13,7 @@ train: $(STAMP)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed fastclip/train.py $(ARGS)
 
 test: $(STAMP)
-	$(PYTHON) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest $(ARGS)
 
 bench: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(ARGS)

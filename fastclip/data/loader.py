@@ -57,29 +57,27 @@ def build_loader(
     captions: CaptionConfig | None = None,
     in_memory: Literal["auto", "always", "never"] = "auto",
     memory_limit: int = MEMORY_LIMIT,
-    store_size: int | None = None,
     shuffle_buffer: int = 2000,
     progress: bool = True,
 ) -> Loader:
     """A loader for one rank of a training run.
 
-    ``augment=None`` takes the evaluation transform, ``captions=None`` the captions as they are. In
-    memory, pictures are kept at ``store_size`` (``image_size`` where left out), and ``auto`` keeps
-    them there when all ranks of this machine together need at most ``memory_limit`` bytes. Raises
-    :class:`UserError` for data that cannot be found, read or split into one global batch.
+    ``augment=None`` takes the evaluation transform, ``captions=None`` the captions as they are.
+    ``in_memory="auto"`` keeps decoded pictures in memory when all ranks of this machine together
+    need at most ``memory_limit`` bytes. Raises :class:`UserError` for data that cannot be found,
+    read or split into one global batch.
     """
     captions = captions or CaptionConfig()
     source = open_source(spec, with_tags=captions.tags > 0)
     global_batch = batch_size_per_rank * world_size
-    store_size = store_size or image_size
     if in_memory == "auto":
         copies = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        at_most = memory_limit // (3 * store_size**2 * copies)
+        at_most = memory_limit // (3 * image_size**2 * copies)
         fits = count_records(source, at_most=at_most, progress=progress) is not None
     if in_memory == "always" or (in_memory == "auto" and fits):
         decoded = decode_all(
             source,
-            store_size,
+            image_size,
             threads=max(1, workers),
             max_bad_share=spec.max_bad_share,
             max_pixels=spec.max_pixels,

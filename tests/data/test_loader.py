@@ -200,12 +200,6 @@ def test_auto_keeps_what_fits_in_memory(patterns, monkeypatch):
         assert isinstance(make(patterns, in_memory="auto", memory_limit=needed), kind)
 
 
-def test_pictures_stored_larger_are_cropped_to_the_image_size(patterns):
-    loader = make(patterns, in_memory="always", store_size=12)
-    assert loader.decoded.pictures.shape == (96, 3, 12, 12)
-    assert epoch(loader)[0]["image"].shape == (8, 3, 8, 8)
-
-
 @pytest.mark.parametrize("mode", ["memory", "stream of all shards", "own shards, 2 workers"])
 def test_an_epoch_leaves_torchs_own_generator_alone(patterns, mode):
     torch.manual_seed(5)

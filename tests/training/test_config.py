@@ -1,6 +1,7 @@
 """Recipes and flags: what wins, what is refused and in which words."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,8 +9,11 @@ import yaml
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
+from fastclip.models.factory import check_preset, find_preset
 from fastclip.training import deepspeed_config
 from fastclip.training.config import TrainConfig, load_recipe, parse_args, to_plain
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe(tmp_path, text):
@@ -97,6 +101,21 @@ def test_values_out_of_range(flags, expected):
     with pytest.raises(UserError) as caught:
         parse_args(flags)
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/recipes").glob("*.yaml")), ids=str)
+def test_every_recipe_loads_and_names_a_model(path):
+    cfg = parse_args(["--config", str(path)])
+    check_preset(find_preset(cfg.model))
+    assert deepspeed_config.build(cfg, "fp32", 1)["train_batch_size"] == cfg.train_batch_size
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_deepspeed_json_merges(stage):
+    path = ROOT / f"configs/deepspeed/zero{stage}.json"
+    merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "bf16", 1)
+    assert merged["zero_optimization"]["stage"] == stage
+    assert ("data_types" in merged) == (stage > 0)
 
 
 def test_micro_batches():
