@@ -2,14 +2,14 @@
 
     python benchmarks/first_model.py --seeds 0 1 2
 
-Writes benchmarks/results/first_model.json: zero-shot accuracy, seconds of training, and the speed
-of a bare fp32 product measured just before each run, so that minutes can be read on any machine.
+Writes benchmarks/results/first_model.json (zero-shot accuracy, seconds of training, and the speed
+of a bare fp32 product measured just before each run, so that minutes can be read on any machine)
+and the README's table of it.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,28 +17,20 @@ import time
 from pathlib import Path
 
 import torch
+from measure import bare_gflops, cpu_name
+from report import update_readme
 
 from fastclip.training.run_folder import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "first_model.json"
+MARKERS = ("<!-- first-model:begin -->", "<!-- first-model:end -->")
 RECIPES = {"default": [], "tiny-vit": ["--config", str(ROOT / "configs/recipes/tiny-vit.yaml")]}
-
-
-def bare_product_gflops(size: int = 2048, depth: int = 512) -> float:
-    """Median speed of ``[size, depth] @ [depth, size]`` in fp32, in GFLOP/s."""
-    a, b = torch.randn(size, depth), torch.randn(depth, size)
-    seconds = []
-    for _ in range(9):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * size * size * depth / statistics.median(seconds) / 1e9
 
 
 def one_run(recipe: str, seed: int, logs: Path) -> dict:
     name = f"{recipe}-{seed}"
-    speed = bare_product_gflops()
+    speed = bare_gflops()
     command = ["deepspeed", "fastclip/train.py", *RECIPES[recipe]]
     command += ["--seed", str(seed), "--logs", str(logs), "--name", name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -65,18 +57,39 @@ def one_run(recipe: str, seed: int, logs: Path) -> dict:
     }
 
 
+def table(report: dict) -> str:
+    """The record as Markdown: a row a run."""
+    lines = [
+        f"From `benchmarks/results/first_model.json`: {report['cpu']}, {report['threads']} "
+        f"threads, torch {report['versions']['torch']}.",
+        "",
+        "| recipe | seed | zero-shot, held out | zero-shot, seen | candidates | steps "
+        "| minutes in steps | bare product, GFLOP/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for recipe in RECIPES:
+        for run in report.get(recipe, []):
+            lines.append(
+                f"| {recipe} | {run['seed']} | {run['held_out_zero_shot']:.1%} "
+                f"| {run['seen_zero_shot']:.1%} | {run['candidates']} | {run['steps']} "
+                f"| {run['seconds_in_steps'] / 60:.1f} | {run['bare_product_gflops']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     args = parser.parse_args()
     report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    report |= {"versions": versions(), "threads": torch.get_num_threads()}
+    report |= {"versions": versions(), "cpu": cpu_name(), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as logs:
         for recipe in args.recipes:
             report[recipe] = [one_run(recipe, seed, Path(logs)) for seed in args.seeds]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    update_readme(ROOT / "README.md", table(report), MARKERS)
 
 
 if __name__ == "__main__":

@@ -235,16 +235,16 @@ def write(results: list[Path], readme: Path = README) -> None:
     update_readme(readme, "\n\n".join(sections))
 
 
-def update_readme(readme: Path, text: str) -> bool:
+def update_readme(readme: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> bool:
     """Replace what stands between the markers; False where the README has none."""
     if not readme.exists():
         return False
     content = readme.read_text()
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = content.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not (begin and end):
         return False
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    readme.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
     return True
 
 
