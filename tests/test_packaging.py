@@ -76,3 +76,30 @@ def test_version_is_told_once():
     from importlib.metadata import version
 
     assert version("fastclip-engine") == fastclip.__version__
+
+
+def make_venv(folder: Path, pythons: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHON_FOR_VENV": pythons, "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = ["sh", str(ROOT / ".ci" / "make_venv"), str(folder / "venv")]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+def test_set_up_says_which_python_it_found_and_needs(tmp_path):
+    for name, version, answers in (("old", "3.9", "exit 1"), ("bare", "3.12", "exit $bare")):
+        script = tmp_path / f"python-{name}"
+        script.write_text(
+            "#!/bin/sh\nbare=0\n"
+            'case "$2" in *ensurepip*) bare=1;; *print*) echo ' + version + "; exit;; esac\n"
+            f"{answers}\n"
+        )
+        script.chmod(0o755)
+    needs = "fastclip needs Python 3.11 to 3.14 with its venv module, found:"
+    none = make_venv(tmp_path, "no-such-python")
+    assert (none.returncode, none.stderr) == (1, f"{needs} none.\n")
+    bad = make_venv(tmp_path, "python-old python-bare")
+    assert bad.returncode == 1
+    assert bad.stderr == (
+        f"{needs} python-old is 3.9; python-bare (3.12) has no venv module "
+        "(Debian: apt install python-bare-venv);\n"
+    )
+    assert not (tmp_path / "venv").exists()
