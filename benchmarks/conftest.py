@@ -1,5 +1,6 @@
 """Options of ``pytest benchmarks/``, the run's record, and the table and plot at its end."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(".benchmarks/fastclip.png"),
         help="where the plot goes when several sizes ran (default: %(default)s)",
     )
+    group.addoption("--record", type=Path, help="write what was found to this JSON file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,14 +43,12 @@ def record(request: pytest.FixtureRequest) -> Record:
     return found
 
 
-def pytest_benchmark_update_json(config: pytest.Config, output_json: dict) -> None:
-    output_json["fastclip"] = config.stash[_RECORD].to_plain()
-
-
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     found = config.stash[_RECORD]
     if not (found.losses or found.throughput or found.step_memory or found.skipped):
         return
+    if (path := config.getoption("record")) is not None:
+        path.write_text(json.dumps(found.to_plain()))
     terminalreporter.section("fastclip benchmarks")
     terminalreporter.write_line(report.markdown(found))
     path = config.getoption("plot")

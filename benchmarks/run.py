@@ -17,12 +17,12 @@ import report
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = Path(scratch) / "found.json"
-        command = [sys.executable, "-m", "pytest", str(report.HERE), f"--benchmark-json={found}"]
+        command = [sys.executable, "-m", "pytest", str(report.HERE), f"--record={found}"]
         command += [f"--plot={Path(scratch) / 'plot.png'}", *sys.argv[1:]]
         code = subprocess.run(command, cwd=report.HERE.parent).returncode
         if code:
             sys.exit(code)
-        record = json.loads(found.read_text())["fastclip"]
+        record = json.loads(found.read_text())
     report.RESULTS.mkdir(exist_ok=True)
     path = report.RESULTS / f"{file_name(record['machine'])}.json"
     path.write_text(json.dumps(_rounded(record), indent=1) + "\n")

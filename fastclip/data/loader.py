@@ -181,10 +181,12 @@ class InMemoryLoader(Loader):
             start = (step * self.world_size + self.rank) * self.batch_size
             rows = order[start : start + self.batch_size]
             place = (self.seed, epoch, step, self.rank)
-            pictures = self.decoded.pictures[rows]
             generator = torch_generator(*place)
             batch = {
-                "image": augment(pictures, generator, self.augment, self.image_size),
+                # No name for the pictures before augmentation: it would keep them during the step.
+                "image": augment(
+                    self.decoded.pictures[rows], generator, self.augment, self.image_size
+                ),
                 "text": self._text(rows, place),
                 "key": [self.decoded.keys[row] for row in rows.tolist()],
                 "caption": [self.decoded.captions[row] for row in rows.tolist()],

@@ -105,7 +105,7 @@ class TrainConfig:
     """DeepSpeed ZeRO stage."""
     deepspeed_config: Path | None = None
     """DeepSpeed JSON merged over the derived one."""
-    workspace_mib: int = 64
+    workspace_mib: int = 32
     """Memory the loss may use beyond features and their gradients, in MiB."""
     seed: int = 0
     """Seed of weights, data order and augmentation."""

@@ -43,13 +43,10 @@ def step_gradients(
             outputs.append(embed(micro_batch))
     after = RandomState(engine.device)
 
-    leaves = tuple(as_leaf(torch.cat(column)) for column in zip(*outputs, strict=True))
-    losses = loss_fn(*leaves)
-    before_backward(losses)
-    torch.stack([loss.float() for loss in losses.values()]).sum().backward()
-    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    columns = list(zip(*outputs, strict=True))
     if cached:
         outputs.clear()
+    losses, gradients = _loss_gradients(columns, loss_fn, before_backward)
 
     start = 0
     for index, micro_batch in enumerate(micro_batches):
@@ -64,7 +61,26 @@ def step_gradients(
         engine.backward(surrogate, scale_wrt_gas=False)
         start = stop
     after.restore()
-    return {name: loss.detach() for name, loss in losses.items()}
+    return losses
+
+
+def _loss_gradients(
+    columns: list[Features],
+    loss_fn: Callable[..., dict[str, Tensor]],
+    before_backward: Callable[[dict[str, Tensor]], None],
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Losses, detached, and the gradients of every tower's concatenated features.
+
+    Empties ``columns`` as it goes and keeps no feature alive: at a large batch each copy counts.
+    """
+    leaves = []
+    while columns:
+        leaves.append(as_leaf(torch.cat(columns.pop(0))))
+    losses = loss_fn(*leaves)
+    before_backward(losses)
+    torch.stack([loss.float() for loss in losses.values()]).sum().backward()
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return {name: loss.detach() for name, loss in losses.items()}, gradients
 
 
 def as_leaf(features: Tensor) -> Tensor:
