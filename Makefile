@@ -10,7 +10,7 @@ ARGS ?=
 .DELETE_ON_ERROR:
 
 train: $(STAMP)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed fastclip/train.py $(ARGS)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed --quiet fastclip/train.py $(ARGS)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest $(ARGS)

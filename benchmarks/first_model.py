@@ -31,7 +31,7 @@ RECIPES = {"default": [], "tiny-vit": ["--config", str(ROOT / "configs/recipes/t
 def one_run(recipe: str, seed: int, logs: Path) -> dict:
     name = f"{recipe}-{seed}"
     speed = bare_gflops()
-    command = ["deepspeed", "fastclip/train.py", *RECIPES[recipe]]
+    command = ["deepspeed", "--quiet", "fastclip/train.py", *RECIPES[recipe]]
     command += ["--seed", str(seed), "--logs", str(logs), "--name", name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     start = time.perf_counter()
