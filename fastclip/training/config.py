@@ -46,7 +46,7 @@ class TrainConfig:
     in_memory: Literal["auto", "always", "never"] = "auto"
     """Keep decoded pictures in memory; ``auto`` does up to 2 GiB."""
     workers: int = 0
-    """Loader processes a rank (streaming only)."""
+    """Loader processes a rank when streaming, decoding threads when kept in memory."""
     max_bad_share: float = 0.01
     """Share of unreadable records above which the run fails."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
