@@ -148,14 +148,14 @@ class _ShardedInfoNCE(torch.autograd.Function):
         else:
             loss = shards.all_gather_scalars(loss[None]).sum() / batch
         ctx.shards, ctx.flags, ctx.engine = shards, flags, engine
-        ctx.save_for_backward(x, texts, scale, row_lse, column_lse, kept)
+        ctx.save_for_backward(x, texts, scale, row_lse, column_lse, target, kept)
         return loss.to(scale.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream: Tensor):
         shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
-        x, texts, scale, row_lse, column_lse, kept = ctx.saved_tensors
+        x, texts, scale, row_lse, column_lse, target, kept = ctx.saved_tensors
         batch = 2 * max(1, shards.total)
         need = needed(shards, flags)
 
@@ -177,6 +177,7 @@ class _ShardedInfoNCE(torch.autograd.Function):
             scale,
             row_lse,
             column_lse,
+            target,
             weights[shards.rank].expand(shards.own),
             shards.spread(weights),
             kept,

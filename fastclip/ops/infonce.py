@@ -68,6 +68,7 @@ def infonce_backward(
     scale: Tensor,
     row_lse: Tensor,
     col_lse: Tensor,
+    target: Tensor,
     row_weight: Tensor,
     col_weight: Tensor,
     kept: Tensor,
@@ -81,13 +82,14 @@ def infonce_backward(
     """Unscaled feature gradients ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]``.
 
     ``G_ij = row_weight_i (exp(z_ij - row_lse_i) - d_ij) + col_weight_j (exp(z_ij - col_lse_j) -
-    d_ij)`` with d the targets; multiply by the scale for the gradients, and see ``inner_product``
-    for the scale's own.
+    d_ij)`` with d the targets, where it is taken from the exact ``target``; multiply by the scale
+    for the gradients, and see ``inner_product`` for the scale's own.
 
     Args:
         x, y, scale, target_offset, kept: as given to and returned by ``infonce_forward``.
         row_lse: ``[n]``, float64.
         col_lse: ``[m]``, float64, over the rows of all ranks.
+        target: ``[n]``, float64, as returned by ``infonce_forward``.
         row_weight: ``[n]``, accumulation dtype. col_weight: ``[m]``.
         coupled: True for the gradient of both terms in both outputs; False for ``a`` from the row
             term alone and ``b`` from the column term alone, which is what open_clip's
@@ -103,6 +105,7 @@ def infonce_backward(
         scale,
         row_lse,
         col_lse,
+        target,
         row_weight,
         col_weight,
         kept,
@@ -116,8 +119,8 @@ def infonce_backward(
 
 @infonce_backward.register_fake
 def _(
-    x, y, scale, row_lse, col_lse, row_weight, col_weight, kept, target_offset, coupled, need_x,
-    need_y, workspace_bytes, backend,
+    x, y, scale, row_lse, col_lse, target, row_weight, col_weight, kept, target_offset, coupled,
+    need_x, need_y, workspace_bytes, backend,
 ):  # fmt: skip
     dtype = accumulation_dtype(x.dtype)
     return (
@@ -129,29 +132,28 @@ def _(
 @torch.library.custom_op("fastclip::clip_loss", mutates_args=())
 def clip_loss(
     image: Tensor, text: Tensor, scale: Tensor, keep: bool, workspace_bytes: int, backend: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss of ``clip_loss_single`` and what its gradient needs: row_lse, col_lse, kept."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The loss of ``clip_loss_single`` and what its gradient needs: the results of
+    ``infonce_forward``."""
     row_lse, col_lse, target, kept = infonce_forward(
         image, text, scale, 0, keep, workspace_bytes, backend
     )
     total = (row_lse - target).sum() + (col_lse - target).sum()
     loss = total / (2 * max(1, image.shape[0]))
-    return loss.to(scale.dtype), row_lse, col_lse, kept
+    return loss.to(scale.dtype), row_lse, col_lse, target, kept
 
 
 @clip_loss.register_fake
 def _(image, text, scale, keep, workspace_bytes, backend):
-    row_lse, col_lse, _, kept = infonce_forward(
-        image, text, scale, 0, keep, workspace_bytes, backend
-    )
-    return scale.new_empty(()), row_lse, col_lse, kept
+    statistics = infonce_forward(image, text, scale, 0, keep, workspace_bytes, backend)
+    return scale.new_empty(()), *statistics
 
 
 def _clip_loss_context(ctx, inputs, output):
     image, text, scale, _, ctx.workspace_bytes, ctx.backend = inputs
-    _, row_lse, col_lse, kept = output
-    ctx.save_for_backward(image, text, scale, row_lse, col_lse, kept)
-    ctx.mark_non_differentiable(row_lse, col_lse, kept)
+    statistics = output[1:]
+    ctx.save_for_backward(image, text, scale, *statistics)
+    ctx.mark_non_differentiable(*statistics)
     ctx.set_materialize_grads(False)
 
 
@@ -160,7 +162,7 @@ def _clip_loss_backward(ctx, grad_loss, *_):
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     if grad_loss is None:
         return (None,) * 6
-    image, text, scale, row_lse, col_lse, kept = ctx.saved_tensors
+    image, text, scale, row_lse, col_lse, target, kept = ctx.saved_tensors
     n = image.shape[0]
     ones = scale.new_ones(()).expand(n)
     a, b = infonce_backward(
@@ -169,6 +171,7 @@ def _clip_loss_backward(ctx, grad_loss, *_):
         scale,
         row_lse,
         col_lse,
+        target,
         ones,
         ones,
         kept,

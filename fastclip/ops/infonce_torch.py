@@ -1,8 +1,4 @@
-"""Torch backend of ``infonce``: one matrix product a tile, elementwise work in cache-sized blocks.
-
-Forward and backward cut the same tiles, so that a recomputed logit has the bits it had before:
-near convergence ``exp(z_ii - lse_i) - 1`` is all rounding otherwise.
-"""
+"""Torch backend of ``infonce``: one product a tile, elementwise work in cache-sized blocks."""
 
 from collections.abc import Iterator
 
@@ -10,7 +6,16 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import LOG2_E, Running, Side, TileGradient, bits, diagonal, update
+from fastclip.ops.softmax_tiles import (
+    LOG2_E,
+    Running,
+    Side,
+    TileGradient,
+    bits,
+    diagonal,
+    target_gradient,
+    update,
+)
 from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
@@ -21,7 +26,7 @@ def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
         row=2 * width * item + 64,  # x upcast, x scaled; temporaries of the statistics
         column=width * item + 64,
         block_entry=item,
-        fixed=(24 + 2 * item) * (x.shape[0] + y.shape[0]),  # vectors of the two sides
+        fixed=(24 + 3 * item) * (x.shape[0] + y.shape[0]),  # vectors of the two sides
     )
     return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
@@ -76,6 +81,7 @@ def backward(
     scale: Tensor,
     row_lse: Tensor,
     col_lse: Tensor,
+    target: Tensor,
     row_weight: Tensor,
     col_weight: Tensor,
     kept: Tensor,
@@ -96,10 +102,16 @@ def backward(
     logits = Logits(x, y, bits(scale), tiles, dtype)
     by_row = Side(0, row_lse * LOG2_E, row_weight, row_weight)
     by_column = Side(1, col_lse * LOG2_E, col_weight, col_weight)
-    gradient = TileGradient([by_row, by_column] if coupled else [by_row], target_offset, tiles)
+    columns = slice(target_offset, target_offset + n)
+    row_target = target_gradient(target, row_lse, row_weight)
+    col_target = target_gradient(target, col_lse[columns], col_weight[columns])
+    if coupled:
+        gradient = TileGradient([by_row, by_column], target_offset, tiles, row_target + col_target)
+    else:
+        gradient = TileGradient([by_row], target_offset, tiles, row_target)
     scratch = tiles.scratch(x, dtype)
     if not coupled:
-        column_gradient = TileGradient([by_column], target_offset, tiles)
+        column_gradient = TileGradient([by_column], target_offset, tiles, col_target)
         second = Buffer(tiles.rows, tiles.columns, x, dtype)
     for rows, keeps in _row_spans(n, kept, tiles):
         x_part = logits.rows(rows)

@@ -35,6 +35,7 @@ def infonce_backward(
     scale: Tensor,
     row_lse: Tensor,
     col_lse: Tensor,
+    target: Tensor,
     row_weight: Tensor,
     col_weight: Tensor,
     target_offset: int,

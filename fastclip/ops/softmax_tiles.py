@@ -120,11 +120,19 @@ class Side:
 class TileGradient:
     """``dL/dz`` tile by tile, summed over one side or both.
 
-    The target of row i is column ``i + target_offset``.
+    The target of row i is column ``i + target_offset``; ``on_target [n]`` is the gradient there,
+    which is taken from the logits of the tile where it is None.
     """
 
-    def __init__(self, sides: Sequence[Side], target_offset: int, tiles: Tiles) -> None:
+    def __init__(
+        self,
+        sides: Sequence[Side],
+        target_offset: int,
+        tiles: Tiles,
+        on_target: Tensor | None = None,
+    ) -> None:
         self._sides, self._offset, self._tiles = sides, target_offset, tiles
+        self._on_target = on_target
 
     def write(self, z: Tensor, rows: slice, columns: slice, scratch: Buffer, out: Tensor) -> Tensor:
         """Fill ``out`` with the gradient of the tile ``z`` at ``rows`` x ``columns``.
@@ -133,10 +141,13 @@ class TileGradient:
         """
         offset = self._offset + rows.start - columns.start
         entries, *targets = diagonal(z, offset)
-        on_target = torch.zeros_like(entries)
-        for side in self._sides:
-            span = _within((rows, columns)[side.dim], targets[side.dim])
-            on_target += side.at_target(entries, span)
+        if self._on_target is not None:
+            on_target = self._on_target[_within(rows, targets[0])]
+        else:
+            on_target = torch.zeros_like(entries)
+            for side in self._sides:
+                span = _within((rows, columns)[side.dim], targets[side.dim])
+                on_target += side.at_target(entries, span)
         for r, c in self._tiles.blocks(*z.shape):
             self._write_block(z[r, c], (_within(rows, r), _within(columns, c)), scratch, out[r, c])
         diagonal(out, offset)[0].copy_(on_target)
@@ -163,6 +174,12 @@ class TileGradient:
         last.softmax(z, spans[last.dim], out)
         if first:
             out.add_(scratch.view(*z.shape))
+
+
+def target_gradient(target: Tensor, lse: Tensor, weight: Tensor) -> Tensor:
+    """``weight * (exp(target - lse) - 1)``, exact where the softmax is nearly 1: one direction's
+    gradient at the targets. ``target`` and ``lse`` are float64, not in bits; in weight's dtype."""
+    return (target - lse).expm1_().mul_(weight).to(weight.dtype)
 
 
 def _within(whole: slice, part: slice) -> slice:

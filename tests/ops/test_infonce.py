@@ -89,7 +89,7 @@ def test_block_of_rows_against_more_columns(keep, coupled, offset, workspace_byt
 
     # Column statistics of more rows than this block's, as over ranks.
     row_lse, col_lse = statistics[0], statistics[1] + torch.rand(400)
-    known = x, y, scale, row_lse, col_lse, row_weight, col_weight
+    known = x, y, scale, row_lse, col_lse, statistics[2], row_weight, col_weight
     want = reference.infonce_backward(*known, offset, coupled)
     for need in ((True, True), (True, False), (False, True)):
         got = infonce_backward(*known, kept, offset, coupled, *need, *options)
@@ -119,8 +119,8 @@ def test_no_rows():
     assert len(row_lse) == len(target) == 0
     assert (col_lse == -torch.inf).all()
     a, b = infonce_backward(
-        none, y, scale, row_lse, torch.zeros(5).double(), torch.ones(0), torch.ones(5), kept, 5,
-        True, True, True, AMPLE, "auto",
+        none, y, scale, row_lse, torch.zeros(5).double(), target, torch.ones(0), torch.ones(5),
+        kept, 5, True, True, True, AMPLE, "auto",
     )  # fmt: skip
     assert a.shape == (0, 8) and (b == 0).all() and b.shape == (5, 8)
     x, y = none.clone().requires_grad_(), none.clone().requires_grad_()
@@ -177,11 +177,24 @@ def test_memory_stays_within_the_workspace(dtype, workspace_bytes, coupled):
     x = x.T.contiguous().T
     options = workspace_bytes, "torch"
     with Peak() as peak:
-        row_lse, col_lse, _, kept = infonce_forward(x, y, scale, 0, True, *options)
+        row_lse, col_lse, target, kept = infonce_forward(x, y, scale, 0, True, *options)
     assert peak.bytes <= workspace_bytes + 3 * 8 * n
     with Peak() as peak:
         infonce_backward(
-            x, y, scale, row_lse, col_lse, ones, ones, kept, 0, coupled, True, True, *options
+            x,
+            y,
+            scale,
+            row_lse,
+            col_lse,
+            target,
+            ones,
+            ones,
+            kept,
+            0,
+            coupled,
+            True,
+            True,
+            *options,
         )
     assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + 2 * 4 * n * width
 
@@ -195,7 +208,7 @@ def test_logits_are_kept_as_far_as_they_fit(workspace_bytes, rows, monkeypatch):
         *statistics, kept = infonce_forward(x, y, scale, 0, True, *options)
     assert len(kept) == rows
     assert peak.bytes <= workspace_bytes + 8 * (2 * 600 + 2000)
-    known = x, y, scale, *statistics[:2], torch.rand(600), torch.rand(2000)
+    known = x, y, scale, *statistics, torch.rand(600), torch.rand(2000)
     again = (0, True, True, True, *options)
     torch.testing.assert_close(
         infonce_backward(*known, kept, *again), infonce_backward(*known, kept[:0], *again)
@@ -247,10 +260,10 @@ def test_opcheck():
     scale, options = torch.tensor(4.0), (AMPLE, "auto")
     forward = (x[:37], y, scale, 20, True, *options)
     torch.library.opcheck(infonce_forward, forward)
-    row_lse, col_lse, _, kept = infonce_forward(*forward)
+    *statistics, kept = infonce_forward(*forward)
     weights = torch.rand(37), torch.rand(90)
     for flags in ((True, True, True), (False, True, False)):
-        backward = (x[:37], y, scale, row_lse, col_lse, *weights, kept, 20, *flags, *options)
+        backward = (x[:37], y, scale, *statistics, *weights, kept, 20, *flags, *options)
         torch.library.opcheck(infonce_backward, backward)
     leaves = [t.clone().requires_grad_() for t in (x, y, scale)]
     torch.library.opcheck(clip_loss, (*leaves, True, *options))
