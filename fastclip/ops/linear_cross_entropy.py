@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import first_order_only, scale_and_round
-from fastclip.ops.inputs import (
-    accumulation_dtype,
-    gradient_wanted,
-    matched,
-    statistics_dtype,
+from fastclip.ops.inputs import accumulation_dtype
+from fastclip.ops.linear import (
+    fake_loss,
+    fake_rows,
+    forward_needs,
+    gradients,
+    layer,
+    reduced,
+    remember,
 )
 
 
@@ -61,17 +64,8 @@ def linear_cross_entropy_rows(
 
 
 @linear_cross_entropy_rows.register_fake
-def _(
-    hidden, weight, bias, target, row_weight, ignore_index, label_smoothing, need_hidden,
-    need_weight, need_bias, workspace_bytes, backend,
-):  # fmt: skip
-    dtype, (n, width), vocabulary = accumulation_dtype(hidden.dtype), hidden.shape, weight.shape[0]
-    return (
-        hidden.new_empty(n, dtype=statistics_dtype(hidden.device)),
-        hidden.new_empty((n if need_hidden else 0, width), dtype=dtype),
-        hidden.new_empty((vocabulary if need_weight else 0, width), dtype=dtype),
-        hidden.new_empty(vocabulary if need_bias else 0, dtype=dtype),
-    )
+def _(hidden, weight, bias, target, row_weight, ignore_index, label_smoothing, *needs_and_options):
+    return fake_rows(hidden, weight, *needs_and_options[:3])
 
 
 @torch.library.custom_op("fastclip::linear_cross_entropy", mutates_args=())
@@ -93,50 +87,31 @@ def linear_cross_entropy_op(
 
     With ``reduction="none"`` the gradients are left to the backward pass.
     """
+    needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
     options = ignore_index, label_smoothing
-    need = (need_hidden, need_weight, need_bias) if reduction != "none" else (False,) * 3
     losses, a, b, c = linear_cross_entropy_rows(
-        hidden, weight, bias, target, None, *options, *need, workspace_bytes, backend
+        hidden, weight, bias, target, None, *options, *needs, workspace_bytes, backend
     )
-    dtype = accumulation_dtype(hidden.dtype)
-    divisor = losses.new_ones(())
-    if reduction == "mean":
-        divisor = (target != ignore_index).sum().clamp(min=1).to(losses.dtype)
-    loss = losses if reduction == "none" else losses.sum() / divisor
-    return loss.to(dtype, copy=True), divisor.to(dtype, copy=True), a, b, c
+    count = (target != ignore_index).sum()
+    return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
 
 
 @linear_cross_entropy_op.register_fake
-def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *need_and_options):
-    dtype = accumulation_dtype(hidden.dtype)
-    need = need_and_options[:3] if reduction != "none" else (False,) * 3
-    _, a, b, c = linear_cross_entropy_rows(
-        hidden, weight, bias, target, None, _ignore, _smoothing, *need, *need_and_options[3:]
-    )
-    loss = hidden.new_empty(hidden.shape[:1] if reduction == "none" else (), dtype=dtype)
-    return loss, hidden.new_empty((), dtype=dtype), a, b, c
+def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *needs_and_options):
+    return fake_loss(hidden, weight, reduction, needs_and_options[:3])
 
 
 def _context(ctx, inputs, output):
-    hidden, weight, bias, target, ctx.reduction, *ctx.options = inputs
-    ctx.dtype = hidden.dtype
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-    if ctx.reduction == "none":
-        ctx.save_for_backward(hidden, weight, bias, target)
-    else:
-        ctx.save_for_backward(*output[1:])
+    hidden, weight, bias, target, reduction, *ctx.options = inputs
+    remember(ctx, reduction, (hidden, weight, bias, target), output)
 
 
 def _backward(ctx, grad_loss, *_):
-    first_order_only()
-    if grad_loss is None:
-        return (None,) * 12
-    if ctx.reduction == "none":
-        ignore_index, label_smoothing, *_, workspace_bytes, backend = ctx.options
-        unit = grad_loss.new_ones(())
-        _, a, b, c = linear_cross_entropy_rows(
-            *ctx.saved_tensors,
+    ignore_index, label_smoothing, *_, workspace_bytes, backend = ctx.options
+
+    def rows(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return linear_cross_entropy_rows(
+            *inputs,
             grad_loss,
             ignore_index,
             label_smoothing,
@@ -144,16 +119,8 @@ def _backward(ctx, grad_loss, *_):
             workspace_bytes,
             backend,
         )
-    else:
-        divisor, a, b, c = ctx.saved_tensors
-        unit = grad_loss / divisor
-    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-    return (
-        scale_and_round(a, unit, ctx.dtype) if need_hidden else None,
-        scale_and_round(b, unit, ctx.dtype) if need_weight else None,
-        (c * unit).to(ctx.dtype) if need_bias else None,
-        *(None,) * 9,
-    )
+
+    return *gradients(ctx, grad_loss, rows), *(None,) * 9
 
 
 linear_cross_entropy_op.register_autograd(_backward, setup_context=_context)
@@ -190,41 +157,22 @@ def linear_cross_entropy(
             small. IndexError: a target outside 0 to V - 1 (on a CPU; on a GPU the device asserts).
             RuntimeError: on double backward.
     """
-    names = ["hidden", "weight"] + ([] if bias is None else ["bias"])
-    tensors = matched(names, [t for t in (hidden, weight, bias) if t is not None])
-    hidden, weight, bias = tensors[0], tensors[1], None if bias is None else tensors[2]
-    _check(hidden, weight, target, bias, reduction, label_smoothing)
-    rows, labels = hidden.reshape(-1, hidden.shape[-1]), target.reshape(-1).long()
+    rows = layer(hidden, weight, bias, reduction)
+    _check(hidden, target, label_smoothing)
     loss = linear_cross_entropy_op(
-        rows,
-        weight,
-        bias,
-        labels,
+        *rows,
+        target.reshape(-1).long(),
         reduction,
         ignore_index,
         label_smoothing,
-        gradient_wanted(hidden),
-        gradient_wanted(weight),
-        gradient_wanted(bias),
+        *rows.needs(),
         workspace_bytes,
         backend,
     )[0]
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-def _check(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    reduction: str,
-    label_smoothing: float,
-) -> None:
-    if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"hidden and weight have shapes {tuple(hidden.shape)} and {tuple(weight.shape)}; "
-            "accepted: [..., D] and [V, D] with the same D"
-        )
+def _check(hidden: Tensor, target: Tensor, label_smoothing: float) -> None:
     if target.shape != hidden.shape[:-1]:
         raise ValueError(
             f"target has shape {tuple(target.shape)}; accepted: {tuple(hidden.shape[:-1])}, "
@@ -232,9 +180,5 @@ def _check(
         )
     if target.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"target is {target.dtype}; accepted: class indices in int64 or int32")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias has shape {tuple(bias.shape)}; accepted: {tuple(weight.shape[:1])}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction={reduction!r}; accepted: 'mean', 'sum', 'none'")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing}; accepted: 0 to 1")

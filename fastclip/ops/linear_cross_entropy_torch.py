@@ -1,32 +1,14 @@
-"""Torch backend of ``linear_cross_entropy``: a chunk of rows meets the whole vocabulary at a time.
+"""Torch backend of ``linear_cross_entropy``: softmaxes of chunks of rows, turned into gradients.
 
-The chunk's logits become its probabilities and then its gradient in place, so that value and
-gradients cost one look at them. Rows without a target are left out before the product.
+Rows without a target are left out before the product.
 """
 
 import torch
 from torch import Tensor
 
-from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.tiles import LARGEST_COLUMNS, LARGEST_ROWS, Buffer, Operand, spans
-
-# Elementwise work takes rows in groups of about so many logits, which stay in the last-level cache.
-_GROUP_ENTRIES = 2**20
-
-
-def _chunk(n: int, vocabulary: int, width: int, item: int, workspace_bytes: int) -> tuple[int, int]:
-    """Rows of a chunk, and rows of the weight upcast at a time."""
-    columns = min(vocabulary, LARGEST_COLUMNS, max(1, workspace_bytes // (4 * item * (width + 1))))
-    # The weight upcast; the bias and its gradient; the rows with a target.
-    fixed = columns * width * item + 2 * vocabulary * item + 24 * n
-    row = vocabulary * item + 3 * width * item + 128
-    rows = (workspace_bytes - fixed) // row
-    if rows < 1:
-        raise ValueError(
-            f"workspace_bytes={workspace_bytes} is too small: one row of {vocabulary} logits needs "
-            f"{fixed + row} bytes"
-        )
-    return max(1, min(n, LARGEST_ROWS, rows)), columns
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear_torch import RowChunks, exponentials
+from fastclip.ops.tiles import spans
 
 
 def forward(
@@ -43,51 +25,28 @@ def forward(
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.linear_cross_entropy.linear_cross_entropy_rows``."""
-    (n, width), vocabulary = hidden.shape, weight.shape[0]
-    dtype, statistics = accumulation_dtype(hidden.dtype), statistics_dtype(hidden.device)
+    n, vocabulary = len(hidden), len(weight)
+    statistics = statistics_dtype(hidden.device)
+    needs = need_hidden, need_weight, need_bias
+    # The fixed bytes are those of the rows with a target.
+    layer = RowChunks(hidden, weight, bias, needs, workspace_bytes, fixed_bytes=24 * n)
     losses = hidden.new_zeros(n, dtype=statistics)
-    a = hidden.new_zeros((n if need_hidden else 0, width), dtype=dtype)
-    b = hidden.new_zeros((vocabulary if need_weight else 0, width), dtype=dtype)
-    c = hidden.new_zeros(vocabulary if need_bias else 0, dtype=dtype)
-    largest_rows, largest_columns = _chunk(n, vocabulary, width, dtype.itemsize, workspace_bytes)
-    weight_spans = Operand(weight, dtype, largest_columns)
-    hidden_buffer = Buffer(largest_rows, width, hidden, dtype)
-    gradient_buffer = Buffer(largest_rows if need_hidden else 0, width, hidden, dtype)
-    logits = Buffer(largest_rows, vocabulary, hidden, dtype)
-    offset = None if bias is None else bias.to(dtype)
 
     index = _rows_with_target(target, ignore_index, vocabulary)
-    for chunk in spans(len(index), largest_rows):
+    for chunk in spans(len(index), layer.rows):
         picked = index[chunk]
-        h = hidden_buffer.view(len(picked), width).copy_(hidden[picked])
-        z = logits.view(len(picked), vocabulary)
-        for columns in spans(vocabulary, largest_columns):
-            torch.mm(h, weight_spans.span(columns).T, out=z[:, columns])
-        if offset is not None:
-            z.add_(offset)
+        z = layer.logits(picked)
         weights = (target[picked] != ignore_index).to(statistics)
         if row_weight is not None:
             weights *= row_weight[picked]
         labels = target[picked].clamp(0, vocabulary - 1)
-        want_gradient = need_hidden or need_weight or need_bias
-        for group in spans(len(picked), max(1, _GROUP_ENTRIES // vocabulary)):
+        for group in layer.groups(len(picked)):
             losses[picked[group]] = _losses(
-                z[group], labels[group], weights[group], label_smoothing, want_gradient
+                z[group], labels[group], weights[group], label_smoothing, any(needs)
             )
-        if not want_gradient:
-            continue
-        a_part = gradient_buffer.view(len(picked) if need_hidden else 0, width).zero_()
-        for columns in spans(vocabulary, largest_columns):
-            g = z[:, columns]
-            if need_hidden:
-                a_part.addmm_(g, weight_spans.span(columns))
-            if need_weight:
-                b[columns].addmm_(g.T, h)
-        if need_hidden:
-            a[picked] = a_part
-        if need_bias:
-            c += z.sum(0)
-    return losses, a, b, c
+        if any(needs):
+            layer.accumulate(picked, z)
+    return losses, layer.a, layer.b, layer.c
 
 
 def _losses(
@@ -99,9 +58,7 @@ def _losses(
     expected = (1 - label_smoothing) * on_target
     if label_smoothing:
         expected += smooth * z.sum(1)
-    top = z.amax(1, keepdim=True)
-    total = z.sub_(top).exp_().sum(1).to(weights.dtype)
-    lse = total.log() + top.flatten()
+    lse, total = exponentials(z, weights.dtype)
     if want_gradient:
         z.mul_((weights / total).to(z.dtype).unsqueeze(1))
         if label_smoothing:
