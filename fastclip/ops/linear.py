@@ -1,0 +1,126 @@
+"""What the losses of a linear layer's output share: checks, reductions and the backward pass.
+
+Each such loss is a ``*_rows`` op (losses row by row, gradients of their weighted sum) and an op
+that reduces them. A scalar loss has its gradients from the forward pass, not yet divided;
+``reduction="none"`` computes them in the backward pass, where the upstreams are known.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.epilogue import first_order_only, scale_and_round
+from fastclip.ops.inputs import accumulation_dtype, gradient_wanted, matched, statistics_dtype
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class Layer(NamedTuple):
+    """``hidden [n, D]``, ``weight [V, D]`` and ``bias [V]`` or None, in one dtype."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def needs(self) -> tuple[bool, bool, bool]:
+        hidden, weight, bias = (gradient_wanted(t) for t in self)
+        return hidden, weight, bias
+
+
+def layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, reduction: str) -> Layer:
+    """The arguments of a public function, checked, with hidden's leading dimensions flattened."""
+    names = ["hidden", "weight"] + ([] if bias is None else ["bias"])
+    tensors = matched(names, [t for t in (hidden, weight, bias) if t is not None])
+    hidden, weight, bias = tensors[0], tensors[1], None if bias is None else tensors[2]
+    if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden and weight have shapes {tuple(hidden.shape)} and {tuple(weight.shape)}; "
+            "accepted: [..., D] and [V, D] with the same D"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; accepted: {tuple(weight.shape[:1])}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction={reduction!r}; accepted: 'mean', 'sum', 'none'")
+    return Layer(hidden.reshape(-1, hidden.shape[-1]), weight, bias)
+
+
+def refuse_gradient(name: str, tensor: Tensor | None) -> None:
+    """Raise ValueError for targets or weights that want a gradient, which no op here gives."""
+    if gradient_wanted(tensor):
+        raise ValueError(f"{name} requires a gradient; accepted: constants, as of {name}.detach()")
+
+
+def fake_rows(
+    hidden: Tensor, weight: Tensor, need_hidden: bool, need_weight: bool, need_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a ``*_rows`` op returns, uninitialised: losses, gradients of hidden, weight, bias."""
+    dtype, (n, width), vocabulary = accumulation_dtype(hidden.dtype), hidden.shape, weight.shape[0]
+    return (
+        hidden.new_empty(n, dtype=statistics_dtype(hidden.device)),
+        hidden.new_empty((n if need_hidden else 0, width), dtype=dtype),
+        hidden.new_empty((vocabulary if need_weight else 0, width), dtype=dtype),
+        hidden.new_empty(vocabulary if need_bias else 0, dtype=dtype),
+    )
+
+
+def fake_loss(
+    hidden: Tensor, weight: Tensor, reduction: str, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What a reducing op returns, uninitialised."""
+    dtype = accumulation_dtype(hidden.dtype)
+    loss = hidden.new_empty(hidden.shape[:1] if reduction == "none" else (), dtype=dtype)
+    gradients = fake_rows(hidden, weight, *forward_needs(reduction, needs))[1:]
+    return loss, hidden.new_empty((), dtype=dtype), *gradients
+
+
+def forward_needs(reduction: str, needs: Sequence[bool]) -> tuple[bool, bool, bool]:
+    """Which gradients the forward pass computes, of those that autograd will ask for."""
+    hidden, weight, bias = needs
+    return (False, False, False) if reduction == "none" else (hidden, weight, bias)
+
+
+def reduced(
+    losses: Tensor, count: Tensor | int, reduction: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The loss and its divisor (0-d) in ``dtype``; ``count`` is what a mean divides by."""
+    divisor = losses.new_ones(())
+    if reduction == "mean":
+        divisor = (divisor * count).clamp_(min=1)
+    loss = losses if reduction == "none" else losses.sum() / divisor
+    return loss.to(dtype, copy=True), divisor.to(dtype, copy=True)
+
+
+def remember(
+    ctx, reduction: str, inputs: Sequence[Tensor | None], output: Sequence[Tensor]
+) -> None:
+    """Save what ``gradients`` reads: the forward's gradients, or the ``inputs`` of ``*_rows``."""
+    ctx.reduction, ctx.dtype = reduction, inputs[0].dtype
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*(inputs if reduction == "none" else output[1:]))
+
+
+def gradients(
+    ctx, grad_loss: Tensor | None, rows: Callable[..., Sequence[Tensor]]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of hidden, weight and bias, the first three inputs of the op.
+
+    ``rows(*inputs)`` runs the ``*_rows`` op on what was saved, weighted by ``grad_loss``.
+    """
+    first_order_only()
+    if grad_loss is None:
+        return None, None, None
+    if ctx.reduction == "none":
+        unit = grad_loss.new_ones(())
+        _, a, b, c = rows(*ctx.saved_tensors)
+    else:
+        divisor, a, b, c = ctx.saved_tensors
+        unit = grad_loss / divisor
+    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+    return (
+        scale_and_round(a, unit, ctx.dtype) if need_hidden else None,
+        scale_and_round(b, unit, ctx.dtype) if need_weight else None,
+        (c * unit).to(ctx.dtype) if need_bias else None,
+    )
