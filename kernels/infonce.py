@@ -1,0 +1,376 @@
+"""Two-sided softmax over a block of logits: statistics of rows and columns, and the gradient.
+
+Three kernels, launched by ``statistics``, ``fold`` and ``gradient`` on a block of consecutive rows
+and columns. Each writes only what it is given room for: no atomics, no allocation, no
+synchronisation. Log-sum-exps here are in bits, of logits in bits (see ``logits``).
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastclip.kernels.launch import on_device
+from fastclip.kernels.logits import (
+    at_edge,
+    finite_or_zero,
+    has_targets,
+    logits_tile,
+    narrowed,
+    outside_to,
+    tile_of_program,
+    to_fixed,
+)
+from fastclip.kernels.tiles import Tile
+
+# The least sum of exponentials under a tile's maximum: terms that underflowed, 256 of less than
+# 2**-126, do not show in its last digit.
+LEAST_SUM = tl.constexpr(2.0**-94)
+# The widest range of log-sum-exps, in bits, that one exponential can serve.
+WIDEST = tl.constexpr(100.0)
+
+
+class Partials(NamedTuple):
+    """``sum 2**(z - top) = total`` over the part of a row or column in each tile, float32.
+
+    Both ``[tiles, length]``: tile columns by rows, or tile rows by columns.
+    """
+
+    top: Tensor
+    total: Tensor
+
+
+class Fixed(NamedTuple):
+    """Logits in 16 bits: ``values`` int16 ``[rows, >= columns]``, row stride a multiple of 8, and
+    ``lines`` float32 ``[tile rows, tile columns, 2]``, its last two dimensions contiguous."""
+
+    values: Tensor
+    lines: Tensor
+
+
+class Side(NamedTuple):
+    """One direction of the softmax, a vector along rows or columns: ``shift`` its log-sum-exp in
+    bits, ``factor`` its weight times what rounding the log-sum-exp to float32 took away."""
+
+    shift: Tensor
+    factor: Tensor
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
+def _statistics_kernel(
+    x,
+    y,
+    scale,
+    row_top,
+    row_total,
+    column_top,
+    column_total,
+    target,
+    values,
+    lines,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    values_stride,
+    target_offset,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    SOURCE: tl.constexpr,
+    KEEP: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        SOURCE,
+    )
+    row_inside, column_inside = row_ids < rows, column_ids < columns
+    if KEEP:
+        low = tl.min(tl.min(z, 1), 0)  # copies of the last row and column do no harm here
+    if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
+        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+    if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
+        wanted = row_ids + target_offset
+        entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
+        here = (wanted >= tile_column * BLOCK_COLUMNS) & (
+            wanted < (tile_column + 1) * BLOCK_COLUMNS
+        )
+        tl.store(target + row_ids, entry.to(tl.float64), mask=here & row_inside)
+
+    # One exponential an entry, under its row's maximum; the columns weigh it by those maxima.
+    tops = tl.max(z, 1)
+    top = tl.max(tops, 0)
+    exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    tl.store(row_top + at_rows, tops, mask=row_inside)
+    tl.store(row_total + at_rows, tl.sum(exponentials, 1), mask=row_inside)
+
+    weights = tl.exp2(tops - finite_or_zero(top))
+    totals = tl.sum(exponentials * weights[:, None], 0)
+    column_tops = tl.zeros((BLOCK_COLUMNS,), dtype=tl.float32) + top
+    if tl.min(tl.where(column_inside, totals, float("inf")), 0) < LEAST_SUM:
+        # Some column lies so far below the tile's maximum that it has lost digits to underflow.
+        column_tops = tl.max(z, 0)
+        totals = tl.sum(tl.exp2(z - finite_or_zero(column_tops)[None, :]), 0)
+    at_columns = tile_row.to(tl.int64) * columns + column_ids
+    tl.store(column_top + at_columns, column_tops, mask=column_inside)
+    tl.store(column_total + at_columns, totals, mask=column_inside)
+
+    if KEEP:
+        value, middle, step = to_fixed(z, low, top)
+        line = lines + (tile_row.to(tl.int64) * tile_columns + tile_column) * 2
+        tl.store(line, middle)
+        tl.store(line + 1, step)
+        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
+        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
+        tl.store(at, value, mask=inside)
+
+
+def statistics(
+    x: Tensor,
+    y: Tensor | None,
+    scale: Tensor,
+    target_offset: int,
+    row_partials: Partials,
+    column_partials: Partials,
+    target: Tensor,
+    tile: Tile,
+    keep: Fixed | None = None,
+) -> None:
+    """Partial sums of rows and columns, and the targets, of a block of logits.
+
+    Args:
+        x: ``[rows, D]`` features and y ``[columns, D]``; or x ``[rows, columns]`` float32, their
+            products, and y None.
+        scale: 0-d float32, in bits.
+        target_offset: the target of row i is column ``i + target_offset`` of this block, and may
+            lie outside of it.
+        row_partials: room ``[tile columns, rows]``; column_partials: ``[tile rows, columns]``.
+        target: ``[rows]`` float64; in bits, written where a row's target is in the block.
+        keep: room for the logits in 16 bits.
+    """
+    rows, columns = x.shape[0], x.shape[1] if y is None else y.shape[0]
+    grid = tile.grid(rows, columns)
+    with on_device(x):
+        _statistics_kernel[(grid[0] * grid[1],)](
+            x,
+            x if y is None else y,
+            scale,
+            *row_partials,
+            *column_partials,
+            target,
+            *(keep or (None, None)),
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *(x if y is None else y).stride(),
+            0 if keep is None else keep.values.stride(0),
+            target_offset,
+            SOURCE="stored" if y is None else "product",
+            KEEP=keep is not None,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )
+
+
+@triton.jit(do_not_specialize=["count", "length"])
+def _fold_kernel(
+    top, total, lse, count, length, RUNNING: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr
+):
+    ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = ids < length
+    steps = tl.arange(0, STEP)
+    tops = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
+    for start in range(0, count, STEP):
+        k = start + steps
+        at = k.to(tl.int64)[:, None] * length + ids[None, :]
+        known = (k < count)[:, None] & inside[None, :]
+        tops = tl.maximum(tops, tl.max(tl.load(top + at, mask=known, other=float("-inf")), 0))
+    shift = finite_or_zero(tops)
+    sums = tl.zeros((BLOCK,), dtype=tl.float64)
+    for start in range(0, count, STEP):
+        k = start + steps
+        at = k.to(tl.int64)[:, None] * length + ids[None, :]
+        known = (k < count)[:, None] & inside[None, :]
+        factors = tl.exp2(tl.load(top + at, mask=known, other=float("-inf")) - shift[None, :])
+        terms = tl.load(total + at, mask=known, other=0.0) * factors
+        sums += tl.sum(terms.to(tl.float64), 0)
+    value = tl.log2(sums) + shift.to(tl.float64)
+    if RUNNING:
+        before = tl.load(lse + ids, mask=inside, other=float("-inf"))
+        high, low = tl.maximum(before, value), tl.minimum(before, value)
+        # Equal infinities would give NaN.
+        gap = tl.where(low == float("-inf"), float("-inf"), low - high)
+        value = high + tl.log2(1.0 + tl.exp2(gap))
+    tl.store(lse + ids, value, mask=inside)
+
+
+def fold(partials: Partials, lse: Tensor, running: bool) -> None:
+    """Log-sum-exp in bits of all tiles' partials, in a fixed order, into ``lse [length]`` float64.
+
+    ``running``: together with what ``lse`` holds.
+    """
+    count, length = partials.top.shape
+    block = 32 if length > 4096 else 16
+    with on_device(lse):
+        _fold_kernel[(triton.cdiv(length, block),)](
+            *partials, lse, count, length, RUNNING=running, STEP=32, BLOCK=block, num_warps=4
+        )
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
+def _gradient_kernel(
+    x,
+    y,
+    scale,
+    row_shift,
+    row_factor,
+    column_shift,
+    column_factor,
+    on_target,
+    out,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    out_stride,
+    target_offset,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        SOURCE,
+    )
+    near_rows, near_columns = tl.minimum(row_ids, rows - 1), tl.minimum(column_ids, columns - 1)
+    row_shifts, column_shifts = tl.load(row_shift + near_rows), tl.load(column_shift + near_columns)
+    row_factors = tl.load(row_factor + near_rows)
+    column_factors = tl.load(column_factor + near_columns)
+
+    least = tl.minimum(tl.min(row_shifts, 0), tl.min(column_shifts, 0))
+    most = tl.maximum(tl.max(row_shifts, 0), tl.max(column_shifts, 0))
+    if most - least < WIDEST:
+        # No logit is above its row's or column's log-sum-exp: under the least of them one
+        # exponential serves both sides, and what underflows is nothing to either.
+        row_factors *= tl.exp2(least - row_shifts)
+        column_factors *= tl.exp2(least - column_shifts)
+        g = tl.exp2(z - least) * (row_factors[:, None] + column_factors[None, :])
+    else:
+        g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
+        g += tl.exp2(z - column_shifts[None, :]) * column_factors[None, :]
+    if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
+        exact = tl.load(on_target + near_rows)
+        g = tl.where((row_ids + target_offset)[:, None] == column_ids[None, :], exact[:, None], g)
+    at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+    inside = (row_ids < rows)[:, None] & (column_ids < out_stride)[None, :]
+    tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+
+
+def gradient(
+    x: Tensor,
+    y: Tensor | None,
+    scale: Tensor,
+    by_row: Side,
+    by_column: Side,
+    on_target: Tensor,
+    target_offset: int,
+    out: Tensor,
+    tile: Tile,
+) -> None:
+    """The gradient of a block, ``G = by_row + by_column`` softmaxes, ``on_target`` at the targets.
+
+    Args:
+        x: ``[rows, D]`` features and y ``[columns, D]``; or x ``[rows, columns]``, their float32
+            products, and y None; or x and y a ``Fixed``, cut by the same tile.
+        scale: 0-d float32, in bits.
+        by_row: float32 vectors ``[rows]``. by_column: ``[columns]``.
+        on_target: ``[rows]`` float32, the gradient at each row's target.
+        target_offset: as in ``statistics``.
+        out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
+            which case up to that many entries of a row are written, those beyond without meaning.
+    """
+    rows, columns = out.shape
+    if y is None:
+        source, y_strides = "stored", (0, 0)
+    elif x.dtype == torch.int16:
+        source, y_strides = "fixed", (y.stride(0) // 2, 0)
+    else:
+        source, y_strides = "product", y.stride()
+    grid = tile.grid(rows, columns)
+    with on_device(x):
+        _gradient_kernel[(grid[0] * grid[1],)](
+            x,
+            x if y is None else y,
+            scale,
+            *by_row,
+            *by_column,
+            on_target,
+            out,
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *y_strides,
+            out.stride(0),
+            target_offset,
+            SOURCE=source,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )

@@ -1,0 +1,193 @@
+"""One tile of logits: the device code that every kernel starts from.
+
+Logits are in bits, ``z = scale * x . y`` with a scale that has log2(e) in it, in float32. A kernel
+takes its tile from one of three sources, its constexpr ``SOURCE``:
+
+``"product"``  the tile's own matrix product of ``x [rows, width]`` and ``y [columns, width]``;
+``"stored"``   a float32 matrix ``[rows, columns]`` of products, not yet scaled;
+``"fixed"``    an int16 matrix ``[rows, columns]`` and, for each tile, the two floats of the line
+               ``z = middle + step * value`` (see ``to_fixed``).
+
+``x`` is the first operand and ``y`` the second in the first case; in the other two ``x`` is the
+matrix and ``y`` the float32 lines ``[tile rows, tile columns, 2]``. Rows and columns beyond the
+matrix hold copies of the last ones: who reduces over a tile masks them with ``outside_to``.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_of_program(program, tile_rows, tile_columns, GROUP: tl.constexpr):
+    """The tile of a program: down GROUP tiles of a column, then the next column, so that the
+    programs in flight share operands in the L2 cache."""
+    in_group = GROUP * tile_columns
+    group = program // in_group
+    first = group * GROUP
+    height = min(tile_rows - first, GROUP)
+    within = program % in_group
+    return first + within % height, within // height
+
+
+@triton.jit
+def widened(tile, INTERPRETED: tl.constexpr):
+    """An operand of ``tl.dot``. Triton's interpreter multiplies bfloat16 as the integers that hold
+    it, so that it gets float32, in which the products of 16-bit numbers are as exact."""
+    if INTERPRETED:
+        tile = tile.to(tl.float32)
+    return tile
+
+
+@triton.jit
+def narrowed(tile, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
+    """A float32 tile rounded to ``dtype``, to nearest even also in the interpreter, which cuts."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        whole = tile.to(tl.int32, bitcast=True)
+        whole = (whole + 0x7FFF + ((whole >> 16) & 1)) >> 16
+        return whole.to(tl.int16).to(tl.bfloat16, bitcast=True)
+    return tile.to(dtype)
+
+
+@triton.jit
+def product_tile(
+    x,
+    y,
+    row_ids,
+    column_ids,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    BLOCK_DEPTH: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """``x[row_ids] @ y[column_ids].T`` in float32; ids in int64 and within the matrices.
+
+    ``EVEN_DEPTH`` says that BLOCK_DEPTH divides the width.
+    """
+    depth_ids = tl.arange(0, BLOCK_DEPTH)
+    x_at = x + row_ids[:, None] * x_row_stride + depth_ids[None, :] * x_stride
+    y_at = y + column_ids[None, :] * y_row_stride + depth_ids[:, None] * y_stride
+    total = tl.zeros((row_ids.shape[0], column_ids.shape[0]), dtype=tl.float32)
+    for start in range(0, width, BLOCK_DEPTH):
+        if EVEN_DEPTH:
+            x_part = tl.load(x_at)
+            y_part = tl.load(y_at)
+        else:
+            x_part = tl.load(x_at, mask=depth_ids[None, :] < width - start, other=0.0)
+            y_part = tl.load(y_at, mask=depth_ids[:, None] < width - start, other=0.0)
+        total = tl.dot(
+            widened(x_part, INTERPRETED),
+            widened(y_part, INTERPRETED),
+            total,
+            input_precision=PRECISION,
+        )
+        x_at += BLOCK_DEPTH * x_stride
+        y_at += BLOCK_DEPTH * y_stride
+    return total
+
+
+@triton.jit
+def logits_tile(
+    x,
+    y,
+    scale,
+    tile_row,
+    tile_column,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    """The tile of logits, and the ids (int32) of its rows and columns, some of which may lie
+    outside. ``y_row_stride`` counts lines from one row of tiles to the next where the source is
+    ``"fixed"``."""
+    row_ids = tile_row * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column_ids = tile_column * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    # int64: a matrix may hold more than 2**31 entries.
+    near_rows = tl.minimum(row_ids, rows - 1).to(tl.int64)
+    if SOURCE == "product":
+        near_columns = tl.minimum(column_ids, columns - 1).to(tl.int64)
+        z = product_tile(
+            x,
+            y,
+            near_rows,
+            near_columns,
+            width,
+            x_row_stride,
+            x_stride,
+            y_row_stride,
+            y_stride,
+            BLOCK_DEPTH,
+            EVEN_DEPTH,
+            PRECISION,
+            INTERPRETED,
+        )
+        z = z * tl.load(scale)
+    else:
+        # Not clamped, which would break the columns' contiguity: masked instead.
+        at = x + near_rows[:, None] * x_row_stride + column_ids[None, :] * x_stride
+        z = tl.load(at, mask=column_ids[None, :] < columns, other=0).to(tl.float32)
+        if SOURCE == "fixed":
+            line = y + (tile_row.to(tl.int64) * y_row_stride + tile_column) * 2
+            z = tl.load(line) + z * tl.load(line + 1)
+        else:
+            z = z * tl.load(scale)
+    return z, row_ids, column_ids
+
+
+@triton.jit
+def outside_to(z, value, row_ids, column_ids, rows, columns):
+    """``z`` with ``value`` in the entries that lie outside the matrix."""
+    inside = (row_ids[:, None] < rows) & (column_ids[None, :] < columns)
+    return tl.where(inside, z, value)
+
+
+@triton.jit
+def at_edge(
+    tile_row, tile_column, rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr
+):
+    """Whether a part of the tile lies outside the matrix."""
+    return ((tile_row + 1) * BLOCK_ROWS > rows) | ((tile_column + 1) * BLOCK_COLUMNS > columns)
+
+
+@triton.jit
+def has_targets(
+    tile_row,
+    tile_column,
+    target_offset,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """Whether a target ``[i, i + target_offset]`` lies in the tile."""
+    first = tile_row * BLOCK_ROWS + target_offset - tile_column * BLOCK_COLUMNS
+    return (first < BLOCK_COLUMNS) & (first + BLOCK_ROWS > 0)
+
+
+@triton.jit
+def finite_or_zero(top):
+    """A maximum to subtract: 0 where there was nothing but -inf."""
+    return tl.where(top == float("-inf"), 0.0, top)
+
+
+@triton.jit
+def to_fixed(z, low, high):
+    """Logits between ``low`` and ``high`` as int16, and the middle and the step of the line that
+    gives them back to half a step, ``(high - low) / 131070``."""
+    step = (high - low) * (1.0 / 65535.0)
+    per_step = 65535.0 / tl.where(high > low, high - low, 1.0)
+    value = ((tl.maximum(z, low) - low) * per_step + 0.5).to(tl.int32) - 32768
+    return value.to(tl.int16), low + 32768.0 * step, step
