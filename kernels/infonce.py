@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
@@ -24,6 +22,7 @@ from fastclip.kernels.logits import (
     to_fixed,
 )
 from fastclip.kernels.tiles import Tile
+from torch import Tensor
 
 # The least sum of exponentials under a tile's maximum: terms that underflowed, 256 of less than
 # 2**-126, do not show in its last digit.
@@ -113,10 +112,19 @@ def _statistics_kernel(
         SOURCE,
     )
     row_inside, column_inside = row_ids < rows, column_ids < columns
-    if KEEP:
-        low = tl.min(tl.min(z, 1), 0)  # copies of the last row and column do no harm here
     if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
         z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+    tops = tl.max(z, 1)
+    top = tl.max(tops, 0)
+    if KEEP:
+        low = tl.min(tl.min(tl.where(z == float("-inf"), top, z), 1), 0)
+        value, middle, step = to_fixed(z, low, top)
+        line = lines + (tile_row.to(tl.int64) * tile_columns + tile_column) * 2
+        tl.store(line, middle)
+        tl.store(line + 1, step)
+        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
+        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
+        tl.store(at, value, mask=inside)
     if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
         wanted = row_ids + target_offset
         entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
@@ -126,32 +134,43 @@ def _statistics_kernel(
         tl.store(target + row_ids, entry.to(tl.float64), mask=here & row_inside)
 
     # One exponential an entry, under its row's maximum; the columns weigh it by those maxima.
-    tops = tl.max(z, 1)
-    top = tl.max(tops, 0)
     exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
     at_rows = tile_column.to(tl.int64) * rows + row_ids
     tl.store(row_top + at_rows, tops, mask=row_inside)
     tl.store(row_total + at_rows, tl.sum(exponentials, 1), mask=row_inside)
-
     weights = tl.exp2(tops - finite_or_zero(top))
     totals = tl.sum(exponentials * weights[:, None], 0)
     column_tops = tl.zeros((BLOCK_COLUMNS,), dtype=tl.float32) + top
     if tl.min(tl.where(column_inside, totals, float("inf")), 0) < LEAST_SUM:
         # Some column lies so far below the tile's maximum that it has lost digits to underflow.
-        column_tops = tl.max(z, 0)
-        totals = tl.sum(tl.exp2(z - finite_or_zero(column_tops)[None, :]), 0)
+        # The logits are taken anew: to have them at hand still would cost every tile registers.
+        again, _, _ = logits_tile(
+            x,
+            y,
+            scale,
+            tile_row,
+            tile_column,
+            rows,
+            columns,
+            width,
+            x_row_stride,
+            x_stride,
+            y_row_stride,
+            y_stride,
+            BLOCK_ROWS,
+            BLOCK_COLUMNS,
+            BLOCK_DEPTH,
+            EVEN_DEPTH,
+            PRECISION,
+            INTERPRETED,
+            SOURCE,
+        )
+        again = outside_to(again, float("-inf"), row_ids, column_ids, rows, columns)
+        column_tops = tl.max(again, 0)
+        totals = tl.sum(tl.exp2(again - finite_or_zero(column_tops)[None, :]), 0)
     at_columns = tile_row.to(tl.int64) * columns + column_ids
     tl.store(column_top + at_columns, column_tops, mask=column_inside)
     tl.store(column_total + at_columns, totals, mask=column_inside)
-
-    if KEEP:
-        value, middle, step = to_fixed(z, low, top)
-        line = lines + (tile_row.to(tl.int64) * tile_columns + tile_column) * 2
-        tl.store(line, middle)
-        tl.store(line + 1, step)
-        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
-        tl.store(at, value, mask=inside)
 
 
 def statistics(
