@@ -29,6 +29,8 @@ from fastclip.functional.settings import Engine
 from fastclip.functional.siglip import check_ways, siglip_loss, sigmoid_contrastive
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.linear_cross_entropy import linear_cross_entropy
+from fastclip.ops.linear_sigmoid_cross_entropy import linear_sigmoid_cross_entropy
+from fastclip.ops.multi_target_cross_entropy import multi_target_cross_entropy
 
 __all__ = [
     "ClipLoss",
@@ -39,6 +41,8 @@ __all__ = [
     "clip_loss",
     "gather_features",
     "linear_cross_entropy",
+    "linear_sigmoid_cross_entropy",
+    "multi_target_cross_entropy",
     "siglip_loss",
 ]
 

@@ -1,8 +1,9 @@
 """The engine: one file per operation, each a ``torch.library`` custom op with fake and autograd.
 
-``infonce``, ``sigmoid``, ``linear_cross_entropy`` and ``distill`` hold the operations,
-``*_torch`` their tiled torch backend, ``reference`` the textbook twin of each, ``dispatch`` the
-choice of a backend. Importing any of them needs only torch.
+``infonce``, ``sigmoid``, ``distill``, ``linear_cross_entropy``, ``multi_target_cross_entropy`` and
+``linear_sigmoid_cross_entropy`` hold the operations, ``*_torch`` their tiled torch backend,
+``reference`` the textbook twin of each, ``dispatch`` the choice of a backend. Importing any of them
+needs only torch.
 
 Rows ``x [n, D]`` meet columns ``y [m, D]`` in logits ``z = scale * x @ y.T`` that never exist
 whole beyond ``workspace_bytes``. Products accumulate in the *accumulation dtype* (float64 for

@@ -12,7 +12,14 @@ BACKEND_VARIABLE = "FASTCLIP_BACKEND"
 # operation -> backend -> module that implements it; imported at the first call.
 _IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     op: {"torch": f"fastclip.ops.{op}_torch"}
-    for op in ("infonce", "sigmoid", "linear_cross_entropy", "distill")
+    for op in (
+        "infonce",
+        "sigmoid",
+        "linear_cross_entropy",
+        "multi_target_cross_entropy",
+        "linear_sigmoid_cross_entropy",
+        "distill",
+    )
 }
 
 

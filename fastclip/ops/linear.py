@@ -6,7 +6,7 @@ that reduces them. A scalar loss has its gradients from the forward pass, not ye
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,9 +92,7 @@ def reduced(
     return loss.to(dtype, copy=True), divisor.to(dtype, copy=True)
 
 
-def remember(
-    ctx, reduction: str, inputs: Sequence[Tensor | None], output: Sequence[Tensor]
-) -> None:
+def remember(ctx, reduction: str, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
     """Save what ``gradients`` reads: the forward's gradients, or the ``inputs`` of ``*_rows``."""
     ctx.reduction, ctx.dtype = reduction, inputs[0].dtype
     ctx.mark_non_differentiable(*output[1:])

@@ -153,3 +153,38 @@ def distill_clip_loss(
     z, t = _logits(image, text, scale), _logits(teacher_image, teacher_text, teacher_scale)
     by_row, by_column = (-(t.softmax(dim) * z.log_softmax(dim)).sum(dim).mean() for dim in (1, 0))
     return clip_loss(image, text, scale), (by_row + by_column) / 2
+
+
+def multi_target_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """``target`` is dense here: weights ``[..., V]``, 0 for what is no target."""
+    logits = F.linear(hidden, weight, bias)
+    loss = -(target * logits.log_softmax(-1)).sum(-1)
+    if reduction == "none":
+        return loss
+    return loss.sum() / (target.ne(0).any(-1).sum().clamp(min=1) if reduction == "mean" else 1)
+
+
+def linear_sigmoid_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    positive_weight: Tensor | float = 1.0,
+    negative_weight: Tensor | float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """``target`` is dense here: labels ``[..., V]``."""
+    z = F.linear(hidden, weight, bias)
+    positive = positive_weight * target * F.logsigmoid(z)
+    loss = -(positive + negative_weight * (1 - target) * F.logsigmoid(-z))
+    if reduction == "none":
+        return loss.sum(-1)
+    return loss.mean() if reduction == "mean" else loss.sum()

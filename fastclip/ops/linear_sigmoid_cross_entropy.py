@@ -1,0 +1,232 @@
+"""Binary cross entropy of every output of a linear layer, weighted by class.
+
+``loss_ij = positive_j y_ij softplus(-z_ij) + negative_j (1 - y_ij) softplus(z_ij)``: multi-label
+classification one class against the rest (with weights ``1 / N_j`` and ``1 / (N - N_j)`` that of
+Joulin et al., "Learning visual features from large weakly supervised data", ECCV 2016). Logits
+never exist whole; costs are those of ``linear_cross_entropy``.
+"""
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.csr import Csr, CsrTarget, csr
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.inputs import accumulation_dtype
+from fastclip.ops.linear import (
+    fake_loss,
+    fake_rows,
+    forward_needs,
+    gradients,
+    layer,
+    reduced,
+    refuse_gradient,
+    remember,
+)
+
+
+@torch.library.custom_op("fastclip::linear_sigmoid_cross_entropy_rows", mutates_args=())
+def linear_sigmoid_cross_entropy_rows(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor | None,
+    crow_indices: Tensor | None,
+    col_indices: Tensor | None,
+    values: Tensor | None,
+    positive_weight: Tensor | None,
+    negative_weight: Tensor | None,
+    row_weight: Tensor | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+    workspace_bytes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums over rows of the losses of ``z = hidden @ weight.T + bias``, and the sums' gradients.
+
+    Args:
+        hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
+        labels: ``[n, V]`` in any dtype, or None where the labels are CSR:
+        crow_indices: ``[n + 1]`` int64, col_indices: ``[entries]`` int64, values: ``[entries]`` or
+            None for 1.
+        positive_weight, negative_weight: ``[V]`` factors of the two terms, None for 1.
+        row_weight: ``[n]`` factor of each row's loss, None for 1.
+        need_hidden, need_weight, need_bias: a gradient not needed is empty along its first
+            dimension and costs nothing.
+    Returns:
+        losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
+    """
+    sparse = None
+    if crow_indices is not None and col_indices is not None:
+        sparse = Csr(crow_indices, col_indices, values)
+    run = implementation("linear_sigmoid_cross_entropy", backend, hidden.device)
+    return run.forward(
+        hidden,
+        weight,
+        bias,
+        labels if sparse is None else sparse,
+        positive_weight,
+        negative_weight,
+        row_weight,
+        need_hidden,
+        need_weight,
+        need_bias,
+        workspace_bytes,
+    )
+
+
+@linear_sigmoid_cross_entropy_rows.register_fake
+def _(
+    hidden, weight, bias, labels, crow, col, values, positive_weight, negative_weight, row_weight,
+    *needs_and_options,
+):  # fmt: skip
+    return fake_rows(hidden, weight, *needs_and_options[:3])
+
+
+@torch.library.custom_op("fastclip::linear_sigmoid_cross_entropy", mutates_args=())
+def linear_sigmoid_cross_entropy_op(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor | None,
+    crow_indices: Tensor | None,
+    col_indices: Tensor | None,
+    values: Tensor | None,
+    positive_weight: Tensor | None,
+    negative_weight: Tensor | None,
+    reduction: str,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+    workspace_bytes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The loss, its divisor (0-d), and the gradients before that division.
+
+    With ``reduction="none"`` the gradients are left to the backward pass.
+    """
+    needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
+    target = labels, crow_indices, col_indices, values, positive_weight, negative_weight
+    losses, a, b, c = linear_sigmoid_cross_entropy_rows(
+        hidden, weight, bias, *target, None, *needs, workspace_bytes, backend
+    )
+    count = len(hidden) * len(weight)
+    return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
+
+
+@linear_sigmoid_cross_entropy_op.register_fake
+def _(
+    hidden, weight, bias, labels, crow, col, values, positive_weight, negative_weight, reduction,
+    *needs_and_options,
+):  # fmt: skip
+    return fake_loss(hidden, weight, reduction, needs_and_options[:3])
+
+
+def _context(ctx, inputs, output):
+    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend = inputs
+    remember(ctx, reduction, operands, output)
+
+
+def _backward(ctx, grad_loss, *_):
+    def rows(*operands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return linear_sigmoid_cross_entropy_rows(
+            *operands, grad_loss, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
+        )
+
+    return *gradients(ctx, grad_loss, rows), *(None,) * 12
+
+
+linear_sigmoid_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+
+
+def linear_sigmoid_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: CsrTarget,
+    bias: Tensor | None = None,
+    *,
+    positive_weight: Tensor | None = None,
+    negative_weight: Tensor | None = None,
+    reduction: str = "mean",
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+    backend: str = "auto",
+) -> Tensor:
+    """``F.binary_cross_entropy_with_logits`` of ``F.linear(hidden, weight, bias)``, without logits.
+
+    Args:
+        hidden: ``[..., D]`` of n rows in all. weight: ``[V, D]``. bias: ``[V]`` or None. float32,
+            bfloat16, float16 or float64, one dtype for all outside autocast.
+        target: labels in [0, 1]: dense ``[..., V]``, booleans, integers or floats; or sparse, with
+            labels of 0 elsewhere: a ``torch.sparse_csr`` tensor ``[n, V]``, or the tuple
+            ``(crow_indices [n + 1], col_indices [entries])`` for labels of 1, or the tuple
+            ``(crow_indices, col_indices, values [entries])``. Labels are constants.
+        positive_weight, negative_weight: ``[V]`` factors of a class's two terms, None for 1. The
+            first is ``pos_weight`` of torch's function.
+        reduction: ``"mean"`` over all n V entries, ``"sum"`` over them, or ``"none"`` for each
+            row's sum over classes.
+        workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
+        backend: see ``fastclip.ops.dispatch``.
+    Returns:
+        The loss in the accumulation dtype (float32, or float64 for float64), 0-d or ``[...]``.
+        The mean over no rows at all is 0.
+    Raises:
+        TypeError, ValueError: dtypes, shapes or options that are not accepted, labels or weights
+            that want a gradient, or a workspace too small. IndexError: indices that are no CSR
+            matrix (on a CPU; on a GPU the device asserts). RuntimeError: on double backward.
+    """
+    rows = layer(hidden, weight, bias, reduction)
+    vocabulary = len(weight)
+    for name, vector in (
+        ("positive_weight", positive_weight),
+        ("negative_weight", negative_weight),
+    ):
+        if vector is not None:
+            _check_class_weight(name, vector, rows.weight)
+    labels: Tensor | None = None
+    sparse: tuple[Tensor | None, ...] = (None, None, None)
+    if isinstance(target, tuple) or target.layout == torch.sparse_csr:
+        sparse = csr(target, hidden, vocabulary)
+    else:
+        labels = _dense(target, hidden, vocabulary)
+    loss = linear_sigmoid_cross_entropy_op(
+        *rows,
+        labels,
+        *sparse,
+        positive_weight,
+        negative_weight,
+        reduction,
+        *rows.needs(),
+        workspace_bytes,
+        backend,
+    )[0]
+    return loss.reshape(hidden.shape[:-1]) if reduction == "none" else loss
+
+
+def _dense(target: Tensor, hidden: Tensor, vocabulary: int) -> Tensor:
+    shape = (*hidden.shape[:-1], vocabulary)
+    if target.layout != torch.strided:
+        raise TypeError(
+            f"target is a tensor of layout {target.layout}; accepted: dense or torch.sparse_csr"
+        )
+    if target.shape != shape:
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}; accepted: {shape}, hidden's with the rows of "
+            "weight for its last dimension"
+        )
+    if target.is_complex():
+        raise TypeError(f"target is {target.dtype}; accepted: booleans, integers or floats")
+    if target.device != hidden.device:
+        raise ValueError(f"target is on {target.device} but hidden on {hidden.device}")
+    refuse_gradient("target", target)
+    return target.reshape(-1, vocabulary)
+
+
+def _check_class_weight(name: str, vector: Tensor, weight: Tensor) -> None:
+    if vector.shape != weight.shape[:1] or not vector.is_floating_point():
+        raise ValueError(
+            f"{name} is {vector.dtype} of shape {tuple(vector.shape)}; accepted: floats of shape "
+            f"{tuple(weight.shape[:1])}"
+        )
+    if vector.device != weight.device:
+        raise ValueError(f"{name} is on {vector.device} but weight on {weight.device}")
+    refuse_gradient(name, vector)

@@ -1,0 +1,124 @@
+"""What the tests of losses of a linear layer with targets for many columns share."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from engine_checks import Peak, assert_no_worse_than_eager, outcome
+from torch import Tensor
+
+AMPLE = 2**28
+
+
+class Layer(NamedTuple):
+    """hidden [n, D], weight [V, D], bias [V], targets [n, V] of which most are 0: all float64."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    target: Tensor
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [t.clone().requires_grad_() for t in self[:3]]
+
+
+def layer(n: int, vocabulary: int, width: int, seed: int = 0, density: float = 0.05) -> Layer:
+    """Entries that every dtype can hold; the last of several rows has no target."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden, weight, bias = (
+        torch.randn(shape, generator=generator).bfloat16().half().double()
+        for shape in ((n, width), (vocabulary, width), (vocabulary,))
+    )
+    chosen = torch.rand(n, vocabulary, generator=generator) < density
+    chosen[0, -1] = True
+    if n > 1:
+        chosen[-1] = False
+    weights = torch.randint(1, 9, chosen.shape, generator=generator) / 8
+    return Layer(hidden, weight, bias, (weights * chosen).double())
+
+
+def parts(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As CSR; copies, since torch.compile takes no views of sparse tensors."""
+    sparse = target.to_sparse_csr()
+    rows, columns, values = sparse.crow_indices(), sparse.col_indices(), sparse.values()
+    return rows.clone(), columns.clone(), values.clone()
+
+
+def twice(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As CSR, each entry in two halves and columns in falling order."""
+    rows, columns, values = parts(target)
+    flipped = [torch.cat([c.flip(0)] * 2) for c in columns.split(rows.diff().tolist())]
+    halves = [torch.cat([v.flip(0) / 4, v.flip(0) * 3 / 4]) for v in values.split(
+        rows.diff().tolist())]  # fmt: skip
+    return 2 * rows, torch.cat(flipped), torch.cat(halves)
+
+
+def check_against_eager(
+    ours: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    inputs: Layer,
+    target: object,
+    dtype: torch.dtype,
+    floor: float = 1.0,
+    **options: object,
+) -> None:
+    """``ours`` on ``target`` is no worse than eager torch with the dense targets of ``inputs``."""
+    workspace = {"workspace_bytes": options.pop("workspace_bytes", AMPLE)}
+
+    def called(loss: Callable[..., Tensor], target: object, **extra: object):
+        # Biases are vectors, so `outcome` gives them in float32 at least; the layer has one dtype.
+        return lambda h, w, b: loss(h, w, target, b.to(h.dtype), **options, **extra)
+
+    dense, matrices = inputs.target, inputs[:3]
+    assert_no_worse_than_eager(
+        outcome(called(ours, target, **workspace), matrices, dtype),
+        outcome(called(reference, dense.to(dtype)), matrices, dtype),
+        outcome(called(reference, dense), matrices, torch.float64),
+        dtype,
+        [floor] * 4,
+    )
+
+
+def check_opcheck(rows_op, op, inputs: Layer, operands: Sequence[Tensor | None]) -> None:
+    """``operands`` are those between bias and row_weight or reduction."""
+    h, w, b = (t.float() for t in inputs[:3])
+    for bias, row_weight in ((b, torch.rand(len(h))), (None, None)):
+        options = True, True, bias is not None, AMPLE, "auto"
+        torch.library.opcheck(rows_op, (h, w, bias, *operands, row_weight, *options))
+        leaves = [t if t is None else t.clone().requires_grad_() for t in (h, w, bias)]
+        for reduction in ("mean", "none"):
+            torch.library.opcheck(op, (*leaves, *operands, reduction, *options))
+
+
+def check_compiles_whole(loss: Callable[..., Tensor], inputs: Layer) -> None:
+    leaves = [t.detach().float().requires_grad_() for t in inputs[:3]]
+
+    def step(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return 2 * loss(h * 1.5, w, b).sum()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    got, want = (torch.autograd.grad(f(*leaves), leaves) for f in (compiled, step))
+    torch.testing.assert_close(got, want)
+
+
+def check_same_bits_again(loss: Callable[..., Tensor], inputs: Layer) -> None:
+    leaves = [t.detach().float().requires_grad_() for t in inputs[:3]]
+
+    def bits() -> tuple[Tensor, ...]:
+        value = loss(*leaves)
+        first = torch.autograd.grad(value, leaves, retain_graph=True)
+        return value, *first, *torch.autograd.grad(value, leaves)
+
+    once, again = bits(), bits()
+    assert all(torch.equal(p, q) for p, q in zip(once, again, strict=True))
+    assert all(torch.equal(once[k], once[k + 3]) for k in (1, 2, 3))
+
+
+def check_memory(run: Callable[..., object], inputs: Layer, workspace_bytes: int) -> None:
+    """``run(hidden, weight, bias)`` computes all gradients within ``workspace_bytes``."""
+    (n, width), vocabulary = inputs.hidden.shape, len(inputs.weight)
+    with Peak() as peak:
+        run(*inputs[:3])
+    outputs = 8 * n + 4 * (n + vocabulary) * width + 4 * vocabulary
+    assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + outputs
