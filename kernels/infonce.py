@@ -7,7 +7,6 @@ synchronisation. Log-sum-exps here are in bits, of logits in bits (see ``logits`
 
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
@@ -57,6 +56,13 @@ class Side(NamedTuple):
     factor: Tensor
 
 
+def kept_source(kept: Fixed | Tensor | None) -> tuple[str, Tensor | None, Tensor | None]:
+    """``SOURCE`` of ``logits_tile``, and its values and lines."""
+    if kept is None:
+        return "product", None, None
+    return ("fixed", *kept) if isinstance(kept, Fixed) else ("stored", kept, None)
+
+
 @triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
 def _statistics_kernel(
     x,
@@ -77,6 +83,7 @@ def _statistics_kernel(
     y_row_stride,
     y_stride,
     values_stride,
+    lines_stride,
     target_offset,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -85,7 +92,6 @@ def _statistics_kernel(
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    SOURCE: tl.constexpr,
     KEEP: tl.constexpr,
 ):
     tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
@@ -94,6 +100,8 @@ def _statistics_kernel(
         x,
         y,
         scale,
+        values,
+        lines,
         tile_row,
         tile_column,
         rows,
@@ -103,28 +111,33 @@ def _statistics_kernel(
         x_stride,
         y_row_stride,
         y_stride,
+        values_stride,
+        lines_stride,
         BLOCK_ROWS,
         BLOCK_COLUMNS,
         BLOCK_DEPTH,
         EVEN_DEPTH,
         PRECISION,
         INTERPRETED,
-        SOURCE,
+        "product",
     )
     row_inside, column_inside = row_ids < rows, column_ids < columns
     if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
         z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
     tops = tl.max(z, 1)
     top = tl.max(tops, 0)
-    if KEEP:
-        low = tl.min(tl.min(tl.where(z == float("-inf"), top, z), 1), 0)
-        value, middle, step = to_fixed(z, low, top)
-        line = lines + (tile_row.to(tl.int64) * tile_columns + tile_column) * 2
-        tl.store(line, middle)
-        tl.store(line + 1, step)
+    if KEEP != "product":
         at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
         inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
-        tl.store(at, value, mask=inside)
+        if KEEP == "fixed":
+            low = tl.min(tl.min(tl.where(z == float("-inf"), top, z), 1), 0)
+            value, middle, step = to_fixed(z, low, top)
+            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+            tl.store(line, middle)
+            tl.store(line + 1, step)
+            tl.store(at, value, mask=inside)
+        else:
+            tl.store(at, z, mask=inside)
     if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
         wanted = row_ids + target_offset
         entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
@@ -148,6 +161,8 @@ def _statistics_kernel(
             x,
             y,
             scale,
+            values,
+            lines,
             tile_row,
             tile_column,
             rows,
@@ -157,13 +172,15 @@ def _statistics_kernel(
             x_stride,
             y_row_stride,
             y_stride,
+            values_stride,
+            lines_stride,
             BLOCK_ROWS,
             BLOCK_COLUMNS,
             BLOCK_DEPTH,
             EVEN_DEPTH,
             PRECISION,
             INTERPRETED,
-            SOURCE,
+            "product",
         )
         again = outside_to(again, float("-inf"), row_ids, column_ids, rows, columns)
         column_tops = tl.max(again, 0)
@@ -175,47 +192,49 @@ def _statistics_kernel(
 
 def statistics(
     x: Tensor,
-    y: Tensor | None,
+    y: Tensor,
     scale: Tensor,
     target_offset: int,
     row_partials: Partials,
     column_partials: Partials,
     target: Tensor,
     tile: Tile,
-    keep: Fixed | None = None,
+    keep: Fixed | Tensor | None = None,
 ) -> None:
     """Partial sums of rows and columns, and the targets, of a block of logits.
 
     Args:
-        x: ``[rows, D]`` features and y ``[columns, D]``; or x ``[rows, columns]`` float32, their
-            products, and y None.
+        x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
         scale: 0-d float32, in bits.
         target_offset: the target of row i is column ``i + target_offset`` of this block, and may
             lie outside of it.
         row_partials: room ``[tile columns, rows]``; column_partials: ``[tile rows, columns]``.
         target: ``[rows]`` float64; in bits, written where a row's target is in the block.
-        keep: room for the logits in 16 bits.
+        keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in bits. Up to a row
+            stride of it is written, as by ``gradient``.
     """
-    rows, columns = x.shape[0], x.shape[1] if y is None else y.shape[0]
+    kind, values, lines = kept_source(keep)
+    rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
         _statistics_kernel[(grid[0] * grid[1],)](
             x,
-            x if y is None else y,
+            y,
             scale,
             *row_partials,
             *column_partials,
             target,
-            *(keep or (None, None)),
+            values,
+            lines,
             rows,
             columns,
             x.shape[1],
             *x.stride(),
-            *(x if y is None else y).stride(),
-            0 if keep is None else keep.values.stride(0),
+            *y.stride(),
+            0 if values is None else values.stride(0),
+            0 if lines is None else lines.stride(0) // 2,
             target_offset,
-            SOURCE="stored" if y is None else "product",
-            KEEP=keep is not None,
+            KEEP=kind,
             **tile.product(x.shape[1], x.dtype),
             **tile.launch,
         )
@@ -277,6 +296,8 @@ def _gradient_kernel(
     column_factor,
     on_target,
     out,
+    values,
+    lines,
     rows,
     columns,
     width,
@@ -285,6 +306,8 @@ def _gradient_kernel(
     y_row_stride,
     y_stride,
     out_stride,
+    values_stride,
+    lines_stride,
     target_offset,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -301,6 +324,8 @@ def _gradient_kernel(
         x,
         y,
         scale,
+        values,
+        lines,
         tile_row,
         tile_column,
         rows,
@@ -310,6 +335,8 @@ def _gradient_kernel(
         x_stride,
         y_row_stride,
         y_stride,
+        values_stride,
+        lines_stride,
         BLOCK_ROWS,
         BLOCK_COLUMNS,
         BLOCK_DEPTH,
@@ -344,7 +371,7 @@ def _gradient_kernel(
 
 def gradient(
     x: Tensor,
-    y: Tensor | None,
+    y: Tensor,
     scale: Tensor,
     by_row: Side,
     by_column: Side,
@@ -352,42 +379,42 @@ def gradient(
     target_offset: int,
     out: Tensor,
     tile: Tile,
+    kept: Fixed | Tensor | None = None,
 ) -> None:
     """The gradient of a block, ``G = by_row + by_column`` softmaxes, ``on_target`` at the targets.
 
     Args:
-        x: ``[rows, D]`` features and y ``[columns, D]``; or x ``[rows, columns]``, their float32
-            products, and y None; or x and y a ``Fixed``, cut by the same tile.
-        scale: 0-d float32, in bits.
+        x, y, scale: as in ``statistics``.
         by_row: float32 vectors ``[rows]``. by_column: ``[columns]``.
         on_target: ``[rows]`` float32, the gradient at each row's target.
         target_offset: as in ``statistics``.
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
             which case up to that many entries of a row are written, those beyond without meaning.
+        kept: the logits, if they are known: float32 in bits, or a ``Fixed`` cut by the same tile.
+            ``out`` may share the memory of its values.
     """
+    source, values, lines = kept_source(kept)
     rows, columns = out.shape
-    if y is None:
-        source, y_strides = "stored", (0, 0)
-    elif x.dtype == torch.int16:
-        source, y_strides = "fixed", (y.stride(0) // 2, 0)
-    else:
-        source, y_strides = "product", y.stride()
     grid = tile.grid(rows, columns)
     with on_device(x):
         _gradient_kernel[(grid[0] * grid[1],)](
             x,
-            x if y is None else y,
+            y,
             scale,
             *by_row,
             *by_column,
             on_target,
             out,
+            values,
+            lines,
             rows,
             columns,
             x.shape[1],
             *x.stride(),
-            *y_strides,
+            *y.stride(),
             out.stride(0),
+            0 if values is None else values.stride(0),
+            0 if lines is None else lines.stride(0) // 2,
             target_offset,
             SOURCE=source,
             **tile.product(x.shape[1], x.dtype),

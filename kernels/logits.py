@@ -4,17 +4,21 @@ Logits are in bits, ``z = scale * x . y`` with a scale that has log2(e) in it, i
 takes its tile from one of three sources, its constexpr ``SOURCE``:
 
 ``"product"``  the tile's own matrix product of ``x [rows, width]`` and ``y [columns, width]``;
-``"stored"``   a float32 matrix ``[rows, columns]`` of products, not yet scaled;
-``"fixed"``    an int16 matrix ``[rows, columns]`` and, for each tile, the two floats of the line
-               ``z = middle + step * value`` (see ``to_fixed``).
+``"stored"``   a float32 matrix ``values [rows, columns]`` of logits;
+``"fixed"``    an int16 matrix ``values`` and, for each tile, the two floats of the line
+               ``z = middle + step * value`` in ``lines [tile rows, tile columns, 2]``; a tile of
+               so wide a range that its steps are coarse takes its product instead.
 
-``x`` is the first operand and ``y`` the second in the first case; in the other two ``x`` is the
-matrix and ``y`` the float32 lines ``[tile rows, tile columns, 2]``. Rows and columns beyond the
-matrix hold copies of the last ones: who reduces over a tile masks them with ``outside_to``.
+Rows beyond the matrix hold copies of the last one, columns anything: who reduces over a tile masks
+them with ``outside_to``.
 """
 
 import triton
 import triton.language as tl
+
+# The coarsest steps, in bits, whose error in a softmax (an eighth of a step, root mean square) is
+# well below the rounding of a gradient to bfloat16: tiles with a range of 128 bits.
+COARSEST_STEP = tl.constexpr(2.0**-9)
 
 
 @triton.jit
@@ -95,6 +99,8 @@ def logits_tile(
     x,
     y,
     scale,
+    values,
+    lines,
     tile_row,
     tile_column,
     rows,
@@ -104,6 +110,8 @@ def logits_tile(
     x_stride,
     y_row_stride,
     y_stride,
+    values_stride,
+    lines_stride,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
@@ -113,14 +121,23 @@ def logits_tile(
     SOURCE: tl.constexpr,
 ):
     """The tile of logits, and the ids (int32) of its rows and columns, some of which may lie
-    outside. ``y_row_stride`` counts lines from one row of tiles to the next where the source is
-    ``"fixed"``."""
+    outside. ``lines_stride`` counts lines from one row of tiles to the next."""
     row_ids = tile_row * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column_ids = tile_column * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     # int64: a matrix may hold more than 2**31 entries.
     near_rows = tl.minimum(row_ids, rows - 1).to(tl.int64)
-    if SOURCE == "product":
-        near_columns = tl.minimum(column_ids, columns - 1).to(tl.int64)
+    near_columns = tl.minimum(column_ids, columns - 1).to(tl.int64)
+    coarse = True
+    if SOURCE == "fixed":
+        line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+        middle, step = tl.load(line), tl.load(line + 1)
+        coarse = step > COARSEST_STEP
+    if SOURCE != "product":
+        at = values + near_rows[:, None] * values_stride + column_ids[None, :]
+        known = column_ids[None, :] < values_stride
+    if SOURCE == "stored":
+        z = tl.load(at, mask=known, other=0.0)
+    elif coarse:
         z = product_tile(
             x,
             y,
@@ -138,14 +155,7 @@ def logits_tile(
         )
         z = z * tl.load(scale)
     else:
-        # Not clamped, which would break the columns' contiguity: masked instead.
-        at = x + near_rows[:, None] * x_row_stride + column_ids[None, :] * x_stride
-        z = tl.load(at, mask=column_ids[None, :] < columns, other=0).to(tl.float32)
-        if SOURCE == "fixed":
-            line = y + (tile_row.to(tl.int64) * y_row_stride + tile_column) * 2
-            z = tl.load(line) + z * tl.load(line + 1)
-        else:
-            z = z * tl.load(scale)
+        z = middle + step * tl.load(at, mask=known, other=0).to(tl.float32)
     return z, row_ids, column_ids
 
 

@@ -45,13 +45,13 @@ def infonce_forward(
         ``infonce_backward`` alone, empty where it keeps nothing.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device)
+    run = implementation("infonce", backend, x.device, x.dtype)
     return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
 
 
 @infonce_forward.register_fake
 def _(x, y, scale, target_offset, keep, workspace_bytes, backend):
-    run = implementation("infonce", backend, x.device)
+    run = implementation("infonce", backend, x.device, x.dtype)
     statistics = statistics_dtype(x.device)
     return (
         x.new_empty(x.shape[0], dtype=statistics),
@@ -99,7 +99,7 @@ def infonce_backward(
         a and b in the accumulation dtype.
     """
     check_target_offset(x, y, target_offset)
-    return implementation("infonce", backend, x.device).backward(
+    return implementation("infonce", backend, x.device, x.dtype).backward(
         x,
         y,
         scale,

@@ -51,7 +51,7 @@ def sigmoid_forward(
         check_target_offset(x, y, target_offset)
     # Either accumulator gives the gradient of the scale.
     sum_a = need_x or (want_grad and not need_y)
-    loss, a, b, d_bias = implementation("sigmoid", backend, x.device).forward(
+    loss, a, b, d_bias = implementation("sigmoid", backend, x.device, x.dtype).forward(
         x,
         y,
         scale,
