@@ -294,7 +294,6 @@ def _gradient_kernel(
     row_factor,
     column_shift,
     column_factor,
-    on_target,
     out,
     values,
     lines,
@@ -362,8 +361,7 @@ def _gradient_kernel(
         g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
         g += tl.exp2(z - column_shifts[None, :]) * column_factors[None, :]
     if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
-        exact = tl.load(on_target + near_rows)
-        g = tl.where((row_ids + target_offset)[:, None] == column_ids[None, :], exact[:, None], g)
+        g = tl.where((row_ids + target_offset)[:, None] == column_ids[None, :], 0.0, g)
     at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
     inside = (row_ids < rows)[:, None] & (column_ids < out_stride)[None, :]
     tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
@@ -375,18 +373,19 @@ def gradient(
     scale: Tensor,
     by_row: Side,
     by_column: Side,
-    on_target: Tensor,
     target_offset: int,
     out: Tensor,
     tile: Tile,
     kept: Fixed | Tensor | None = None,
 ) -> None:
-    """The gradient of a block, ``G = by_row + by_column`` softmaxes, ``on_target`` at the targets.
+    """The gradient of a block, ``G = by_row + by_column`` softmaxes, and 0 at the targets.
+
+    A target's gradient outweighs the rest of its row: rounded to 16 bits it would be most of the
+    error of ``G @ y``. Callers add its part of the products in float32.
 
     Args:
         x, y, scale: as in ``statistics``.
         by_row: float32 vectors ``[rows]``. by_column: ``[columns]``.
-        on_target: ``[rows]`` float32, the gradient at each row's target.
         target_offset: as in ``statistics``.
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
             which case up to that many entries of a row are written, those beyond without meaning.
@@ -403,7 +402,6 @@ def gradient(
             scale,
             *by_row,
             *by_column,
-            on_target,
             out,
             values,
             lines,

@@ -1,7 +1,11 @@
 """How the GPU backends cut a matrix of logits into blocks, so that their buffers fit the workspace.
 
-A block's gradient ``G`` is written whole, in the dtype of the features, and two library products
-add ``G @ y`` and ``G.T @ x`` to float32 accumulators (``Products``).
+A block's gradient ``G`` is written whole, and two library products add ``G @ y`` and ``G.T @ x`` to
+float32 accumulators (``Products``).
+
+For 16-bit features these products are in float16, bfloat16 features copied to it a block at a time:
+it rounds G eight times finer than bfloat16, whose rounding would be half the error of the gradient
+of a sharp softmax. Powers of two keep everything in float16's range.
 """
 
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastclip.kernels import epilogue as kernels
 from fastclip.ops.inputs import accumulation_dtype
 
 # Sides of a block that fill a GPU's multiprocessors evenly in the library products of usual
@@ -53,14 +58,19 @@ def readable(matrix: Tensor) -> bool:
     )
 
 
+def copied(matrix: Tensor) -> bool:
+    """Whether products work on a copy of the matrix."""
+    return matrix.dtype == torch.bfloat16 or not readable(matrix)
+
+
 def block_bytes(rows: int, columns: int, x: Tensor, y: Tensor) -> int:
-    """Workspace of a block: its gradient, what the library copies of operands it cannot read, and
-    a product of 16-bit operands where the library adds none to float32."""
+    """Workspace of a block: its gradient, copies of operands, and a product of 16-bit operands
+    where the library adds none to float32."""
     item, width = x.dtype.itemsize, x.shape[1]
     total = rows * stride(columns) * item
-    if not readable(x):
+    if copied(x):
         total += rows * width * item
-    if not readable(y):
+    if copied(y):
         total += columns * width * item
     if x.dtype != accumulation_dtype(x.dtype):
         total += max(rows, columns) * width * 4
@@ -117,31 +127,98 @@ def refuse(workspace_bytes: int, n: int, m: int, needed: int) -> None:
         )
 
 
+def power_above(peak: Tensor) -> Tensor:
+    """The least power of two above a 0-d float32 ``peak >= 0``; 1 for 0."""
+    return torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent)
+
+
+class _Operand:
+    """A matrix of features as products read it: rows over ``unit`` in the dtype of the products."""
+
+    def __init__(self, matrix: Tensor, largest_span: int) -> None:
+        self._matrix, self._copy = matrix, None
+        self.unit = matrix.new_ones((), dtype=torch.float32)
+        if not copied(matrix):
+            return
+        dtype = product_dtype(matrix.dtype)
+        self._copy = matrix.new_empty((largest_span, matrix.shape[1]), dtype=dtype)
+        if matrix.dtype == torch.bfloat16 and matrix.numel():
+            low, high = torch.aminmax(matrix)
+            self.unit = power_above(torch.maximum(-low, high).float())
+        self._per_unit = 1 / self.unit
+
+    def span(self, rows: slice) -> Tensor:
+        part = self._matrix[rows]
+        if self._copy is None:
+            return part
+        copy = self._copy[: len(part)]
+        kernels.scale_and_round(part, self._per_unit, copy)
+        return copy
+
+
+def product_dtype(features: torch.dtype) -> torch.dtype:
+    """The dtype of G and of the operands it meets."""
+    return torch.float32 if features == torch.float32 else torch.float16
+
+
 class Products:
     """Accumulators ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]``, empty where not needed.
 
-    Blocks of G are added one at a time; every row and column must be in some block.
+    Choose ``rows``, then add their blocks of G, which together cover everything; ``finish`` gives
+    what blocks leave out: the factor that they bear, and the gradient at the targets.
+
+    Attributes:
+        dtype: of the blocks. factor: a power of two that whoever writes a block multiplies G by,
+            whose entries are below 8.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, need_x: bool, need_y: bool) -> None:
+    def __init__(self, x: Tensor, y: Tensor, need_x: bool, need_y: bool, blocks: Blocks) -> None:
+        self.dtype = product_dtype(x.dtype)
+        self.factor = 1.0 if x.dtype == torch.float32 else 4096.0
         dtype = accumulation_dtype(x.dtype)
-        self._x, self._y, self._need_x, self._need_y = x, y, need_x, need_y
+        self._features = x, y
+        self._operands = _Operand(x, blocks.rows), _Operand(y, blocks.columns)
+        self._need_x, self._need_y = need_x, need_y
         self.a = x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype)
         self.b = x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype)
+        self._room = x.new_empty(blocks.rows * stride(blocks.columns), dtype=self.dtype)
+
+    def room(self, rows: slice, columns: slice) -> Tensor:
+        """Room for the block of G at ``rows x columns``, until the next one."""
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        return self._room[: height * stride(width)].view(height, stride(width))[:, :width]
+
+    def rows(self, rows: slice) -> None:
+        """Choose the rows of the blocks to come."""
+        self._rows = rows
+        if self._need_y:
+            self._x_part = self._operands[0].span(rows)
+
+    def add(self, g: Tensor, columns: slice, to_a: bool = True, to_b: bool = True) -> None:
+        """Add a block of the chosen rows to what is needed of a and b. Blocks come in order: the
+        first of its rows is that at column 0, the first of its columns that at row 0."""
+        rows = self._rows
+        if self._need_x and to_a:
+            y_part = self._operands[1].span(columns)
+            _add_product(self.a[rows], g, y_part, first=columns.start == 0)
+        if self._need_y and to_b:
+            _add_product(self.b[columns], g.T, self._x_part, first=rows.start == 0)
+
+    def finish(
+        self, factor: Tensor, row_target: Tensor, col_target: Tensor, target_offset: int
+    ) -> None:
+        """Divide by ``factor`` (0-d, what blocks were multiplied by in all) and add the gradient at
+        ``[i, i + target_offset]``, for a and for b, float32 vectors ``[n]``."""
+        x, y = self._features
+        own = slice(target_offset, target_offset + x.shape[0])
         if not x.shape[0]:
             self.b.zero_()
-        if not y.shape[0]:
-            self.a.zero_()
-
-    def add(
-        self, g: Tensor, rows: slice, columns: slice, to_a: bool = True, to_b: bool = True
-    ) -> None:
-        """Add the block ``g`` at ``rows x columns`` to what is needed of a and b. The first block
-        of a row must be that of column 0, the first of a column that of row 0."""
-        if self._need_x and to_a:
-            _add_product(self.a[rows], g, self._y[columns], first=columns.start == 0)
-        if self._need_y and to_b:
-            _add_product(self.b[columns], g.T, self._x[rows], first=rows.start == 0)
+        elif self._need_x:
+            unit = self._operands[1].unit / factor
+            kernels.scale_and_add_rows(self.a, unit, row_target, y[own], 0)
+        if x.shape[0] and self._need_y:
+            unit = self._operands[0].unit / factor
+            kernels.scale_and_add_rows(self.b, unit, col_target, x, target_offset)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, first: bool) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile, tile
-from fastclip.ops.blocks import Blocks, Products, plan, refuse, spans, stride
+from fastclip.ops.blocks import Blocks, Products, plan, power_above, refuse, spans, stride
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.softmax_tiles import LOG2_E, bits, target_gradient
 
@@ -221,33 +221,36 @@ def backward(
     """See ``fastclip.ops.infonce.infonce_backward``."""
     _check(x)
     n, m = x.shape[0], y.shape[0]
-    products = Products(x, y, need_x, need_y)
-    if n == 0 or not (need_x or need_y):
-        return products.a, products.b
     planned = _plan(x, y, workspace_bytes)
     blocks = planned.blocks
+    products = Products(x, y, need_x, need_y, blocks)
+    if n == 0 or not (need_x or need_y):
+        return products.a, products.b.zero_()
     layout = planned.kept(planned.kept_rows(kept, n, m), m)
     scale = bits(scale).float()
 
     own = slice(target_offset, target_offset + n)
-    on_row = target_gradient(target, row_lse, row_weight)
-    on_column = target_gradient(target, col_lse[own], col_weight[own])
-    by_row, by_column = _side(row_lse, row_weight), _side(col_lse, col_weight)
+    row_target = target_gradient(target, row_lse, row_weight)
+    col_target = target_gradient(target, col_lse[own], col_weight[own])
+    # Weights up to any size fit the products' dtype when their power of two is taken out.
+    peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
+    factor = products.factor / power_above(peak)
+    by_row, by_column = _side(row_lse, row_weight * factor), _side(col_lse, col_weight * factor)
     # The gradients to write of a block, and the accumulators that each is for.
     if coupled:
-        parts = [(by_row, by_column, on_row + on_column, need_x, need_y)]
+        row_target = col_target = row_target + col_target
+        parts = [(by_row, by_column, need_x, need_y)]
     else:
         parts = [
-            (by_row, _without(by_column), on_row, need_x, False),
-            (_without(by_row), by_column, on_column, False, need_y),
+            (by_row, _without(by_column), need_x, False),
+            (_without(by_row), by_column, False, need_y),
         ]
-    room = x.new_empty(blocks.rows * stride(blocks.columns))
     cut = planned.cut
     for rows, keeps in _row_spans(n, layout.rows, blocks.rows, cut[0]):
+        products.rows(rows)
         for columns in spans(m, blocks.columns, cut[1]):
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            g = room[: height * stride(width)].view(height, stride(width))[:, :width]
-            for row_side, column_side, on_target, to_a, to_b in parts:
+            g = products.room(rows, columns)
+            for row_side, column_side, to_a, to_b in parts:
                 if not (to_a or to_b):
                     continue
                 kernels.gradient(
@@ -256,11 +259,11 @@ def backward(
                     scale,
                     kernels.Side(*(vector[rows] for vector in row_side)),
                     kernels.Side(*(vector[columns] for vector in column_side)),
-                    on_target[rows],
                     target_offset + rows.start - columns.start,
                     g,
                     planned.forward if keeps else planned.backward,
                     layout.block(kept, rows, columns) if keeps else None,
                 )
-                products.add(g, rows, columns, to_a, to_b)
+                products.add(g, columns, to_a, to_b)
+    products.finish(factor, row_target, col_target, target_offset)
     return products.a, products.b
