@@ -1,14 +1,20 @@
-"""Options of ``pytest benchmarks/``, the run's record, and the table and plot at its end."""
+"""Options of ``pytest benchmarks/``, its records, and the tables and plots at its end."""
 
 import json
 from pathlib import Path
 
+import gpu_report
 import pytest
 import report
+from gpu_cases import Budget, groups
 from peers import PEERS
-from record import Record
+from record import GpuRecord, Record
 
 _RECORD = pytest.StashKey[Record]()
+_GPU_RECORD = pytest.StashKey[GpuRecord]()
+_BUDGET = pytest.StashKey[Budget]()
+_GPU_FILES = "test_*_gpu.py"
+_DISTRIBUTIONS = sorted({peer.distribution for peer in PEERS} | {"deepspeed", "timm", "numpy"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,12 +31,72 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where the plot goes when several sizes ran (default: %(default)s)",
     )
     group.addoption("--record", type=Path, help="write what was found to this JSON file")
+    group.addoption(
+        "--gpu-record",
+        type=Path,
+        help="write what the GPU part found to this JSON file, as it goes",
+    )
+    group.addoption(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="start no further group of the GPU part once so much time has passed",
+    )
+    group.addoption(
+        "--tiny",
+        action="store_true",
+        help="try the code of the GPU part at sizes that mean nothing, without a GPU if need be",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORD] = Record()
+    config.stash[_GPU_RECORD] = GpuRecord()
+    config.stash[_BUDGET] = Budget(config.getoption("budget"))
     # One table at the end, ours; --benchmark-verbose brings pytest-benchmark's own back.
     config.option.benchmark_quiet = True
+
+
+def _has_gpu_part(config: pytest.Config) -> bool:
+    import torch
+
+    return torch.cuda.is_available() or config.getoption("tiny")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.match(_GPU_FILES) and not _has_gpu_part(config):
+        names = {peer.name for peer in PEERS if peer.on == ("cuda",) and not peer.ours}
+        reason = "torch sees no GPU"
+        config.stash[_RECORD].skipped[f"the GPU part ({', '.join(sorted(names))})"] = reason
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The GPU part's groups, whatever file they are in, in the order of their importance."""
+    order = [group.name for group in groups(config.getoption("tiny"))]
+    items.sort(key=lambda item: order.index(name) if (name := _group(item)) else -1)
+
+
+def _group(item: pytest.Item) -> str | None:
+    call = getattr(item, "callspec", None)
+    group = call.params.get("group") if call else None
+    return group.name if group else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    name = _group(item)
+    if name and not item.config.stash[_BUDGET].allows(name):
+        seconds = item.config.getoption("budget")
+        item.config.stash[_GPU_RECORD].not_run[name] = f"the {seconds:.0f} s were used up"
+        pytest.skip(f"not started after {seconds:.0f} s")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    # A run that is killed has kept what it found.
+    if _group(item) and (path := item.config.getoption("gpu_record")) is not None:
+        gpu_report.write_record(item.config.stash[_GPU_RECORD], path)
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +104,31 @@ def record(request: pytest.FixtureRequest) -> Record:
     import measure
 
     found = request.config.stash[_RECORD]
-    distributions = [peer.distribution for peer in PEERS] + ["deepspeed", "timm", "numpy"]
-    found.machine = measure.machine(sorted(set(distributions)))
+    found.machine = measure.machine(_DISTRIBUTIONS)
+    return found
+
+
+@pytest.fixture(scope="session")
+def gpu_record(request: pytest.FixtureRequest) -> GpuRecord:
+    import gpu_measure
+
+    found = request.config.stash[_GPU_RECORD]
+    found.machine = gpu_measure.machine([*_DISTRIBUTIONS, "triton"])
     return found
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    found = config.stash[_RECORD]
-    if not (found.losses or found.throughput or found.step_memory or found.skipped):
-        return
-    if (path := config.getoption("record")) is not None:
-        path.write_text(json.dumps(found.to_plain()))
-    terminalreporter.section("fastclip benchmarks")
-    terminalreporter.write_line(report.markdown(found))
-    path = config.getoption("plot")
-    if report.plot(found, path):
-        terminalreporter.write_line(f"plot: {path}")
+    found, on_gpu = config.stash[_RECORD], config.stash[_GPU_RECORD]
+    if found.losses or found.throughput or found.step_memory or found.skipped:
+        if (path := config.getoption("record")) is not None:
+            path.write_text(json.dumps(found.to_plain()))
+        terminalreporter.section("fastclip benchmarks")
+        terminalreporter.write_line(report.markdown(found))
+        path = config.getoption("plot")
+        if report.plot(found, path):
+            terminalreporter.write_line(f"plot: {path}")
+    if on_gpu:
+        if (path := config.getoption("gpu_record")) is not None:
+            gpu_report.write_record(on_gpu, path)
+        terminalreporter.section("fastclip benchmarks on the GPU")
+        terminalreporter.write_line(gpu_report.markdown(on_gpu))

@@ -1,22 +1,23 @@
-"""Every implementation that is compared, ours first: how it is called, and why it may be absent.
+"""Every implementation that is compared, ours first, and why it may be absent.
 
-A step runs forward and backward once and returns the loss and the gradients by input name.
+All peers are optional: one that is not installed, or fails, is named with the reason. They install
+from the package index under ``distribution``.
 """
 
+import functools
 import importlib
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import adapters
 import torch
-import torch.nn.functional as F
+from adapters import Builder, Step
 from problems import Problem
-from torch import Tensor
 
-Step = Callable[[], dict[str, Tensor]]
+MIB = 1 << 20
+BOTH, CPU, GPU = ("cpu", "cuda"), ("cpu",), ("cuda",)
 
-# What sentence-transformers' loss holds at once; its default of 32 is for embedding, and slower.
-_CACHED_ROWS = 1024
+# Beyond 16 bits a logit, what an operation's own buffers take when the workspace is to keep logits.
+_BESIDE_LOGITS = 512 * MIB
 
 
 @dataclass(frozen=True)
@@ -25,165 +26,132 @@ class Peer:
 
     ``needs`` is a module, or a module and an attribute (``module:attribute``), that must be there.
     ``logits_held`` says how many copies of the whole logits it keeps at its peak, so that a shape
-    beyond this machine's memory is left out instead of ending the run. ``gpu_only`` peers are named
-    and left out: these benchmarks run on a CPU.
+    beyond the memory is left out instead of ending the run. ``on`` names the parts of the
+    benchmarks it is in, by device, ``over_ranks`` says whether it can be one rank of several.
+    ``backend`` and ``workspace`` are our own options; the workspace is MiB, or ``"kept"`` for one
+    that keeps every logit.
     """
 
     name: str
     operation: str
     distribution: str
     needs: str
-    build: Callable[[Problem], Step] | None = None
+    builder: Builder
     logits_held: float = 0.0
-    gpu_only: bool = False
+    on: tuple[str, ...] = BOTH
+    over_ranks: bool = False
+    backend: str | None = None
+    workspace: int | str | None = None
 
     @property
     def ours(self) -> bool:
         return self.distribution == "fastclip-engine"
 
-    def absent(self) -> str | None:
-        """Why it cannot run here, or None."""
-        if self.gpu_only:
-            return "its kernels need a GPU, and these benchmarks run on the CPU"
+    def build(self, problem: Problem) -> Step:
+        if self.backend is None:
+            return self.builder(problem)
+        return self.builder(
+            problem, backend=self.backend, workspace_bytes=self.workspace_bytes(problem)
+        )
+
+    def workspace_bytes(self, problem: Problem) -> int:
+        if self.workspace == "kept":
+            return 2 * problem.rows * problem.columns * 65 // 64 + _BESIDE_LOGITS
+        return int(self.workspace) * MIB
+
+    def absent(self, device: str) -> str | None:
+        """Why it cannot run on ``device``, or None."""
         module, _, attribute = self.needs.partition(":")
         try:
             found = importlib.import_module(module)
         except Exception as error:  # a broken installation must not end the run
-            return f"`import {module}` fails ({_first_line(error)}); pip install it to compare"
+            return f"`import {module}` fails ({first_line(error)})"
         if attribute and not hasattr(found, attribute):
             return f"{module} {getattr(found, '__version__', '')} has no {attribute}".strip()
+        if self.backend is not None:
+            from fastclip.ops.dispatch import implementation
+
+            try:
+                implementation(_OPS[self.operation], self.backend, torch.device(device))
+            except (ValueError, RuntimeError, ImportError) as error:
+                return first_line(error)
         return None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _step(loss: Callable[..., Tensor], problem: Problem) -> Step:
-    """Call ``loss`` on the inputs by name and take the gradients of all that want one."""
-    inputs = problem.inputs()
-    leaves = {name: leaf for name, leaf in inputs.items() if leaf.requires_grad}
-
-    def step() -> dict[str, Tensor]:
-        value = loss(**inputs)
-        gradients = torch.autograd.grad(value, list(leaves.values()))
-        return {"loss": value, **dict(zip(leaves, gradients, strict=True))}
-
-    return step
+def peers(operation: str, device: str, ranks: int = 1) -> list[Peer]:
+    """The implementations of ``operation`` in the part of the benchmarks that runs on ``device``,
+    or those that can be one rank of several."""
+    found = [p for p in PEERS if p.operation == operation and device in p.on]
+    return [p for p in found if ranks == 1 or p.over_ranks]
 
 
-def _our_infonce(problem: Problem) -> Step:
-    from fastclip.loss import clip_loss
-
-    return _step(lambda image, text, scale: clip_loss(image, text, scale), problem)
-
-
-def _our_siglip(problem: Problem) -> Step:
-    from fastclip.loss import siglip_loss
-
-    return _step(lambda image, text, scale, bias: siglip_loss(image, text, scale, bias), problem)
-
-
-def _our_linear_cross_entropy(problem: Problem) -> Step:
-    from fastclip.loss import linear_cross_entropy
-
-    return _step(linear_cross_entropy, problem)
-
-
-def _open_clip_infonce(problem: Problem) -> Step:
-    from open_clip.loss import ClipLoss
-
-    module = ClipLoss()
-    return _step(lambda image, text, scale: module(image, text, scale), problem)
-
-
-def _open_clip_compiled(problem: Problem) -> Step:
-    from open_clip.loss import ClipLoss
-
-    torch._dynamo.reset()
-    module = torch.compile(ClipLoss(), dynamic=False)
-    return _step(lambda image, text, scale: module(image, text, scale), problem)
-
-
-def _open_clip_siglip(problem: Problem) -> Step:
-    from open_clip.loss import SigLipLoss
-
-    module = SigLipLoss()
-    return _step(lambda image, text, scale, bias: module(image, text, scale, bias), problem)
-
-
-def _sentence_transformers(problem: Problem) -> Step:
-    """Its loss on given features: no model runs, and its scale is a constant."""
-    inputs = problem.inputs()
-    image, text, scale = inputs["image"], inputs["text"], float(inputs["scale"].detach())
-    with warnings.catch_warnings():
-        # Version 6 has a newer name for the class, version 5 has not.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from sentence_transformers import util
-        from sentence_transformers.losses import CachedMultipleNegativesSymmetricRankingLoss
-
-        module = CachedMultipleNegativesSymmetricRankingLoss(
-            torch.nn.Sequential(torch.nn.Identity()),
-            scale=scale,
-            similarity_fct=util.dot_score,
-            mini_batch_size=_CACHED_ROWS,
-        )
-
-    def step() -> dict[str, Tensor]:
-        image.grad = text.grad = None
-        loss = module.calculate_loss([[image], [text]], with_backward=True)
-        return {"loss": loss, "image": image.grad, "text": text.grad}
-
-    return step
-
-
-def _eager_linear_cross_entropy(problem: Problem) -> Step:
-    return _step(
-        lambda hidden, weight, target: F.cross_entropy(F.linear(hidden, weight), target), problem
-    )
-
-
-def _torch_linear_cross_entropy(problem: Problem) -> Step:
-    options = torch.nn.LinearCrossEntropyOptions()
-    return _step(
-        lambda hidden, weight, target: F.linear_cross_entropy(
-            hidden, weight, target, options=options
-        ),
-        problem,
-    )
-
-
-_INFONCE, _SIGLIP, _LINEAR = "InfoNCE", "SigLIP", "linear cross entropy"
+INFONCE, SIGLIP, LINEAR = "InfoNCE", "SigLIP", "linear cross entropy"
+_OPS = {INFONCE: "infonce", SIGLIP: "sigmoid", LINEAR: "linear_cross_entropy"}
 _OURS, _OPEN_CLIP = ("fastclip-engine", "fastclip.loss"), ("open_clip_torch", "open_clip")
 _FUNCTIONAL = "torch.nn.functional"
 
+
+def _ours_on_gpu(operation: str, builder: Builder, over_ranks: bool, kept: bool) -> list[Peer]:
+    """The compiled backends at each workspace, and their torch twin at the default one."""
+    workspaces: dict[int | str, str] = {256: "256 MiB", 64: "64 MiB"}
+    if kept:
+        workspaces["kept"] = "logits kept"
+    choices = [(backend, w) for backend in ("triton", "cuda") for w in workspaces]
+    return [
+        Peer(
+            f"fastclip {backend}, {workspaces[workspace]}", operation, *_OURS, builder, on=GPU,
+            over_ranks=over_ranks, backend=backend, workspace=workspace,
+        )
+        for backend, workspace in [*choices, ("torch", 256)]
+    ]  # fmt: skip
+
+
+_compiled_open_clip = functools.partial(adapters.open_clip_infonce, compiled=True)
+_compiled_linear = functools.partial(adapters.torch_linear_cross_entropy, compiled=True)
+
 PEERS = (
-    Peer("fastclip", _INFONCE, *_OURS, _our_infonce),
-    Peer("open_clip eager", _INFONCE, *_OPEN_CLIP, _open_clip_infonce, 4.5),
-    Peer("open_clip compiled", _INFONCE, *_OPEN_CLIP, _open_clip_compiled, 3.5),
+    Peer("fastclip", INFONCE, *_OURS, adapters.our_infonce, on=CPU),
+    *_ours_on_gpu(INFONCE, adapters.our_infonce, over_ranks=True, kept=True),
+    Peer("open_clip eager", INFONCE, *_OPEN_CLIP, adapters.open_clip_infonce, 4.5, over_ranks=True),
+    Peer("open_clip compiled", INFONCE, *_OPEN_CLIP, _compiled_open_clip, 3.5, over_ranks=True),
     Peer(
         "sentence-transformers cached",
-        _INFONCE,
+        INFONCE,
         "sentence-transformers",
         "sentence_transformers",
-        _sentence_transformers,
+        adapters.sentence_transformers,
+        on=CPU,
     ),
-    Peer("memeff", _INFONCE, "memeff", "memeff", gpu_only=True),
-    Peer("Inf-CLIP", _INFONCE, "inf_cl", "inf_cl", gpu_only=True),
-    Peer("fastclip", _SIGLIP, *_OURS, _our_siglip),
-    Peer("open_clip eager", _SIGLIP, *_OPEN_CLIP, _open_clip_siglip, 5.5),
-    Peer("siglip-kernel", _SIGLIP, "siglip-kernel", "siglip_kernel", gpu_only=True),
-    Peer("fastclip", _LINEAR, *_OURS, _our_linear_cross_entropy),
-    Peer("torch eager", _LINEAR, "torch", "torch", _eager_linear_cross_entropy, 3.0),
+    Peer("memeff", INFONCE, "memeff", "memeff", adapters.memeff, on=GPU, over_ranks=True),
+    Peer("Inf-CL", INFONCE, "inf_cl", "inf_cl", adapters.inf_cl, on=GPU, over_ranks=True),
+    Peer("fastclip", SIGLIP, *_OURS, adapters.our_siglip, on=CPU),
+    *_ours_on_gpu(SIGLIP, adapters.our_siglip, over_ranks=False, kept=False),
+    Peer("open_clip eager", SIGLIP, *_OPEN_CLIP, adapters.open_clip_siglip, 5.5),
+    Peer("siglip-kernel", SIGLIP, "siglip-kernel", "siglip_kernel", adapters.siglip_kernel, on=GPU),
+    Peer("fastclip", LINEAR, *_OURS, adapters.our_linear_cross_entropy, on=CPU),
+    *_ours_on_gpu(LINEAR, adapters.our_linear_cross_entropy, over_ranks=False, kept=False),
+    Peer("torch eager", LINEAR, "torch", "torch", adapters.torch_linear_cross_entropy, 3.0),
+    Peer("torch compiled", LINEAR, "torch", "torch", _compiled_linear, 3.0, on=GPU),
     Peer(
         "torch linear_cross_entropy, chunked",
-        _LINEAR,
+        LINEAR,
         "torch",
         f"{_FUNCTIONAL}:linear_cross_entropy",
-        _torch_linear_cross_entropy,
+        adapters.torch_chunked_linear_cross_entropy,
     ),
-    Peer("Liger", _LINEAR, "liger-kernel", "liger_kernel", gpu_only=True),
-    Peer("cut-cross-entropy", _LINEAR, "cut-cross-entropy", "cut_cross_entropy", gpu_only=True),
-    Peer("QuACK", _LINEAR, "quack-kernels", "quack", gpu_only=True),
+    Peer("Liger", LINEAR, "liger-kernel", "liger_kernel", adapters.liger, on=GPU),
+    Peer(
+        "cut-cross-entropy, exact",
+        LINEAR,
+        "cut-cross-entropy",
+        "cut_cross_entropy",
+        adapters.cut_cross_entropy,
+        on=GPU,
+    ),
+    Peer("QuACK", LINEAR, "quack-kernels", "quack", adapters.quack, on=GPU),
 )

@@ -9,22 +9,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK_ENTRIES = 1 << 23
+_BLOCK_ENTRIES = {"cpu": 1 << 23, "cuda": 1 << 25}
+
+# Relative error beyond which an implementation is called wrong and is not timed, ours (True) and
+# peers (False). It tells another loss from a rounded one; ours have finer bars in tests/.
+GATE = {
+    torch.float32: {True: 1e-4, False: 1e-3},
+    torch.bfloat16: {True: 1e-2, False: 0.2},
+}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One operation at one shape: ``rows x columns`` logits of products of width ``width``."""
+    """One operation at one shape: ``rows x columns`` logits of products of width ``width``.
+
+    ``ranks`` more than 1 is what one rank of that many computes of InfoNCE, its ``rows`` images
+    against the texts of all, where every rank holds the same rows (see ``mirror``). ``scale`` None
+    is CLIP's initial 1/0.07 (SigLIP: 10, bias -10). ``noise`` is what each side of a pair adds to
+    the direction they share: 0.8 gives a cosine near 0.6.
+    """
 
     operation: str
     rows: int
     columns: int
     width: int
     dtype: torch.dtype
+    device: str = "cpu"
+    ranks: int = 1
+    scale: float | None = None
+    noise: float = 0.8
 
     @property
     def shape(self) -> str:
-        return f"{self.rows:,} x {self.columns:,}, D = {self.width}"
+        more = f", scale {self.scale:g}" if self.scale is not None else ""
+        more += f", a rank of {self.ranks}" if self.ranks > 1 else ""
+        return f"{self.rows:,} x {self.columns:,}, D = {self.width}{more}"
 
     @property
     def dtype_name(self) -> str:
@@ -36,7 +55,9 @@ class Problem:
 
     @property
     def slug(self) -> str:
-        return f"{self.operation}-{self.rows}x{self.columns}x{self.width}-{self.dtype_name}"
+        shape = f"{self.rows}x{self.columns}x{self.width}"
+        scale = f"-scale-{self.scale:g}" if self.scale is not None else ""
+        return f"{self.operation}-{shape}-{self.dtype_name}{scale}"
 
     @property
     def unit_flop(self) -> int:
@@ -48,30 +69,36 @@ class Problem:
         """Size of the logits in the inputs' dtype."""
         return self.rows * self.columns * self.dtype.itemsize
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Leaves by name, the same on every call; ``target`` alone wants no gradient.
+    @property
+    def logit_scale(self) -> float:
+        if self.scale is not None:
+            return self.scale
+        return 10.0 if self.operation == "SigLIP" else 1 / 0.07
 
-        Pairs of a contrastive problem have a cosine near 0.6, its scale is CLIP's initial 1/0.07
-        (SigLIP: 10, bias -10).
-        """
-        generator = torch.Generator().manual_seed(0)
+    def inputs(self, seed: int = 0) -> dict[str, Tensor]:
+        """Leaves by name, the same on every call of a seed; ``target`` alone wants no gradient."""
+        generator = torch.Generator(self.device).manual_seed(seed)
 
         def normal(rows: int) -> Tensor:
-            return torch.randn(rows, self.width, generator=generator)
+            return torch.randn(rows, self.width, generator=generator, device=self.device)
 
         if self.operation == "linear cross entropy":
             hidden = normal(self.rows)
             weight = normal(self.columns) / math.sqrt(self.width)
-            target = torch.randint(self.columns, (self.rows,), generator=generator)
+            target = torch.randint(
+                self.columns, (self.rows,), generator=generator, device=self.device
+            )
             leaves = {"hidden": hidden.to(self.dtype), "weight": weight.to(self.dtype)}
         else:
             shared = normal(self.rows)
-            image, text = (F.normalize(shared + 0.8 * normal(self.rows)) for _ in range(2))
-            leaves = {"image": image.to(self.dtype), "text": text.to(self.dtype)}
-            siglip = self.operation == "SigLIP"
-            leaves["scale"] = torch.tensor(10.0 if siglip else 1 / 0.07)
-            if siglip:
-                leaves["bias"] = torch.tensor(-10.0)
+            image, text = (
+                F.normalize(shared + self.noise * normal(self.rows)).to(self.dtype)
+                for _ in range(2)
+            )
+            leaves = {"image": image, "text": text}
+            leaves["scale"] = torch.tensor(self.logit_scale, device=self.device)
+            if self.operation == "SigLIP":
+                leaves["bias"] = torch.tensor(-10.0, device=self.device)
         for leaf in leaves.values():
             leaf.requires_grad_()
         if self.operation == "linear cross entropy":
@@ -88,11 +115,16 @@ def exact(problem: Problem) -> dict[str, Tensor]:
     }
     if problem.operation == "linear cross entropy":
         return _linear_cross_entropy(**inputs)
-    return _siglip(**inputs) if problem.operation == "SigLIP" else _infonce(**inputs)
+    if problem.operation == "SigLIP":
+        return _siglip(**inputs)
+    answer = _infonce(**inputs)
+    # Copies of every column raise each softmax's normaliser and leave the gradients as they are.
+    answer["loss"] = answer["loss"] + math.log(problem.ranks)
+    return answer
 
 
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_ENTRIES // columns)
+def _blocks(rows: int, columns: int, device: torch.device) -> Iterator[slice]:
+    step = max(1, _BLOCK_ENTRIES[device.type] // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
@@ -100,17 +132,17 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
 def _infonce(image: Tensor, text: Tensor, scale: Tensor) -> dict[str, Tensor]:
     n = len(image)
     row_lse, column_lse = image.new_empty(n), image.new_full((n,), -torch.inf)
-    for rows in _blocks(n, n):
+    for rows in _blocks(n, n, image.device):
         z = scale * image[rows] @ text.T
         row_lse[rows] = z.logsumexp(1)
         column_lse = torch.logaddexp(column_lse, z.logsumexp(0))
     pairs = scale * (image * text).sum(1)
     d_image, d_text, d_scale = torch.empty_like(image), torch.zeros_like(text), 0.0
-    for rows in _blocks(n, n):
+    for rows in _blocks(n, n, image.device):
         cosine = image[rows] @ text.T
         z = scale * cosine
         g = ((z - row_lse[rows, None]).exp_() + (z - column_lse).exp_()) / (2 * n)
-        g[torch.arange(len(g)), torch.arange(rows.start, rows.stop)] -= 1 / n
+        g.diagonal(rows.start).sub_(1 / n)
         d_image[rows] = scale * g @ text
         d_text += scale * g.T @ image[rows]
         d_scale += (g * cosine).sum()
@@ -122,10 +154,10 @@ def _siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> dict[st
     n = len(image)
     d_image, d_text = torch.empty_like(image), torch.zeros_like(text)
     loss, d_scale, d_bias = 0.0, 0.0, 0.0
-    for rows in _blocks(n, n):
+    for rows in _blocks(n, n, image.device):
         cosine = image[rows] @ text.T
         label = torch.full_like(cosine, -1)
-        label[torch.arange(len(label)), torch.arange(rows.start, rows.stop)] = 1
+        label.diagonal(rows.start).fill_(1)
         z = label * (scale * cosine + bias)
         g = -label * torch.sigmoid(-z) / n
         loss = loss - F.logsigmoid(z).sum() / n
@@ -139,7 +171,7 @@ def _siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> dict[st
 def _linear_cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> dict[str, Tensor]:
     n = len(hidden)
     d_hidden, d_weight, loss = torch.empty_like(hidden), torch.zeros_like(weight), 0.0
-    for rows in _blocks(n, len(weight)):
+    for rows in _blocks(n, len(weight), hidden.device):
         z = hidden[rows] @ weight.T
         lse, own = z.logsumexp(1, keepdim=True), target[rows, None]
         loss = loss + (lse - z.gather(1, own)).sum() / n
@@ -150,12 +182,17 @@ def _linear_cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> dic
     return {"loss": loss, "hidden": d_hidden, "weight": d_weight}
 
 
-def worst_error(found: dict[str, Tensor], problem: Problem) -> tuple[float, str]:
-    """Largest relative error (in norm) among the loss and gradients found, and which one it is."""
+def relative_errors(found: dict[str, Tensor], problem: Problem) -> dict[str, float]:
+    """Relative error (in norm) of the loss and of each gradient found."""
     answer = exact(problem)
-    errors = {
+    return {
         name: float((value.detach().double() - answer[name]).norm() / answer[name].norm())
         for name, value in found.items()
     }
+
+
+def worst_error(found: dict[str, Tensor], problem: Problem) -> tuple[float, str]:
+    """The largest of ``relative_errors``, NaN above all, and whose it is."""
+    errors = relative_errors(found, problem)
     worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     return errors[worst], worst

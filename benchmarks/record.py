@@ -25,3 +25,35 @@ class Record:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "Record":
         return cls(**plain)
+
+
+@dataclass
+class GpuRecord:
+    """What a run of the GPU part found. Times are seconds, memory MiB.
+
+    ``losses``, ``large``, ``precision`` and ``schedule`` hold one entry a measurement, ``accuracy``
+    the outcome of the accuracy tests, ``train_step`` of the training step. ``skipped``, ``failed``
+    and ``not_run`` hold a reason by name.
+    """
+
+    machine: dict[str, Any] = field(default_factory=dict)
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    large: list[dict[str, Any]] = field(default_factory=list)
+    precision: list[dict[str, Any]] = field(default_factory=list)
+    schedule: list[dict[str, Any]] = field(default_factory=list)
+    train_step: dict[str, Any] = field(default_factory=dict)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        found = (self.losses, self.large, self.precision, self.schedule, self.train_step)
+        return any(found) or bool(self.skipped or self.failed or self.not_run)
+
+    to_plain = Record.to_plain
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "GpuRecord":
+        return cls(**plain)

@@ -1,7 +1,7 @@
 """Tables and plots from a run's record, and their place in the README.
 
 ``python benchmarks/report.py [results.json ...]`` makes them again from stored results (by default
-all of ``make bench``), without measuring anything.
+all of ``make bench`` and of GPUs), without measuring anything.
 """
 
 import argparse
@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from record import Record
+from record import GpuRecord, Record
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PATTERN = "bench-*.json"
+PATTERN, GPU_PATTERN = "bench-*.json", "gpu-*.json"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
@@ -32,14 +32,14 @@ def markdown(record: Record) -> str:
             parts += [f"**{operation}**, forward and backward:", _loss_table(entries)]
     if record.losses:
         parts.append(_LEGEND)
-        parts += [_bullets("Targets", lines)] if (lines := targets(record)) else []
+        parts += [bullets("Targets", lines)] if (lines := targets(record)) else []
     if record.throughput:
         parts.append(_throughput(record.throughput))
     if record.step_memory:
         parts.append(_step_memory(record.step_memory))
     for title, reasons in (("Left out", record.skipped), ("Failed", record.failed)):
         if reasons:
-            parts.append(_bullets(title, [f"{name}: {why}" for name, why in reasons.items()]))
+            parts.append(bullets(title, [f"{name}: {why}" for name, why in reasons.items()]))
     return "\n\n".join(parts)
 
 
@@ -62,7 +62,7 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
-def _bullets(title: str, lines: list[str]) -> str:
+def bullets(title: str, lines: list[str]) -> str:
     return "\n".join([f"{title}:", "", *(f"- {line}" for line in lines)])
 
 
@@ -220,19 +220,35 @@ def _sizes(record: Record, operation: str) -> list[int]:
     )
 
 
+def stored() -> list[Path]:
+    """The results of all machines, those without a GPU first."""
+    return [path for pattern in (PATTERN, GPU_PATTERN) for path in sorted(RESULTS.glob(pattern))]
+
+
 def write(results: list[Path], readme: Path = README) -> None:
     """Write the table and plot of each stored run beside it, and all of them into the README."""
-    sections = []
-    for path in results:
-        record = Record.from_plain(json.loads(path.read_text()))
-        text, picture = markdown(record), path.with_suffix(".png")
-        path.with_suffix(".md").write_text(text + "\n")
-        if plot(record, picture):
-            link = picture.resolve()
-            if link.is_relative_to(readme.parent):
-                text += f"\n\n![Time and memory against N]({link.relative_to(readme.parent)})"
-        sections.append(text)
+    sections = [section(path, readme.parent) for path in results]
     update_readme(readme, "\n\n".join(sections))
+
+
+def section(path: Path, folder: Path) -> str:
+    """The tables of one stored run, written beside it, and the link to its plot from ``folder``."""
+    plain, picture = json.loads(path.read_text()), path.with_suffix(".png")
+    if path.match(GPU_PATTERN):
+        import gpu_report
+
+        found = GpuRecord.from_plain(plain)
+        text, plotted = gpu_report.markdown(found), gpu_report.plot(found, picture)
+        caption = "Time and memory against N, ratio to the bare products against D"
+    else:
+        record = Record.from_plain(plain)
+        text, plotted = markdown(record), plot(record, picture)
+        caption = "Time and memory against N"
+    path.with_suffix(".md").write_text(text + "\n")
+    link = picture.resolve()
+    if plotted and link.is_relative_to(folder):
+        text += f"\n\n![{caption}]({link.relative_to(folder)})"
+    return text
 
 
 def update_readme(readme: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> bool:
@@ -250,8 +266,9 @@ def update_readme(readme: Path, text: str, markers: tuple[str, str] = (BEGIN, EN
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", nargs="*", type=Path, help=f"default: results/{PATTERN}")
-    results = parser.parse_args().results or sorted(RESULTS.glob(PATTERN))
+    patterns = f"results/{PATTERN} and results/{GPU_PATTERN}"
+    parser.add_argument("results", nargs="*", type=Path, help=f"default: {patterns}")
+    results = parser.parse_args().results or stored()
     if not results:
         sys.exit(f"{RESULTS} holds no results: run `make bench` first")
     write(results)

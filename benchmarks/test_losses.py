@@ -5,8 +5,8 @@ import statistics
 import measure
 import pytest
 import torch
-from peers import PEERS, Peer
-from problems import Problem, worst_error
+from peers import Peer, first_line, peers
+from problems import GATE, Problem, worst_error
 from record import Record
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -16,9 +16,6 @@ SIGLIP = [(1024, FP32), (4096, FP32), (8192, FP32), (4096, BF16)]
 FULL = [(32_768, FP32), (32_768, BF16)]
 LINEAR = [(2048, 512, 10_000, FP32), (2048, 512, 10_000, BF16), (1024, 768, 30_522, FP32)]
 
-# Relative error beyond which an implementation is called wrong and is not timed, for ours and for
-# peers. It tells another loss from a rounded one; ours have finer bars in tests/.
-GATE = {FP32: {True: 1e-4, False: 1e-3}, BF16: {True: 1e-2, False: 0.2}}
 SECONDS_OF_PRODUCTS = 3.0
 ROUNDS = (3, 15)
 
@@ -36,26 +33,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
         pytest.param(problem, peer, id=f"{problem.slug}-{peer.name}".replace(" ", "-"))
         for problem in problems(metafunc.config.getoption("full"))
-        for peer in PEERS
-        if peer.operation == problem.operation
+        for peer in peers(problem.operation, "cpu")
     ]
     metafunc.parametrize(("problem", "peer"), cases)
 
 
 def test_loss(problem: Problem, peer: Peer, benchmark, record: Record) -> None:
     benchmark.group = problem.label
-    if reason := peer.absent():
+    if reason := peer.absent("cpu"):
         record.skipped[peer.name] = reason
         pytest.skip(f"{peer.name}: {reason}")
     if reason := too_large(problem, peer):
         record.skipped[f"{peer.name}, {problem.label}"] = reason
         pytest.skip(f"{peer.name}: {reason}")
     try:
-        step = peer.build(problem)
-        error, name = worst_error(step(), problem)
-        peak = measure.peak_mib(step)
+        step, inputs = peer.build(problem), problem.inputs()
+        error, name = worst_error(step(inputs), problem)
+        peak = measure.peak_mib(lambda: step(inputs))
     except Exception as failure:
-        give_up(record, problem, peer, f"{type(failure).__name__}: {failure}", failure)
+        reason = f"{type(failure).__name__}: {first_line(failure)}"
+        give_up(record, problem, peer, reason, failure)
     # Not (error <= gate): NaN must not pass.
     if not error <= GATE[problem.dtype][peer.ours]:
         give_up(record, problem, peer, f"wrong: relative error {error:.1e} of {name}")
@@ -69,7 +66,9 @@ def test_loss(problem: Problem, peer: Peer, benchmark, record: Record) -> None:
         bare_seconds.append(bare.seconds())
 
     # The bare products run before every round, so that both see the same machine.
-    benchmark.pedantic(step, setup=run_bare, rounds=rounds, iterations=1, warmup_rounds=0)
+    benchmark.pedantic(
+        step, (inputs,), setup=run_bare, rounds=rounds, iterations=1, warmup_rounds=0
+    )
     if benchmark.disabled:
         return
     seconds = benchmark.stats.stats.data
@@ -107,8 +106,7 @@ def give_up(
     record: Record, problem: Problem, peer: Peer, reason: str, cause: Exception | None = None
 ) -> None:
     """Report a peer that does not run or is wrong; ours fails the test."""
-    first_line = reason.strip().splitlines()[0]
-    record.failed[f"{peer.name}, {problem.label}"] = first_line
+    record.failed[f"{peer.name}, {problem.label}"] = reason
     if peer.ours:
         raise AssertionError(reason) from cause
-    pytest.xfail(f"{peer.name}: {first_line}")
+    pytest.xfail(f"{peer.name}: {reason}")

@@ -1,0 +1,221 @@
+"""How each implementation is called: from a problem to a step.
+
+A step takes a problem's inputs, runs forward and backward once, and returns the loss and the
+gradients by input name. Only what an implementation's own users would run is in it: autocast where
+it was made for that, no copies, no conversions. What is not imported at the top is optional.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from problems import Problem
+from torch import Tensor
+
+Inputs = dict[str, Tensor]
+Step = Callable[[Inputs], dict[str, Tensor]]
+Builder = Callable[[Problem], Step]
+
+# What sentence-transformers' loss holds at once; its default of 32 is for embedding, and slower.
+_CACHED_ROWS = 1024
+_QUACK_ROWS = 4096
+
+
+def differentiated(loss: Callable[..., Tensor], names: Sequence[str] | None = None) -> Step:
+    """Call ``loss`` on the inputs by name; gradients of ``names``, or of all that want one."""
+
+    def step(inputs: Inputs) -> dict[str, Tensor]:
+        wanted = names or [name for name, leaf in inputs.items() if leaf.requires_grad]
+        value = loss(**inputs)
+        gradients = torch.autograd.grad(value, [inputs[name] for name in wanted])
+        return {"loss": value, **dict(zip(wanted, gradients, strict=True))}
+
+    return step
+
+
+def _amp(loss: Callable[..., Tensor], problem: Problem) -> Callable[..., Tensor]:
+    """``loss`` under bf16 autocast where the problem is in bf16 and on a GPU, as amp_bf16 has it.
+
+    The CPU part compares in the inputs' own dtype.
+    """
+    if problem.dtype != torch.bfloat16 or problem.device == "cpu":
+        return loss
+
+    def autocast(**inputs: Tensor) -> Tensor:
+        with torch.autocast(problem.device, torch.bfloat16):
+            return loss(**inputs)
+
+    return autocast
+
+
+def our_infonce(problem: Problem, **options) -> Step:
+    from fastclip.loss import clip_loss
+
+    if problem.ranks > 1:
+        options |= {"group": dist.group.WORLD, "shards": "equal"}
+        options |= {"local_loss": True, "gather_with_grad": True}
+    return differentiated(lambda image, text, scale: clip_loss(image, text, scale, **options))
+
+
+def our_siglip(problem: Problem, **options) -> Step:
+    from fastclip.loss import siglip_loss
+
+    return differentiated(
+        lambda image, text, scale, bias: siglip_loss(image, text, scale, bias, **options)
+    )
+
+
+def our_linear_cross_entropy(problem: Problem, **options) -> Step:
+    from fastclip.loss import linear_cross_entropy
+
+    return differentiated(
+        lambda hidden, weight, target: linear_cross_entropy(hidden, weight, target, **options)
+    )
+
+
+def open_clip_infonce(problem: Problem, compiled: bool = False) -> Step:
+    from open_clip import loss
+
+    # The gather that it calls is deprecated in torch.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="open_clip")
+    ranks = problem.ranks
+    module = loss.ClipLoss(local_loss=ranks > 1, gather_with_grad=ranks > 1, world_size=ranks)
+    if compiled:
+        torch._dynamo.reset()
+        # A gather breaks the graph; among `mirror`'s ranks dynamo fails inside it instead.
+        loss.gather_features = torch.compiler.disable(loss.gather_features)
+        module = torch.compile(module, dynamic=False)
+    return differentiated(_amp(lambda image, text, scale: module(image, text, scale), problem))
+
+
+def open_clip_siglip(problem: Problem) -> Step:
+    from open_clip.loss import SigLipLoss
+
+    module = SigLipLoss()
+    return differentiated(
+        _amp(lambda image, text, scale, bias: module(image, text, scale, bias), problem)
+    )
+
+
+def sentence_transformers(problem: Problem) -> Step:
+    """Its loss on given features: no model runs, and its scale is a constant."""
+    with warnings.catch_warnings():
+        # Version 6 has a newer name for the class, version 5 has not.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from sentence_transformers import util
+        from sentence_transformers.losses import CachedMultipleNegativesSymmetricRankingLoss
+
+        module = CachedMultipleNegativesSymmetricRankingLoss(
+            torch.nn.Sequential(torch.nn.Identity()),
+            scale=problem.logit_scale,
+            similarity_fct=util.dot_score,
+            mini_batch_size=_CACHED_ROWS,
+        )
+
+    def step(inputs: Inputs) -> dict[str, Tensor]:
+        image, text = inputs["image"], inputs["text"]
+        image.grad = text.grad = None
+        loss = module.calculate_loss([[image], [text]], with_backward=True)
+        return {"loss": loss, "image": image.grad, "text": text.grad}
+
+    return step
+
+
+def memeff(problem: Problem) -> Step:
+    """Its temperature is a constant, and by default its gradients are rescaled: not here.
+
+    Over ranks it returns this rank's part of the mean, and gradients a W-th of what DDP's averaging
+    expects.
+    """
+    options = {"temperature": 1 / problem.logit_scale, "normalized_inputs": True, "stable": False}
+    if problem.ranks > 1:
+        from memeff import DistributedMemoryEfficientCLIPLoss
+
+        module = DistributedMemoryEfficientCLIPLoss(**options, group=dist.group.WORLD)
+    else:
+        from memeff import MemoryEfficientCLIPLoss
+
+        module = MemoryEfficientCLIPLoss(**options)
+    return differentiated(
+        lambda image, text, scale: problem.ranks * module(image, text), ["image", "text"]
+    )
+
+
+def inf_cl(problem: Problem) -> Step:
+    """One direction at a time. Over ranks its scale gradient needs the default group and is W times
+    as large, so that there the scale is a constant, as it is in no published recipe."""
+    from inf_cl import cal_flash_loss, cal_inf_loss
+
+    if problem.ranks > 1:
+        constant = problem.logit_scale
+
+        def over_ranks(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+            one = cal_inf_loss(constant * image, text)
+            return (one + cal_inf_loss(constant * text, image)) / 2
+
+        return differentiated(over_ranks, ["image", "text"])
+
+    def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        one = cal_flash_loss(image, text, scale=scale).mean()
+        return (one + cal_flash_loss(text, image, scale=scale).mean()) / 2
+
+    return differentiated(loss)
+
+
+def siglip_kernel(problem: Problem) -> Step:
+    from siglip_kernel import fused_siglip_loss
+
+    return differentiated(
+        lambda image, text, scale, bias: fused_siglip_loss(image, text, scale.log(), bias)
+    )
+
+
+def torch_linear_cross_entropy(problem: Problem, compiled: bool = False) -> Step:
+    def loss(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(hidden, weight), target)
+
+    if compiled:
+        torch._dynamo.reset()
+        loss = torch.compile(loss, dynamic=False)
+    return differentiated(loss)
+
+
+def torch_chunked_linear_cross_entropy(problem: Problem) -> Step:
+    options = torch.nn.LinearCrossEntropyOptions()
+    return differentiated(
+        lambda hidden, weight, target: F.linear_cross_entropy(
+            hidden, weight, target, options=options
+        )
+    )
+
+
+def liger(problem: Problem) -> Step:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    module = LigerFusedLinearCrossEntropyLoss()
+    return differentiated(lambda hidden, weight, target: module(weight, hidden, target))
+
+
+def cut_cross_entropy(problem: Problem) -> Step:
+    """Its exact mode: without a filter that drops small entries of the softmax."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    return differentiated(
+        lambda hidden, weight, target: linear_cross_entropy(
+            hidden, weight, target, filter_eps=None, impl="cce"
+        )
+    )
+
+
+def quack(problem: Problem) -> Step:
+    """Chunks of 4,096 rows, its default, or what a smaller problem has."""
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    rows = min(_QUACK_ROWS, problem.rows)
+    return differentiated(
+        lambda hidden, weight, target: chunked_linear_cross_entropy(
+            hidden, weight, target, chunk_size=rows
+        )
+    )

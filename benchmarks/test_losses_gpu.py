@@ -1,0 +1,112 @@
+"""Losses on the GPU against every peer: forward and backward, memory, and error against float64."""
+
+import itertools
+import statistics
+from contextlib import ExitStack
+
+import pytest
+from clock import Mark, head_start, mark, time_limit
+from gpu_cases import Group, groups
+from gpu_measure import ThreeProducts, free_memory, peak_mib, rotation
+from mirror import mirrored
+from peers import Peer, first_line, peers
+from problems import GATE, Problem, relative_errors
+from record import GpuRecord
+
+SECONDS, ROUNDS = 0.8, (7, 40)
+# What one implementation may take for everything, compilation and its own tuning included.
+PEER_SECONDS = 60
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = [
+        pytest.param(
+            group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-").replace(",", "")
+        )
+        for group in groups(metafunc.config.getoption("tiny"))
+        if group.kind == "losses"
+        for peer in peers(group.problem.operation, "cuda", group.problem.ranks)
+    ]
+    metafunc.parametrize(("group", "peer"), cases)
+
+
+@pytest.mark.benchmark(timer=mark)
+def test_loss(group: Group, peer: Peer, benchmark, gpu_record: GpuRecord) -> None:
+    benchmark.group = group.name
+    problem = group.problem
+    if reason := peer.absent(problem.device):
+        gpu_record.skipped[peer.name] = reason
+        pytest.skip(f"{peer.name}: {reason}")
+    reason = None
+    try:
+        with time_limit(PEER_SECONDS), ExitStack() as stack:
+            if problem.ranks > 1:
+                stack.enter_context(mirrored(problem.ranks))
+            entry = measured(problem, peer, benchmark)
+    except Exception as failure:
+        reason = f"{type(failure).__name__}: {first_line(failure)}"
+        if peer.ours:
+            gpu_record.failed[f"{peer.name}, {problem.label}"] = reason
+            raise
+    finally:
+        free_memory()
+    if reason is not None:
+        gpu_record.failed[f"{peer.name}, {problem.label}"] = reason
+        pytest.xfail(f"{peer.name}: {reason}")
+    gpu_record.losses.append(entry)
+    benchmark.extra_info.update(entry)
+
+
+def measured(problem: Problem, peer: Peer, benchmark) -> dict:
+    """Gate, then memory, then time; raises where the implementation fails or is wrong."""
+    step, inputs = peer.build(problem), problem.inputs()
+    found = step(inputs)
+    errors = relative_errors(found, problem)
+    found.clear()
+    # Not (error > gate): NaN must not pass.
+    if wrong := {k: e for k, e in errors.items() if not e <= GATE[problem.dtype][peer.ours]}:
+        raise ArithmeticError(f"wrong: relative errors {_in_words(wrong)}")
+    peak = peak_mib(step, inputs)
+
+    sets = [inputs] + [problem.inputs(seed) for seed in range(1, rotation(inputs))]
+    start = Mark()
+    step(sets[1])
+    seconds = Mark() - start
+    products = ThreeProducts(problem, inputs)
+    next_set = itertools.cycle(sets)
+    spans = []
+
+    def before() -> tuple[tuple, dict]:
+        # The bare products run before every round, so that both see the same machine.
+        spans.append(products.run())
+        head_start()
+        return (next(next_set),), {}
+
+    rounds = min(ROUNDS[1], max(ROUNDS[0], round(SECONDS / seconds)))
+    benchmark.pedantic(step, setup=before, rounds=rounds, iterations=1, warmup_rounds=1)
+    times = [seconds] if benchmark.disabled else list(benchmark.stats.stats.data)
+    b3 = [end - start for start, end in spans][-len(times) :]
+    return {
+        "operation": problem.operation,
+        "implementation": peer.name,
+        "ours": peer.ours,
+        "workspace": peer.workspace,
+        "rows": problem.rows,
+        "columns": problem.columns,
+        "width": problem.width,
+        "dtype": problem.dtype_name,
+        "ranks": problem.ranks,
+        "seconds": statistics.median(times),
+        "seconds_spread": max(times) - min(times),
+        "b3_seconds": statistics.median(b3),
+        "b3_ratio": statistics.median(t / b for t, b in zip(times, b3, strict=True)),
+        "tflops_3u": 3 * problem.unit_flop / statistics.median(times) / 1e12,
+        "peak_mib": peak,
+        "errors": errors,
+        "rounds": len(times),
+        "input_sets": len(sets),
+    }
+
+
+def _in_words(errors: dict[str, float]) -> str:
+    return ", ".join(f"{error:.1e} of {name}" for name, error in errors.items())

@@ -1,0 +1,62 @@
+"""Error of bf16 gradients beside the rounding of the exact ones, at CLIP's scales."""
+
+import math
+
+import pytest
+from clock import time_limit
+from gpu_cases import Group, groups
+from gpu_measure import free_memory
+from peers import Peer, first_line, peers
+from problems import exact, relative_errors
+from record import GpuRecord
+
+PEER_SECONDS = 60
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = [
+        pytest.param(group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-"))
+        for group in groups(metafunc.config.getoption("tiny"))
+        if group.kind == "precision"
+        for peer in peers(group.problem.operation, "cuda")
+        if peer.ours or peer.name == "open_clip eager"
+    ]
+    metafunc.parametrize(("group", "peer"), cases)
+
+
+def test_error(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
+    problem = group.problem
+    if reason := peer.absent(problem.device):
+        gpu_record.skipped[peer.name] = reason
+        pytest.skip(f"{peer.name}: {reason}")
+    try:
+        with time_limit(PEER_SECONDS):
+            errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
+    except Exception as failure:
+        reason = f"{type(failure).__name__}: {first_line(failure)}"
+        gpu_record.failed[f"{peer.name}, {group.name}"] = reason
+        raise
+    finally:
+        free_memory()
+    gpu_record.precision.append(
+        {
+            "implementation": peer.name,
+            "ours": peer.ours,
+            "rows": problem.rows,
+            "width": problem.width,
+            "scale": problem.logit_scale,
+            "errors": errors,
+            "rounding": _rounding(problem),
+        }
+    )
+    assert all(map(math.isfinite, errors.values()))
+
+
+def _rounding(problem) -> dict[str, float]:
+    """Relative error of the exact gradients of both sides, rounded to the inputs' dtype."""
+    answer = exact(problem)
+    return {
+        name: float((answer[name].to(problem.dtype).double() - answer[name]).norm())
+        / float(answer[name].norm())
+        for name in ("image", "text")
+    }

@@ -1,0 +1,88 @@
+"""Communication of one rank of eight on one GPU: how much of it compute has to wait for.
+
+The distributed loss runs as it is, among ``mirror``'s equal ranks, with collectives that last as
+long as their bytes do at 400 GB/s, and again with collectives that last no time. What the first
+takes longer is the time that compute stood idle.
+"""
+
+import statistics
+
+import pytest
+from clock import DEVICE, Mark, head_start, synchronise
+from gpu_cases import Group, groups
+from gpu_measure import free_memory
+from mirror import mirrored
+from peers import Peer, first_line, peers
+from record import GpuRecord
+
+BYTES_PER_SECOND = 400e9
+ROUNDS = 15
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = [
+        pytest.param(group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-"))
+        for group in groups(metafunc.config.getoption("tiny"))
+        if group.kind == "schedule"
+        for peer in peers(group.problem.operation, "cuda")
+        if peer.ours
+    ]
+    metafunc.parametrize(("group", "peer"), cases)
+
+
+def test_idle_time(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
+    problem = group.problem
+    if reason := peer.absent(problem.device):
+        gpu_record.skipped[peer.name] = reason
+        pytest.skip(f"{peer.name}: {reason}")
+    try:
+        entry = measured(problem, peer)
+    except Exception as failure:
+        reason = f"{type(failure).__name__}: {first_line(failure)}"
+        gpu_record.failed[f"{peer.name}, {group.name}"] = reason
+        raise
+    finally:
+        free_memory()
+    gpu_record.schedule.append(entry)
+
+
+def measured(problem, peer: Peer) -> dict:
+    """Medians of a step with and without delays, in turns."""
+    inputs = problem.inputs()
+    with mirrored(problem.ranks) as mirror:
+        step = peer.build(problem)
+
+        def seconds(rate: float | None) -> tuple[float, float]:
+            mirror.bytes_per_second = rate
+            mirror.sent.clear()
+            mirror.waits.clear()
+            head_start()
+            start = Mark()
+            step(inputs)
+            taken = Mark() - start
+            synchronise()
+            return taken, mirror.seconds_waited()
+
+        for rate in (None, BYTES_PER_SECOND):
+            seconds(rate)
+        rounds = [(seconds(None)[0], *seconds(BYTES_PER_SECOND)) for _ in range(ROUNDS)]
+        sent = sum(mirror.sent)
+    compute, whole, communication = (
+        statistics.median(column) for column in zip(*rounds, strict=True)
+    )
+    idle = statistics.median(w - c for c, w, _ in rounds)
+    return {
+        "implementation": peer.name,
+        "ours": True,
+        "workspace": peer.workspace,
+        "rows": problem.rows,
+        "columns": problem.columns,
+        "width": problem.width,
+        "ranks": problem.ranks,
+        "sent_bytes": sent,
+        "compute_seconds": compute,
+        "communication_seconds": communication,
+        "seconds": whole,
+        "idle_seconds": idle,
+        "delayed": DEVICE == "cuda",
+    }
