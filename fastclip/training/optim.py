@@ -47,6 +47,21 @@ def set_learning_rate(optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+@torch.no_grad()
+def forget_initial_step(optimizer) -> None:
+    """Undo the step on zero gradients by which DeepSpeed (0.19.8) makes room for AdamW's moments.
+
+    In 16 bits at stage 0 (``FP16_UnfusedOptimizer``) that step stays: it decays the weights and
+    counts in the bias correction, so that the first real step is half as long.
+    """
+    if not hasattr(optimizer, "fp32_groups"):
+        return
+    for weights, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+        for weight, master in zip(weights, masters, strict=True):
+            master.copy_(weight)
+    optimizer.optimizer.state.clear()
+
+
 def average_gradients(module: nn.Module, world_size: int, group=None) -> None:
     """Mean over ranks of a replicated module's gradients, in the gradients' own dtype (fp32)."""
     if world_size == 1:

@@ -54,6 +54,7 @@ class Trainer:
             optimizer=optim.adamw(optim.parameter_groups(model, cfg.wd), cfg),
             config=deepspeed,
         )
+        optim.forget_initial_step(self.optimizer)
         self.objective = objective.to(ranks.device)
         self.objective_optimizer = optim.adamw(self.objective.parameters(), cfg)
         self.total_steps = cfg.epochs * loader.steps_per_epoch

@@ -1,0 +1,188 @@
+"""Whole steps of the trainer: what clipping does to the weights, and the logit scale's master.
+
+One pair of processes runs every case of both.
+"""
+
+import math
+from itertools import chain, product
+
+import pytest
+import torch
+from ranks import run_ranks
+from test_feature_cache import kept_graphs
+from torch.nn import functional as F
+from toy import ToyLoader, ToyObjective, ToyTowers, toy_batch, toy_trainer
+
+from fastclip.objectives.contrastive import MAX_LOG_SCALE, Contrastive
+from fastclip.training import optim
+from fastclip.training.config import TrainConfig
+
+ROWS, WORLD, MICRO, LR, DECAY, STEPS = 16, 2, 4, 0.25, 0.1, 3
+PRECISIONS, STAGES = ["fp32", "amp_bf16", "bf16"], [0, 1, 2, 3]
+LIMITS = {"off": 0.0, "tiny": 0.01, "never reached": 1e3}
+CLIPPED = [*product(["fp32"], STAGES, LIMITS), *product(["amp_bf16", "bf16"], STAGES, ["tiny"])]
+SCALED = [*product(PRECISIONS, STAGES)]
+PLAIN = {"batchnorm": False, "dropout": 0.0}
+
+
+def config(stage: int, **changes) -> TrainConfig:
+    values = {"train_batch_size": ROWS, "train_micro_batch_size_per_gpu": MICRO, "warmup": 0}
+    values |= {"zero_stage": stage, "lr": LR, "lr_scheduler": "const", "wd": DECAY}
+    return TrainConfig(**(values | changes))
+
+
+def contrastive(rank: int, scale: float) -> Contrastive:
+    return Contrastive(rank=rank, world_size=WORLD, init_logit_scale=scale, workspace_bytes=1 << 20)
+
+
+def every_step(rank: int) -> tuple[dict, dict]:
+    from fastclip.training import distributed
+
+    ranks = distributed.start()
+    found = clipped_steps(ranks), scaled_steps(ranks)
+    distributed.stop()
+    return found
+
+
+def clipped_steps(ranks) -> dict:
+    """fp32 weights before and after one step, and the metric ``grad_norm``, per case."""
+    found = {}
+    share = ROWS // WORLD
+    local = {k: v[ranks.rank * share :][:share] for k, v in toy_batch(ROWS).items()}
+    for precision, stage, limit in CLIPPED:
+        # With epsilon at 1 AdamW's first step depends on the gradient's size.
+        cfg = config(stage, grad_clip_norm=LIMITS[limit], eps=1.0)
+        objective = contrastive(ranks.rank, math.exp(2))
+        trainer = toy_trainer(ranks, cfg, precision=precision, objective=objective, **PLAIN)
+        trainer.engine.train()
+        before = masters(trainer)
+        metrics = trainer.train_step(local)
+        found[precision, stage, limit] = (before, masters(trainer), metrics.get("grad_norm"))
+        trainer.engine.destroy()
+    return found
+
+
+def masters(trainer) -> dict:
+    """The fp32 weights that the optimiser updates, and the logit scale."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    kept = {}
+    if hasattr(trainer.optimizer, "fp32_groups"):  # bf16 at stage 0
+        groups = trainer.optimizer.fp16_groups, trainer.optimizer.fp32_groups
+        kept = dict(zip(map(id, chain(*groups[0])), chain(*groups[1]), strict=True))
+    whole = {}
+    for name, parameter in trainer.engine.module.named_parameters():
+        master = kept.get(id(parameter))
+        master = safe_get_full_fp32_param(parameter) if master is None else master
+        whole[name] = (parameter if master is None else master).detach().clone()
+        assert whole[name].dtype == torch.float32
+    whole["logit_scale"] = trainer.objective.logit_scale.detach().clone()
+    return whole
+
+
+class Table(torch.nn.Module):
+    """A learned direction per id, the same for picture and text; from id 16 on its opposite."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Linear(ROWS, 4, bias=False)
+
+    def forward(self, image, text):
+        rows = torch.eye(ROWS, dtype=self.table.weight.dtype)
+        rows = torch.cat([rows, -rows])
+        return tuple(F.normalize(self.table(rows[ids.long()]), dim=-1) for ids in (image, text))
+
+
+def scaled_steps(ranks) -> dict:
+    """The logit scale's value and gradient after every step, per case and start."""
+    from fastclip.training import deepspeed_config
+    from fastclip.training.trainer import Trainer
+
+    found = {}
+    share = ROWS // WORLD
+    own = torch.arange(ROWS)[ranks.rank * share :][:share]
+    for precision, stage in SCALED:
+        cfg = config(stage, eps=1e-12)
+        torch.manual_seed(0)
+        trainer = Trainer(
+            cfg,
+            ranks,
+            model=Table(),
+            objective=contrastive(ranks.rank, 1.0),
+            loader=ToyLoader(ROWS),
+            precision=precision,
+            deepspeed=deepspeed_config.build(cfg, precision, WORLD),
+            fingerprint="none",
+        )
+        trainer.engine.train()
+        # Pairs of one direction push the scale up, pairs of opposite ones push it down.
+        for start, lr, opposite in ((100.0, 0.1, 0), (1.0, 0.1, ROWS), (20.0, 1e-4, 0)):
+            cfg.lr = lr
+            trainer.objective = contrastive(ranks.rank, start)
+            trainer.objective_optimizer = optim.adamw(trainer.objective.parameters(), cfg)
+            batch = {"image": own.to(torch.uint8), "text": own + opposite, "key": []}
+            history = []
+            for _ in range(STEPS):
+                trainer.train_step(batch)
+                scale = trainer.objective.logit_scale
+                history.append((scale.detach().clone(), scale.grad.clone()))
+            found[precision, stage, start] = history
+        trainer.engine.destroy()
+    return found
+
+
+@pytest.fixture(scope="module")
+def found():
+    return run_ranks(every_step, WORLD)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """fp32 weights and their gradients on the whole batch, in one process."""
+    torch.manual_seed(0)
+    model, objective = ToyTowers(**PLAIN), ToyObjective()
+    kept_graphs(model, objective, toy_batch(ROWS), ROWS)
+    return dict(model.named_parameters()) | {"logit_scale": objective.logit_scale}
+
+
+@pytest.mark.parametrize("case", CLIPPED, ids=str)
+def test_weights_move_by_the_clipped_gradient(found, exact, case):
+    precision, _, limit = case
+    towers = [weight.grad for name, weight in exact.items() if name != "logit_scale"]
+    norm = float(torch.nn.utils.get_total_norm(towers))
+    assert 10 * LIMITS["tiny"] < norm < LIMITS["never reached"]
+    factor = LIMITS["tiny"] / norm if limit == "tiny" else 1.0
+    bar = 1e-4 if precision == "fp32" else 3e-2
+    for before, after, reported in (clipped[case] for clipped, _ in found):
+        for name, weight in exact.items():
+            narrow = precision == "bf16" and name != "logit_scale"
+            start = (weight.bfloat16() if narrow else weight).detach().float()
+            assert torch.equal(before[name], start), name
+            gradient = factor * weight.grad
+            wanted = -LR * gradient / (gradient.abs() + 1)
+            if weight.ndim > 1:
+                wanted -= LR * DECAY * start
+            # fp32 weights cannot show a smaller step.
+            rounding = 1e-7 * start.norm()
+            error = (after[name] - start - wanted).norm()
+            assert error < bar * wanted.norm() + rounding, (name, error, wanted.norm())
+        if limit != "off":
+            assert reported == pytest.approx(norm, rel=bar)
+
+
+@pytest.mark.parametrize("case", SCALED, ids=str)
+def test_the_logit_scale_stays_in_its_range_though_steps_push_it_out(found, case):
+    for _, scaled in found:
+        for start, end, sign in ((100.0, MAX_LOG_SCALE, -1), (1.0, 0.0, 1)):
+            history = scaled[*case, start]
+            assert sign * float(history[0][1]) > 0
+            assert [value.tolist() for value, _ in history] == STEPS * [[torch.tensor(end)]]
+
+
+@pytest.mark.parametrize("case", SCALED, ids=str)
+def test_the_logit_scale_keeps_steps_that_bf16_would_round_away(found, case):
+    for _, scaled in found:
+        for step, (value, gradient) in enumerate(scaled[*case, 20.0], start=1):
+            assert value.dtype == gradient.dtype == torch.float32
+            assert float(value) == pytest.approx(math.log(20) + step * 1e-4, abs=2e-6)
+            assert float(value) != float(value.bfloat16())
