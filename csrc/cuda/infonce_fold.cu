@@ -1,0 +1,56 @@
+// Partials of tiles to log-sum-exps, in a fixed order.
+
+#include <climits>
+
+#include "infonce.h"
+
+namespace fastclip {
+namespace {
+
+constexpr int kLengths = 32, kSlices = 16;  // neighbours in memory; parts of the tiles
+
+__global__ void __launch_bounds__(kLengths* kSlices)
+    fold(const Partials in, int64_t count, int64_t length, bool running, double* lse) {
+  __shared__ float tops[kSlices][kLengths];
+  __shared__ double sums[kSlices][kLengths];
+  const int slice = threadIdx.y;
+  const int64_t id = int64_t{blockIdx.x} * kLengths + threadIdx.x;
+  const bool valid = id < length;
+
+  float top = kLowest;
+  for (int64_t t = slice; valid && t < count; t += kSlices)
+    top = larger(top, in.top[offset(t, length, id)]);
+  tops[slice][threadIdx.x] = top;
+  __syncthreads();
+  for (int s = 0; s < kSlices; ++s) top = larger(top, tops[s][threadIdx.x]);
+
+  double sum = 0.0;
+  for (int64_t t = slice; valid && t < count; t += kSlices) {
+    const int64_t at = offset(t, length, id);
+    sum += static_cast<double>(in.sum[at] * exponential(in.top[at], top));
+  }
+  sums[slice][threadIdx.x] = sum;
+  __syncthreads();
+  if (slice != 0 || !valid) return;
+  for (int s = 1; s < kSlices; ++s) sum += sums[s][threadIdx.x];
+  double value = log2(sum) + static_cast<double>(top);
+  if (running && lse[id] != -INFINITY) {
+    const double before = lse[id], high = fmax(before, value), low = fmin(before, value);
+    value = isnan(value) || isnan(before) ? before + value
+                                          : high + log1p(exp2(low - high)) * M_LOG2E;
+  }
+  lse[id] = value;
+}
+
+}  // namespace
+
+cudaError_t infonce_fold(Partials in, int64_t count, int64_t length, bool running, double* lse,
+                         cudaStream_t stream) {
+  const int64_t blocks = ceil_div(length, kLengths);
+  if (blocks > INT_MAX) return cudaErrorInvalidValue;
+  fold<<<static_cast<int>(blocks), dim3(kLengths, kSlices), 0, stream>>>(in, count, length,
+                                                                         running, lse);
+  return cudaGetLastError();
+}
+
+}  // namespace fastclip

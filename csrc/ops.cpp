@@ -1,0 +1,300 @@
+// The operators of the CUDA backend, on torch's stable ABI: checks, streams, launches.
+//
+// Names and shapes are those of fastclip.kernels.infonce, whose launchers these stand in for.
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <initializer_list>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "cuda/infonce.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kAny = -1;
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error("fastclip_cuda: " + message.str());
+}
+
+std::string shape(const Tensor& tensor) {
+  std::ostringstream text;
+  text << "[";
+  for (int64_t d = 0; d < tensor.dim(); ++d) text << (d ? ", " : "") << tensor.size(d);
+  text << "]";
+  return text.str();
+}
+
+void check_shape(const Tensor& tensor, const char* name, std::initializer_list<int64_t> sizes) {
+  bool fits = tensor.dim() == static_cast<int64_t>(sizes.size());
+  std::ostringstream accepted;
+  int64_t d = 0;
+  for (const int64_t size : sizes) {
+    fits = fits && (size == kAny || tensor.size(d) == size);
+    accepted << (d ? ", " : "");
+    size == kAny ? accepted << "any" : accepted << size;
+    ++d;
+  }
+  if (!fits) fail(name, " has shape ", shape(tensor), "; accepted: [", accepted.str(), "]");
+}
+
+void check_device(const Tensor& tensor, const char* name, const Tensor& other) {
+  if (!tensor.is_cuda()) fail(name, " is not on a GPU; accepted: CUDA tensors");
+  if (tensor.get_device_index() != other.get_device_index())
+    fail(name, " is on GPU ", tensor.get_device_index(), " but another tensor is on GPU ",
+         other.get_device_index());
+}
+
+// A contiguous tensor of one type.
+template <class T>
+T* contiguous(const Tensor& tensor, const char* name, ScalarType dtype, const char* dtype_name,
+              std::initializer_list<int64_t> sizes, const Tensor& device_of) {
+  check_device(tensor, name, device_of);
+  if (tensor.scalar_type() != dtype) fail(name, " is not ", dtype_name);
+  check_shape(tensor, name, sizes);
+  if (!tensor.is_contiguous()) fail(name, " is not contiguous");
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+float* floats(const Tensor& tensor, const char* name, std::initializer_list<int64_t> sizes,
+              const Tensor& device_of) {
+  return contiguous<float>(tensor, name, ScalarType::Float, "float32", sizes, device_of);
+}
+
+fastclip::Dtype half_dtype(const Tensor& tensor, const char* name) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::BFloat16:
+      return fastclip::Dtype::bfloat16;
+    case ScalarType::Half:
+      return fastclip::Dtype::float16;
+    default:
+      fail(name, " is of a dtype that has no kernel; accepted: bfloat16, float16");
+  }
+}
+
+bool on_16_bytes(const Tensor& matrix) {
+  return reinterpret_cast<uintptr_t>(matrix.data_ptr()) % 16 == 0 && matrix.stride(0) % 8 == 0;
+}
+
+// A [rows, columns] matrix of 16-bit values that kernels read or write in runs of 16 bytes.
+void check_runs(const Tensor& matrix, const char* name) {
+  check_shape(matrix, name, {kAny, kAny});
+  if (matrix.stride(1) != 1 || !on_16_bytes(matrix) ||
+      matrix.stride(0) < (matrix.size(1) + 7) / 8 * 8)
+    fail(name, " has strides (", matrix.stride(0), ", ", matrix.stride(1),
+         "); accepted: (a multiple of 8 no less than the columns, 1), on 16 bytes");
+}
+
+void check_operand(const Tensor& matrix, const char* name, bool hopper) {
+  check_shape(matrix, name, {kAny, kAny});
+  if (matrix.size(1) == 0 || matrix.size(1) >= int64_t{1} << 31)
+    fail(name, " has ", matrix.size(1), " features; accepted: 1 to 2^31 - 1");
+  const bool rows_apart = matrix.size(0) <= 1 || matrix.stride(0) >= matrix.size(1);
+  if ((matrix.size(1) > 1 && matrix.stride(1) != 1) || !rows_apart)
+    fail(name, " has strides (", matrix.stride(0), ", ", matrix.stride(1),
+         "); accepted: (at least the width, 1)");
+  if (hopper && !on_16_bytes(matrix))
+    fail(name, " has rows that do not start on 16 bytes, which the sm_90a kernel needs");
+}
+
+fastclip::Product product(const Tensor& x, const Tensor& y, const Tensor& scale,
+                          int64_t target_offset, bool hopper) {
+  check_device(x, "x", x);
+  check_device(y, "y", x);
+  const fastclip::Dtype dtype = half_dtype(x, "x");
+  if (y.scalar_type() != x.scalar_type()) fail("x and y are of different dtypes");
+  check_operand(x, "x", hopper);
+  check_operand(y, "y", hopper);
+  check_shape(y, "y", {kAny, x.size(1)});
+  if (scale.numel() != 1) fail("scale has ", scale.numel(), " elements; accepted: 1");
+  check_device(scale, "scale", x);
+  if (scale.scalar_type() != ScalarType::Float) fail("scale is not float32");
+  return {x.data_ptr(), y.data_ptr(), x.size(0),     y.size(0),
+          x.size(1),    x.stride(0),  y.stride(0),   target_offset,
+          static_cast<const float*>(scale.data_ptr()), dtype};
+}
+
+// Makes a tensor's GPU current, for torch and for the runtime linked into this library.
+class Launch {
+ public:
+  explicit Launch(const Tensor& tensor) : guard_(tensor.get_device_index()) {
+    check(cudaSetDevice(tensor.get_device_index()));
+    void* stream = nullptr;
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    stream_ = static_cast<cudaStream_t>(stream);
+  }
+  cudaStream_t stream() const { return stream_; }
+  static void check(cudaError_t error) {
+    if (error != cudaSuccess) fail(cudaGetErrorString(error));
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_ = nullptr;
+};
+
+fastclip::TileShape tile_shape(bool hopper) {
+  return hopper ? fastclip::kTileSm90 : fastclip::kTileSm80;
+}
+
+std::tuple<int64_t, int64_t, int64_t, int64_t> infonce_tile(bool hopper) {
+  const fastclip::TileShape shape = tile_shape(hopper);
+  return {shape.rows, shape.columns, shape.block_rows, shape.block_columns};
+}
+
+// The lines of n x m logits in blocks: [>= blocks of rows, >= blocks of columns, 2].
+const fastclip::Line* check_lines(const Tensor& lines, int64_t n, int64_t m, int64_t block_rows,
+                                  int64_t block_columns, const Tensor& device_of) {
+  check_device(lines, "lines", device_of);
+  if (lines.scalar_type() != ScalarType::Float) fail("lines is not float32");
+  check_shape(lines, "lines", {kAny, kAny, 2});
+  if (lines.size(0) < fastclip::ceil_div(n, block_rows) ||
+      lines.size(1) < fastclip::ceil_div(m, block_columns))
+    fail("lines has shape ", shape(lines), ", too small for ", n, " x ", m, " logits");
+  if (lines.stride(2) != 1 || lines.stride(1) != 2 || lines.stride(0) % 2 != 0)
+    fail("lines does not hold its pairs one after another");
+  return static_cast<const fastclip::Line*>(lines.data_ptr());
+}
+
+void infonce_statistics(const Tensor x, const Tensor y, const Tensor scale, int64_t target_offset,
+                        Tensor row_top, Tensor row_sum, Tensor column_top, Tensor column_sum,
+                        Tensor target, std::optional<Tensor> values, std::optional<Tensor> lines,
+                        bool hopper) {
+  const fastclip::Product p = product(x, y, scale, target_offset, hopper);
+  const fastclip::TileShape tile = tile_shape(hopper);
+  const int64_t tile_rows = fastclip::ceil_div(p.n, tile.rows);
+  const int64_t tile_columns = fastclip::ceil_div(p.m, tile.columns);
+  fastclip::Statistics out{};
+  out.rows = {floats(row_top, "row_top", {tile_columns, p.n}, x),
+              floats(row_sum, "row_sum", {tile_columns, p.n}, x)};
+  out.columns = {floats(column_top, "column_top", {tile_rows, p.m}, x),
+                 floats(column_sum, "column_sum", {tile_rows, p.m}, x)};
+  out.target = contiguous<double>(target, "target", ScalarType::Double, "float64", {p.n}, x);
+  if (values.has_value() != lines.has_value()) fail("values and lines belong together");
+  if (values.has_value()) {
+    check_device(*values, "values", x);
+    if (values->scalar_type() != ScalarType::Short) fail("values is not int16");
+    check_shape(*values, "values", {p.n, p.m});
+    check_runs(*values, "values");
+    out.kept = static_cast<uint16_t*>(values->data_ptr());
+    out.kept_stride = values->stride(0);
+    out.lines = const_cast<fastclip::Line*>(
+        check_lines(*lines, p.n, p.m, tile.block_rows, tile.block_columns, x));
+    out.lines_stride = lines->stride(0) / 2;
+  }
+  if (p.n == 0 || p.m == 0) return;
+  const Launch launch(x);
+  Launch::check(hopper ? fastclip::infonce_statistics_sm90(p, out, launch.stream())
+                       : fastclip::infonce_statistics_sm80(p, out, launch.stream()));
+}
+
+fastclip::Gradient gradient(const Tensor& row_shift, const Tensor& row_factor,
+                            const Tensor& column_shift, const Tensor& column_factor,
+                            const Tensor& on_target, const Tensor& out, int64_t n, int64_t m) {
+  check_device(out, "out", out);
+  check_shape(out, "out", {n, m});
+  check_runs(out, "out");
+  return {{floats(row_shift, "row_shift", {n}, out), floats(row_factor, "row_factor", {n}, out)},
+          {floats(column_shift, "column_shift", {m}, out),
+           floats(column_factor, "column_factor", {m}, out)},
+          floats(on_target, "on_target", {n}, out),
+          out.data_ptr(),
+          out.stride(0)};
+}
+
+void infonce_gradient(const Tensor x, const Tensor y, const Tensor scale, int64_t target_offset,
+                      const Tensor row_shift, const Tensor row_factor, const Tensor column_shift,
+                      const Tensor column_factor, const Tensor on_target, Tensor out, bool hopper) {
+  const fastclip::Product p = product(x, y, scale, target_offset, hopper);
+  check_device(out, "out", x);
+  if (out.scalar_type() != x.scalar_type()) fail("out and x are of different dtypes");
+  const fastclip::Gradient g = gradient(row_shift, row_factor, column_shift, column_factor,
+                                        on_target, out, p.n, p.m);
+  if (p.n == 0 || p.m == 0) return;
+  const Launch launch(x);
+  Launch::check(hopper ? fastclip::infonce_gradient_sm90(p, g, launch.stream())
+                       : fastclip::infonce_gradient_sm80(p, g, launch.stream()));
+}
+
+void infonce_gradient_fixed(const Tensor values, const Tensor lines, int64_t target_offset,
+                            const Tensor row_shift, const Tensor row_factor,
+                            const Tensor column_shift, const Tensor column_factor,
+                            const Tensor on_target, Tensor out, int64_t block_rows,
+                            int64_t block_columns) {
+  check_device(values, "values", values);
+  if (values.scalar_type() != ScalarType::Short) fail("values is not int16");
+  check_runs(values, "values");
+  check_device(out, "out", values);
+  const fastclip::Dtype dtype = half_dtype(out, "out");
+  if (block_rows < 1 || block_columns < 8 || block_columns % 8 != 0)
+    fail("blocks of ", block_rows, " x ", block_columns,
+         "; accepted: any rows, a multiple of 8 columns");
+  const int64_t n = values.size(0), m = values.size(1);
+  const fastclip::Fixed fixed{static_cast<const uint16_t*>(values.data_ptr()),
+                              check_lines(lines, n, m, block_rows, block_columns, values),
+                              values.stride(0),
+                              lines.stride(0) / 2,
+                              static_cast<int>(block_rows),
+                              static_cast<int>(block_columns)};
+  const fastclip::Gradient g =
+      gradient(row_shift, row_factor, column_shift, column_factor, on_target, out, n, m);
+  if (n == 0 || m == 0) return;
+  const Launch launch(values);
+  Launch::check(
+      fastclip::infonce_gradient_fixed(n, m, target_offset, dtype, fixed, g, launch.stream()));
+}
+
+void infonce_fold(const Tensor top, const Tensor sum, Tensor lse, bool running) {
+  const int64_t length = lse.numel();
+  double* const out =
+      contiguous<double>(lse, "lse", ScalarType::Double, "float64", {length}, lse);
+  const fastclip::Partials partials{floats(top, "top", {kAny, length}, lse),
+                                    floats(sum, "sum", {top.size(0), length}, lse)};
+  if (length == 0) return;
+  const Launch launch(lse);
+  Launch::check(
+      fastclip::infonce_fold(partials, top.size(0), length, running, out, launch.stream()));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(fastclip_cuda, library) {
+  library.def("infonce_tile(bool hopper) -> (int, int, int, int)");
+  library.def(
+      "infonce_statistics(Tensor x, Tensor y, Tensor scale, int target_offset,"
+      " Tensor(a!) row_top, Tensor(b!) row_sum, Tensor(c!) column_top, Tensor(d!) column_sum,"
+      " Tensor(e!) target, Tensor(f!)? values, Tensor(g!)? lines, bool hopper) -> ()");
+  library.def(
+      "infonce_gradient(Tensor x, Tensor y, Tensor scale, int target_offset,"
+      " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
+      " Tensor on_target, Tensor(a!) out, bool hopper) -> ()");
+  library.def(
+      "infonce_gradient_fixed(Tensor values, Tensor lines, int target_offset,"
+      " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
+      " Tensor on_target, Tensor(a!) out, int block_rows, int block_columns) -> ()");
+  library.def("infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()");
+}
+
+// For every device, so that a tensor on the wrong one gets this library's own sentence.
+STABLE_TORCH_LIBRARY_IMPL(fastclip_cuda, CompositeExplicitAutograd, library) {
+  library.impl("infonce_tile", TORCH_BOX(&infonce_tile));
+  library.impl("infonce_statistics", TORCH_BOX(&infonce_statistics));
+  library.impl("infonce_gradient", TORCH_BOX(&infonce_gradient));
+  library.impl("infonce_gradient_fixed", TORCH_BOX(&infonce_gradient_fixed));
+  library.impl("infonce_fold", TORCH_BOX(&infonce_fold));
+}
