@@ -78,22 +78,32 @@ def block_bytes(rows: int, columns: int, x: Tensor, y: Tensor) -> int:
 
 
 def plan(
-    x: Tensor, y: Tensor, tile: tuple[int, int], workspace_bytes: int, largest_rows: int = 0
+    x: Tensor,
+    y: Tensor,
+    tile: tuple[int, int],
+    workspace_bytes: int,
+    largest_rows: int = 0,
+    tile_bytes: int = 0,
 ) -> Blocks:
     """The largest blocks whose buffers fit ``workspace_bytes``, square if anything must be cut.
 
     Args:
         tile: rows and columns that cuts are multiples of.
-        largest_rows: no more rows than these in a block; 0 for no such bound.
+        largest_rows: no more rows than these, rounded up to a tile's, in a block; 0 for no bound.
+        tile_bytes: workspace of each tile of a block.
     The least is a block of one tile, which may be more than the workspace: callers compare.
     """
     n, m = max(1, x.shape[0]), max(1, y.shape[0])
     row_limit = n
     if 0 < largest_rows < n:
-        row_limit = max(1, largest_rows // tile[0]) * tile[0]
+        row_limit = min(n, -(-largest_rows // tile[0]) * tile[0])
+
+    def size(rows: int, columns: int) -> int:
+        tiles = -(-rows // tile[0]) * -(-columns // tile[1])
+        return block_bytes(rows, columns, x, y) + tiles * tile_bytes
 
     def fits(rows: int, columns: int) -> bool:
-        return block_bytes(rows, columns, x, y) <= workspace_bytes
+        return size(rows, columns) <= workspace_bytes
 
     def sides(limit: int, step: int) -> list[int]:
         """Descending lengths of a side: all of it, multiples of SIDE, its halves, tiles."""
@@ -115,7 +125,15 @@ def plan(
     # One side may be short of its limit: the other may use what is left.
     columns = next((c for c in column_sides if c >= columns and fits(rows, c)), columns)
     rows = next((r for r in row_sides if r >= rows and fits(r, columns)), rows)
-    return Blocks(rows, columns, block_bytes(rows, columns, x, y))
+    return Blocks(rows, columns, size(rows, columns))
+
+
+def check_dtype(x: Tensor) -> None:
+    """Raise TypeError for float64 features."""
+    if x.dtype == torch.float64:
+        raise TypeError(
+            "backend='triton' got float64 features; accepted: float32, bfloat16, float16"
+        )
 
 
 def refuse(workspace_bytes: int, n: int, m: int, needed: int) -> None:
@@ -208,17 +226,19 @@ class Products:
         self, factor: Tensor, row_target: Tensor, col_target: Tensor, target_offset: int
     ) -> None:
         """Divide by ``factor`` (0-d, what blocks were multiplied by in all) and add the gradient at
-        ``[i, i + target_offset]``, for a and for b, float32 vectors ``[n]``."""
+        ``[i, i + target_offset]``, for a and for b: float32 vectors ``[n]``, empty for no targets.
+        """
         x, y = self._features
-        own = slice(target_offset, target_offset + x.shape[0])
+        count = len(row_target)
         if not x.shape[0]:
             self.b.zero_()
         elif self._need_x:
             unit = self._operands[1].unit / factor
-            kernels.scale_and_add_rows(self.a, unit, row_target, y[own], 0)
+            own = y[target_offset : target_offset + count]
+            kernels.scale_and_add_rows(self.a, unit, row_target, own, 0)
         if x.shape[0] and self._need_y:
             unit = self._operands[0].unit / factor
-            kernels.scale_and_add_rows(self.b, unit, col_target, x, target_offset)
+            kernels.scale_and_add_rows(self.b, unit, col_target, x[:count], target_offset)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, first: bool) -> None:

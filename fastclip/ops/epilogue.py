@@ -1,16 +1,36 @@
 """From a gradient accumulator to a gradient, in bounded memory."""
 
+import importlib.util
+from functools import cache
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
 
-# Entries of an accumulator handled at a time: temporaries stay below 200 kB, in a core's cache.
-_CHUNK_ENTRIES = 2**14
+# Entries of an accumulator handled at a time: temporaries stay below 200 kB, in a core's cache; on
+# other devices, where each chunk costs launches, below 10 MB.
+_CPU_CHUNK_ENTRIES, _CHUNK_ENTRIES = 2**14, 2**20
 
 
 def _row_chunks(tensor: Tensor) -> int:
-    return max(1, _CHUNK_ENTRIES // max(1, tensor.shape[1]))
+    entries = _CPU_CHUNK_ENTRIES if tensor.device.type == "cpu" else _CHUNK_ENTRIES
+    return max(1, entries // max(1, tensor.shape[1]))
+
+
+@cache
+def _triton_kernels() -> ModuleType | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("fastclip.kernels.epilogue")
+
+
+def _kernels(accumulator: Tensor) -> ModuleType | None:
+    """Kernels for a float32 accumulator on a GPU."""
+    if accumulator.device.type != "cuda" or accumulator.dtype != torch.float32:
+        return None
+    return _triton_kernels()
 
 
 @torch.library.custom_op("fastclip::inner_product", mutates_args=())
@@ -19,6 +39,8 @@ def inner_product(x: Tensor, a: Tensor) -> Tensor:
 
     0-d, in a's dtype, summed in float64. With ``a = (dL/dz) @ y`` this is dL/dscale.
     """
+    if kernels := _kernels(a):
+        return kernels.inner_product(x, a).sum(dtype=statistics_dtype(a.device)).to(a.dtype)
     total = a.new_zeros((), dtype=statistics_dtype(a.device))
     rows = _row_chunks(a)
     for x_part, a_part in zip(x.split(rows), a.split(rows), strict=True):
@@ -37,6 +59,9 @@ def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     if a.dtype == dtype:
         return a * factor
     out = torch.empty_like(a, dtype=dtype)
+    if kernels := _kernels(a):
+        kernels.scale_and_round(a, factor, out)
+        return out
     rows = _row_chunks(a)
     for a_part, out_part in zip(a.split(rows), out.split(rows), strict=True):
         out_part.copy_(a_part * factor)

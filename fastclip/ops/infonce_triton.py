@@ -13,7 +13,16 @@ from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile, tile
-from fastclip.ops.blocks import Blocks, Products, plan, power_above, refuse, spans, stride
+from fastclip.ops.blocks import (
+    Blocks,
+    Products,
+    check_dtype,
+    plan,
+    power_above,
+    refuse,
+    spans,
+    stride,
+)
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.softmax_tiles import LOG2_E, bits, target_gradient
 
@@ -121,16 +130,9 @@ def _plan(x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
     )
 
 
-def _check(x: Tensor) -> None:
-    if x.dtype == torch.float64:
-        raise TypeError(
-            "backend='triton' got float64 features; accepted: float32, bfloat16, float16"
-        )
-
-
 def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
     """Room for the logits of as many of the first rows as fit the workspace beside the buffers."""
-    _check(x)
+    check_dtype(x)
     n, m, total = x.shape[0], y.shape[0], 0
     if keep and n:
         planned = _plan(x, y, workspace_bytes)
@@ -219,7 +221,7 @@ def backward(
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
-    _check(x)
+    check_dtype(x)
     n, m = x.shape[0], y.shape[0]
     planned = _plan(x, y, workspace_bytes)
     blocks = planned.blocks

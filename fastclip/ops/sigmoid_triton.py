@@ -1,0 +1,73 @@
+"""Triton backend of ``sigmoid``: one kernel a block gives losses and the gradient of its logits."""
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels import sigmoid as kernels
+from fastclip.kernels.tiles import tile
+from fastclip.ops.blocks import Products, check_dtype, plan, refuse, spans
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.softmax_tiles import bits
+
+BYTES_PER_TILE = 8  # its sums of losses and of gradients
+
+
+def forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    target_offset: int,
+    need_x: bool,
+    need_y: bool,
+    need_bias: bool,
+    chunk_rows: int,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
+    check_dtype(x)
+    n, m = x.shape[0], y.shape[0]
+    used = tile("sigmoid", x.dtype, x.device)
+    vectors = 4 * n + 64
+    cut = used.rows, used.columns
+    blocks = plan(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
+    refuse(workspace_bytes, n, m, vectors + blocks.bytes)
+
+    write = need_x or need_y
+    products = Products(x, y, need_x, need_y, blocks)
+    # Losses and, if wanted, bias gradients: sums in float64 of each tile's.
+    totals = x.new_zeros(2, dtype=statistics_dtype(x.device))
+    tile_rows, tile_columns = used.grid(blocks.rows, blocks.columns)
+    sums = x.new_empty(2 * tile_rows * tile_columns, dtype=torch.float32)
+    on_target = x.new_zeros(n, dtype=torch.float32)
+    scale, bias = bits(scale).float(), bits(bias).float()
+    offset = m if target_offset < 0 else target_offset  # no column of any block
+    gradient = write or need_bias
+    for rows in spans(n, blocks.rows, used.rows):
+        products.rows(rows)
+        for columns in spans(m, blocks.columns, used.columns):
+            g = products.room(rows, columns)
+            tile_rows, tile_columns = used.grid(*g.shape)
+            part = sums[: 2 * tile_rows * tile_columns].view(2, -1)
+            kernels.sigmoid(
+                x[rows],
+                y[columns],
+                scale,
+                bias,
+                offset + rows.start - columns.start,
+                part[0],
+                part[1],
+                on_target[rows],
+                g if write else None,
+                products.factor,
+                gradient,
+                used,
+            )
+            part = part if gradient else part[:1]
+            totals[: len(part)] += part.sum(1, dtype=totals.dtype)
+            products.add(g, columns)
+    if target_offset < 0:
+        on_target, offset = on_target[:0], 0
+    products.finish(torch.full_like(scale, products.factor), on_target, on_target, offset)
+    loss, bias_gradient = (total.to(scale.dtype) for total in totals)
+    return loss, products.a, products.b, bias_gradient

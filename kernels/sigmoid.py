@@ -1,0 +1,185 @@
+"""Per-entry sigmoid over a block of logits: SigLIP's loss and its gradient in one pass.
+
+``sigmoid_parts`` is the epilogue that other losses of independent binary decisions share.
+"""
+
+import triton
+import triton.language as tl
+from fastclip.kernels.launch import on_device
+from fastclip.kernels.logits import (
+    at_edge,
+    has_targets,
+    logits_tile,
+    narrowed,
+    outside_to,
+    tile_of_program,
+)
+from fastclip.kernels.tiles import Tile
+from torch import Tensor
+
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def log1p_of(t):
+    """``log(1 + t)`` for t in [0, 1], to 4e-7 of itself however small t is: a minimax polynomial,
+    where the logarithm of a rounded ``1 + t`` would lose the losses of easy negatives."""
+    p = -0.00853920727968216 * t + 0.04408964142203331
+    p = p * t - 0.1076817512512207
+    p = p * t + 0.1774524599313736
+    p = p * t - 0.2449546605348587
+    p = p * t + 0.33275479078292847
+    p = p * t - 0.4999740421772003
+    p = p * t + 0.9999998211860657
+    return p * t
+
+
+@triton.jit
+def sigmoid_parts(z):
+    """For logits in bits, one exponential and one division an entry: ``rest``, ``sigmoid(z)`` and
+    ``sigmoid(-z)``, where ``softplus(z) = rest + max(z, 0)`` and ``softplus(-z) = rest +
+    max(-z, 0)``, these maxima in nats (``LN_2 * z``). z may be -inf."""
+    t = tl.exp2(-tl.abs(z))
+    most = 1.0 / (1.0 + t)
+    least = t * most
+    return log1p_of(t), tl.where(z > 0, most, least), tl.where(z > 0, least, most)
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
+def _sigmoid_kernel(
+    x,
+    y,
+    scale,
+    bias,
+    losses,
+    bias_gradients,
+    on_target,
+    out,
+    factor,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    out_stride,
+    target_offset,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    WRITE: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        None,
+        None,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        0,
+        0,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        "product",
+    )
+    z += tl.load(bias)
+    # Negatives lose softplus(z), the target softplus(-z): its logit changes sign.
+    wanted = row_ids + target_offset
+    some = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
+    if some:
+        z = tl.where(wanted[:, None] == column_ids[None, :], -z, z)
+    if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
+        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+    rest, g, _ = sigmoid_parts(z)
+    loss = rest + LN_2 * tl.maximum(z, 0.0)
+    part = tile_row.to(tl.int64) * tile_columns + tile_column
+    tl.store(losses + part, tl.sum(tl.sum(loss, 1), 0))
+    if GRADIENT:
+        target_sum = 0.0
+        if some:
+            is_target = wanted[:, None] == column_ids[None, :]
+            entry = tl.sum(tl.where(is_target, g, 0.0), 1)
+            target_sum = tl.sum(entry, 0)
+            g = tl.where(is_target, 0.0, g)
+            here = (wanted >= tile_column * BLOCK_COLUMNS) & (
+                wanted < tl.minimum(columns, (tile_column + 1) * BLOCK_COLUMNS)
+            )
+            tl.store(on_target + row_ids, -entry, mask=here & (row_ids < rows))
+        tl.store(bias_gradients + part, tl.sum(tl.sum(g, 1), 0) - target_sum)
+        if WRITE:
+            at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+            inside = (row_ids < rows)[:, None] & (column_ids < out_stride)[None, :]
+            tl.store(at, narrowed(g * factor, out.dtype.element_ty, INTERPRETED), mask=inside)
+
+
+def sigmoid(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    target_offset: int,
+    losses: Tensor,
+    bias_gradients: Tensor,
+    on_target: Tensor,
+    out: Tensor | None,
+    factor: float,
+    want_gradient: bool,
+    tile: Tile,
+) -> None:
+    """``-logsigmoid(label * z)`` of a block and its gradient, labels +1 at targets, -1 elsewhere.
+
+    Args:
+        x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
+        scale, bias: 0-d float32, in bits.
+        target_offset: the target of row i is column ``i + target_offset`` of this block, and may
+            lie outside of it.
+        losses, bias_gradients: float32, one entry a tile: their sums.
+        on_target: ``[rows]`` float32; the gradient at a row's target, where that is in the block.
+        out: room for ``factor * G``, 0 at the targets (see ``infonce.gradient``), or None.
+        want_gradient: fill all but ``losses``.
+    """
+    rows, columns = x.shape[0], y.shape[0]
+    grid = tile.grid(rows, columns)
+    with on_device(x):
+        _sigmoid_kernel[(grid[0] * grid[1],)](
+            x,
+            y,
+            scale,
+            bias,
+            losses,
+            bias_gradients,
+            on_target,
+            out,
+            factor,
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *y.stride(),
+            0 if out is None else out.stride(0),
+            target_offset,
+            GRADIENT=want_gradient,
+            WRITE=out is not None,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )

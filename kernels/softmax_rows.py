@@ -1,0 +1,376 @@
+"""Softmax along rows over a block of a linear layer's logits, against targets: statistics, and the
+gradient.
+
+Two kernels, launched by ``statistics`` and ``gradient``; the partial sums of the first go through
+``infonce.fold``. Each writes only what it is given room for: no atomics, no allocation, no
+synchronisation. Logits, log-sum-exps and biases are in bits here (see ``logits``).
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from fastclip.kernels.infonce import Fixed, Partials, Side, kept_source
+from fastclip.kernels.launch import on_device
+from fastclip.kernels.logits import (
+    at_edge,
+    finite_or_zero,
+    logits_tile,
+    narrowed,
+    outside_to,
+    tile_of_program,
+    to_fixed,
+)
+from fastclip.kernels.tiles import Tile
+from torch import Tensor
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+class Targets(NamedTuple):
+    """The entries of a block of logits that rows name.
+
+    ``columns`` int32, one an entry, counts from ``first_column``, the block's first. With
+    ``bounds`` None, entry i is that of row i. Otherwise ``bounds [tile columns + 1, rows]`` cuts
+    the entries: those of row r in tile column t go from ``bounds[t, r]`` to ``bounds[t + 1, r]``.
+    """
+
+    columns: Tensor
+    bounds: Tensor | None
+    first_column: int
+
+
+@triton.jit
+def entries_of_tile(
+    entry_columns,
+    bounds,
+    first_column,
+    tile_column,
+    row_ids,
+    rows,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    """The first of each row's entries in the tile, and the one after the last."""
+    near_rows = tl.minimum(row_ids, rows - 1)
+    if bounds is None:
+        first = near_rows
+        column = tl.load(entry_columns + near_rows) - first_column
+        here = (column >= tile_column * BLOCK_COLUMNS) & (
+            column < (tile_column + 1) * BLOCK_COLUMNS
+        )
+        last = first + here.to(tl.int32)
+    else:
+        at = bounds + tile_column.to(tl.int64) * rows + near_rows
+        first = tl.load(at)
+        last = tl.load(at + rows)
+    return first, tl.where(row_ids < rows, last, first)
+
+
+@triton.jit
+def add_bias(z, bias, column_ids, columns):
+    """``z``, in bits, with a bias per column, not in bits, if there is one."""
+    if bias is not None:
+        offset = tl.load(bias + tl.minimum(column_ids, columns - 1)).to(tl.float32)
+        z += (offset * LOG2_E)[None, :]
+    return z
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "first_column"])
+def _statistics_kernel(
+    x,
+    y,
+    scale,
+    bias,
+    row_top,
+    row_total,
+    row_sum,
+    entry_columns,
+    bounds,
+    target,
+    values,
+    lines,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    values_stride,
+    lines_stride,
+    first_column,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    KEEP: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        values,
+        lines,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        values_stride,
+        lines_stride,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        "product",
+    )
+    row_inside = row_ids < rows
+    edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
+    # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
+    if KEEP != "product":
+        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
+        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
+        if KEEP == "fixed":
+            # Copies of the last row and column, outside, lie in the range of the others.
+            value, middle, step = to_fixed(z, tl.min(tl.min(z, 1), 0), tl.max(tl.max(z, 1), 0))
+            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+            tl.store(line, middle)
+            tl.store(line + 1, step)
+            tl.store(at, value, mask=inside)
+        else:
+            tl.store(at, z, mask=inside)
+    z = add_bias(z, bias, column_ids, columns)
+    first, last = entries_of_tile(
+        entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
+    )
+    for step in range(0, tl.max(last - first, 0)):
+        entry = first + step
+        known = entry < last
+        wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
+        here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+        found = tl.sum(tl.where(here, z, 0.0), 1)
+        tl.store(target + entry, found.to(tl.float64), mask=known)
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    if row_sum is not None:
+        sums = tl.sum(tl.where((column_ids < columns)[None, :], z, 0.0), 1)
+        tl.store(row_sum + at_rows, sums, mask=row_inside)
+    if edge:
+        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+    tops = tl.max(z, 1)
+    exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
+    tl.store(row_top + at_rows, tops, mask=row_inside)
+    tl.store(row_total + at_rows, tl.sum(exponentials, 1), mask=row_inside)
+
+
+def statistics(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    targets: Targets,
+    partials: Partials,
+    sums: Tensor | None,
+    target: Tensor,
+    tile: Tile,
+    keep: Fixed | Tensor | None = None,
+) -> None:
+    """Partial sums of rows, and the logits of the entries they name.
+
+    Args:
+        x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
+        scale: 0-d float32, in bits. bias: ``[columns]`` contiguous, not in bits, or None.
+        partials: room ``[tile columns, rows]``. sums: as much room for sums of logits, or None.
+        target: float64, one an entry: room for their logits.
+        keep: room for the logits without bias: in 16 bits, or float32 ``[rows, columns]``. Up to a
+            row stride of it is written.
+    """
+    kind, values, lines = kept_source(keep)
+    rows, columns = x.shape[0], y.shape[0]
+    grid = tile.grid(rows, columns)
+    with on_device(x):
+        _statistics_kernel[(grid[0] * grid[1],)](
+            x,
+            y,
+            scale,
+            bias,
+            *partials,
+            sums,
+            targets.columns,
+            targets.bounds,
+            target,
+            values,
+            lines,
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *y.stride(),
+            0 if values is None else values.stride(0),
+            0 if lines is None else lines.stride(0) // 2,
+            targets.first_column,
+            KEEP=kind,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "first_column"])
+def _gradient_kernel(
+    x,
+    y,
+    scale,
+    bias,
+    row_shift,
+    row_factor,
+    row_offset,
+    entry_columns,
+    bounds,
+    on_target,
+    out,
+    column_sum,
+    values,
+    lines,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    out_stride,
+    values_stride,
+    lines_stride,
+    first_column,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        values,
+        lines,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        values_stride,
+        lines_stride,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        SOURCE,
+    )
+    z = add_bias(z, bias, column_ids, columns)
+    near_rows = tl.minimum(row_ids, rows - 1)
+    factor = tl.load(row_factor + near_rows)
+    g = tl.exp2(z - tl.load(row_shift + near_rows)[:, None]) * factor[:, None]
+    # A row without a weight may hold anything.
+    g = tl.where((factor == 0.0)[:, None], 0.0, g)
+    if row_offset is not None:
+        g -= tl.load(row_offset + near_rows)[:, None]
+    first, last = entries_of_tile(
+        entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
+    )
+    for step in range(0, tl.max(last - first, 0)):
+        entry = first + step
+        known = entry < last
+        wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
+        exact = tl.load(on_target + entry, mask=known, other=0.0)
+        here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+        g = tl.where(here, exact[:, None], g)
+    row_inside = row_ids < rows
+    if column_sum is not None:
+        sums = tl.sum(tl.where(row_inside[:, None], g, 0.0), 0)
+        at_columns = tile_row.to(tl.int64) * columns + column_ids
+        tl.store(column_sum + at_columns, sums, mask=column_ids < columns)
+    at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+    inside = row_inside[:, None] & (column_ids < out_stride)[None, :]
+    tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+
+
+def gradient(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    by_row: Side,
+    offset: Tensor | None,
+    targets: Targets,
+    on_target: Tensor,
+    out: Tensor,
+    column_sums: Tensor | None,
+    tile: Tile,
+    kept: Fixed | Tensor | None = None,
+) -> None:
+    """The gradient of a block: ``by_row``'s softmaxes less ``offset``, ``on_target`` at entries.
+
+    Args:
+        x, y, scale, bias: as in ``statistics``.
+        by_row: float32 vectors ``[rows]``; a factor of 0 leaves nothing of a row.
+        offset: ``[rows]`` float32, or None.
+        on_target: float32, one an entry. An entry named twice must have the same value twice.
+        out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
+            which case up to that many entries of a row are written, those beyond without meaning.
+        column_sums: room ``[tile rows, columns]`` float32 for partial sums of columns, or None.
+        kept: the logits without bias, if they are known: float32 in bits, or a ``Fixed`` cut by
+            the same tile. ``out`` may share the memory of its values.
+    """
+    source, values, lines = kept_source(kept)
+    rows, columns = out.shape
+    grid = tile.grid(rows, columns)
+    with on_device(x):
+        _gradient_kernel[(grid[0] * grid[1],)](
+            x,
+            y,
+            scale,
+            bias,
+            *by_row,
+            offset,
+            targets.columns,
+            targets.bounds,
+            on_target,
+            out,
+            column_sums,
+            values,
+            lines,
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *y.stride(),
+            out.stride(0),
+            0 if values is None else values.stride(0),
+            0 if lines is None else lines.stride(0) // 2,
+            targets.first_column,
+            SOURCE=source,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )
