@@ -105,15 +105,16 @@ def check_indices(target: Csr, vocabulary: int) -> None:
 
 
 class Entries:
-    """The entries of CSR targets one by one, to be found in chunks of rows.
+    """The entries of CSR targets one by one, sorted by row and column.
 
-    ``index [kept]`` are the rows that are computed: those with entries, or all of a GPU's, to spare
-    a synchronisation. Rows below count those. Vectors ``[entries]``: ``value`` as given, ``total``
-    the sum over all entries at the same place, ``first`` whether an entry is the first there.
+    ``index [kept]`` are the rows that are computed: by default those with entries, or all of a
+    GPU's, to spare a synchronisation. Rows below count those. Vectors ``[entries]``: ``row``,
+    ``column``, ``value`` as given, ``total`` the sum over all entries at the same place, ``first``
+    whether an entry is the first there, ``place`` the entry's in ``[kept, V]``, flattened.
     """
 
     def __init__(self, target: Csr, vocabulary: int, index: Tensor | None = None) -> None:
-        rows, self._columns, values = target
+        rows, columns, values = target
         counts = rows.diff()
         if index is None:
             index = torch.arange(len(counts), device=rows.device)
@@ -122,49 +123,52 @@ class Entries:
         self.index = index
         counts = counts[index]
         self._ends = torch.cat([rows[:1], counts.cumsum(0)]) if rows.device.type == "cpu" else None
-        self._rows = torch.repeat_interleave(
-            torch.arange(len(index), device=rows.device), counts, output_size=len(self._columns)
+        self.row = torch.repeat_interleave(
+            torch.arange(len(index), device=rows.device), counts, output_size=len(columns)
         )
+        self._vocabulary = vocabulary
+        self.place, order = (self.row * vocabulary + columns).sort(stable=True)
+        self.column = columns[order]
         dtype = statistics_dtype(rows.device)
         if values is None:
-            self.value = self._columns.new_ones(len(self._columns), dtype=dtype)
+            self.value = columns.new_ones(len(columns), dtype=dtype)
         else:
-            self.value = values.to(dtype)
-        self._vocabulary = vocabulary
-        self.total, self.first = self._merged()
-
-    def _merged(self) -> tuple[Tensor, Tensor]:
-        place, order = (self._rows * self._vocabulary + self._columns).sort(stable=True)
-        is_first = torch.ones_like(place, dtype=torch.bool)
-        torch.ne(place[1:], place[:-1], out=is_first[1:])
-        group = is_first.cumsum(0).sub_(1)
-        sums = torch.zeros_like(self.value)
-        sums.index_put_((group,), self.value[order], accumulate=True)
-        total, first = torch.empty_like(self.value), torch.empty_like(is_first)
-        total[order] = sums[group]
-        first[order] = is_first
-        return total, first
+            self.value = values[order].to(dtype)
+        self.first = torch.ones_like(self.place, dtype=torch.bool)
+        torch.ne(self.place[1:], self.place[:-1], out=self.first[1:])
+        group = self.first.cumsum(0).sub_(1)
+        sums = torch.zeros_like(self.value).index_put_((group,), self.value, accumulate=True)
+        self.total = sums[group]
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Sums of a vector ``[entries]`` over each row, in a fixed order."""
         sums = values.new_zeros(len(self.index))
-        return sums.index_put_((self._rows,), values, accumulate=True)
+        return sums.index_put_((self.row,), values, accumulate=True)
 
     def of(self, vector: Tensor) -> Tensor:
         """A vector over the computed rows, at each entry's."""
-        return vector[self._rows]
+        return vector[self.row]
 
     def span(self, chunk: slice) -> slice:
         """Entries among which are those of the chunk's rows; all of them on a GPU."""
         if self._ends is None:
-            return slice(0, len(self._columns))
+            return slice(0, len(self.row))
         return slice(int(self._ends[chunk.start]), int(self._ends[chunk.stop]))
 
     def places(self, chunk: slice) -> tuple[Tensor, Tensor]:
         """Where the entries of ``span(chunk)`` stand in the chunk's ``[rows, V]``, flattened, and
         which do; those of other rows are given the place after the last."""
         span = self.span(chunk)
-        row = self._rows[span]
+        row = self.row[span]
         inside = (row >= chunk.start) & (row < chunk.stop)
-        place = (row - chunk.start).mul_(self._vocabulary).add_(self._columns[span])
+        place = self.place[span] - chunk.start * self._vocabulary
         return place.masked_fill_(~inside, (chunk.stop - chunk.start) * self._vocabulary), inside
+
+    def bounds(self, rows: slice, columns: slice, step: int) -> Tensor:
+        """``[ceil(columns / step) + 1, rows]``: where the entries of each row that lie at or beyond
+        columns ``columns.start``, ``+ step``, ... and ``columns.stop`` begin."""
+        edges = torch.arange(columns.start, columns.stop + step, step, device=self.row.device)
+        edges.clamp_(max=columns.stop)
+        row = torch.arange(rows.start, rows.stop, device=self.row.device)
+        wanted = torch.add(edges.unsqueeze(1), row, alpha=self._vocabulary)
+        return torch.searchsorted(self.place, wanted, out_int32=len(self.row) < 2**31)

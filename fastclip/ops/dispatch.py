@@ -19,7 +19,14 @@ RECORD_FILE = Path(__file__).with_name("accuracy.json")
 # operation -> backend -> module that implements it; imported at the first call.
 _IMPLEMENTATIONS: dict[str, dict[str, str]] = {
     op: {"torch": f"fastclip.ops.{op}_torch"}
-    for op in ("infonce", "sigmoid", "linear_cross_entropy", "distill")
+    for op in (
+        "infonce",
+        "sigmoid",
+        "linear_cross_entropy",
+        "multi_target_cross_entropy",
+        "linear_sigmoid_cross_entropy",
+        "distill",
+    )
 }
 for _op in ("infonce", "sigmoid"):
     _IMPLEMENTATIONS[_op]["triton"] = f"fastclip.ops.{_op}_triton"

@@ -47,7 +47,7 @@ def linear_cross_entropy_rows(
     Returns:
         losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
     """
-    run = implementation("linear_cross_entropy", backend, hidden.device)
+    run = implementation("linear_cross_entropy", backend, hidden.device, hidden.dtype)
     return run.forward(
         hidden,
         weight,

@@ -59,7 +59,7 @@ def linear_sigmoid_cross_entropy_rows(
     sparse = None
     if crow_indices is not None and col_indices is not None:
         sparse = Csr(crow_indices, col_indices, values)
-    run = implementation("linear_sigmoid_cross_entropy", backend, hidden.device)
+    run = implementation("linear_sigmoid_cross_entropy", backend, hidden.device, hidden.dtype)
     return run.forward(
         hidden,
         weight,

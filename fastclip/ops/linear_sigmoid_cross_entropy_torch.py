@@ -115,7 +115,7 @@ class _SparseLabels:
     def __init__(self, labels: Csr, classes: _Classes, rows: int) -> None:
         every_row = torch.arange(rows, device=labels.rows.device)
         self._entries = Entries(labels, len(classes.positive), every_row)
-        self._columns, self._classes = labels.columns, classes
+        self._classes = classes
         self._losses = torch.zeros_like(self._entries.value)
 
     def take(self, layer: RowChunks, chunk: slice) -> None:
@@ -126,7 +126,7 @@ class _SparseLabels:
 
     def put(self, layer: RowChunks, chunk: slice) -> None:
         span = self._entries.span(chunk)
-        label, columns = self._entries.total[span], self._columns[span]
+        label, columns = self._entries.total[span], self._entries.column[span]
         positive = self._classes.positive[columns].mul_(label)
         negative = self._classes.negative[columns].mul_(1 - label)
         z = self._logits

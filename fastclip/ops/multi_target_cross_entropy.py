@@ -50,7 +50,7 @@ def multi_target_cross_entropy_rows(
     Returns:
         losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
     """
-    run = implementation("multi_target_cross_entropy", backend, hidden.device)
+    run = implementation("multi_target_cross_entropy", backend, hidden.device, hidden.dtype)
     return run.forward(
         hidden,
         weight,
