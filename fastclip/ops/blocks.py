@@ -199,11 +199,14 @@ class Products:
         self._need_x, self._need_y = need_x, need_y
         self.a = x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype)
         self.b = x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype)
-        self._room = x.new_empty(blocks.rows * stride(blocks.columns), dtype=self.dtype)
+        self._room: Tensor | None = None
+        self._entries = blocks.rows * stride(blocks.columns)
 
     def room(self, rows: slice, columns: slice) -> Tensor:
         """Room for the block of G at ``rows x columns``, until the next one."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
+        if self._room is None:
+            self._room = self.a.new_empty(self._entries, dtype=self.dtype)
         return self._room[: height * stride(width)].view(height, stride(width))[:, :width]
 
     def rows(self, rows: slice) -> None:

@@ -11,7 +11,7 @@ from fastclip.ops.linear import refuse_gradient
 CsrTarget = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 
 # What the entries of CSR targets take of the workspace at most, each, in the torch backends.
-ENTRY_BYTES = 96
+ENTRY_BYTES = 128
 
 
 class Csr(NamedTuple):
