@@ -1,0 +1,297 @@
+"""The passes of ``infonce`` on a GPU, whoever wrote the kernels.
+
+Forward: one kernel over all tiles of a span of rows gives partial sums of rows and columns, which a
+fold merges. Backward: block by block the gradient is written and two library products add it up.
+For 16-bit features logits are kept in 16-bit fixed point, for float32 ones in float32 products.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels import infonce as kernels
+from fastclip.kernels.tiles import Tile
+from fastclip.ops.blocks import (
+    Blocks,
+    Products,
+    plan,
+    power_above,
+    refuse,
+    spans,
+    stride,
+)
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.softmax_tiles import LOG2_E, bits, target_gradient
+
+# Vectors of the two sides in the backward pass, float64 temporaries among them.
+BYTES_PER_VECTOR_ENTRY = 48
+# Rows of tiles in one launch of the forward pass that occupy any GPU.
+FORWARD_TILE_ROWS = 16
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The logits of the first rows in one flat uint8 tensor: for each tile of ``tile`` the two
+    floats of its line ``[tile rows, tile columns, 2]`` (tile columns rounded up to an even number),
+    then the values ``[rows, stride(columns)]``, int16 or float32; see ``fastclip.kernels.logits``.
+    """
+
+    rows: int
+    columns: int
+    item: int
+    tile: Tile
+
+    @property
+    def _lines(self) -> tuple[int, int]:
+        tile_rows, tile_columns = self.tile.grid(self.rows, self.columns)
+        return (0, 0) if self.item == 4 else (tile_rows, tile_columns + tile_columns % 2)
+
+    @property
+    def bytes(self) -> int:
+        tile_rows, tile_columns = self._lines
+        return tile_rows * tile_columns * 8 + self.rows * stride(self.columns) * self.item
+
+    def logits(self, flat: Tensor, rows: slice) -> kernels.Fixed | Tensor:
+        """Those of ``rows``, which begin with a tile."""
+        tile_rows, tile_columns = self._lines
+        start = tile_rows * tile_columns * 8
+        dtype = torch.int16 if self.item == 2 else torch.float32
+        values = flat[start:].view(dtype).view(self.rows, stride(self.columns))
+        values = values[rows, : self.columns]
+        if self.item == 4:
+            return values
+        lines = flat[:start].view(torch.float32).view(tile_rows, tile_columns, 2)
+        height = self.tile.rows
+        return kernels.Fixed(values, lines[rows.start // height : -(-rows.stop // height)])
+
+    def block(self, flat: Tensor, rows: slice, columns: slice) -> kernels.Fixed | Tensor:
+        """Those of ``rows x columns``, which begin with a tile."""
+        logits = self.logits(flat, rows)
+        if isinstance(logits, Tensor):
+            return logits[:, columns]
+        first = columns.start // self.tile.columns
+        return kernels.Fixed(logits.values[:, columns], logits.lines[:, first:])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Tiles of both passes and of the lines of kept logits, which are a tile of the forward pass
+    or a part of one; blocks of the backward pass, and the bytes that either pass needs beside what
+    is kept."""
+
+    forward: Tile
+    backward: Tile
+    lines: Tile
+    blocks: Blocks
+    bytes: int
+    item: int  # bytes of a kept entry
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        return _cut(self.forward, self.backward)
+
+    def kept(self, rows: int, columns: int) -> _Kept:
+        return _Kept(rows, columns, self.item, self.lines)
+
+    def kept_rows(self, flat: Tensor, rows: int, columns: int) -> int:
+        """How many rows a flat tensor of kept logits holds."""
+        if flat.numel() == self.kept(rows, columns).bytes:
+            return rows
+        height = self.forward.rows
+        return flat.numel() // self.kept(height, columns).bytes * height
+
+
+def _cut(*tiles: Tile) -> tuple[int, int]:
+    """What blocks are cut along: the tiles of either pass, whose sides are powers of two."""
+    return max(t.rows for t in tiles), max(t.columns for t in tiles)
+
+
+def _partial_bytes(rows: int, columns: int, used: Tile) -> int:
+    tile_rows, tile_columns = used.grid(rows, columns)
+    return 8 * (tile_columns * rows + tile_rows * columns)
+
+
+def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple[slice, bool]]:
+    """Spans of rows, and whether their logits are kept."""
+    yield from ((span, True) for span in spans(kept, largest, multiple))
+    yield from ((span, False) for span in spans(n, largest, multiple, start=kept))
+
+
+def _side(lse: Tensor, weight: Tensor) -> kernels.Side:
+    exact = lse * LOG2_E
+    shift = exact.float()
+    return kernels.Side(shift, torch.sub(shift, exact, out=exact).exp2_().float().mul_(weight))
+
+
+def _without(side: kernels.Side) -> kernels.Side:
+    return kernels.Side(side.shift, torch.zeros_like(side.factor))
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward of one backend.
+
+    Attributes:
+        kernels: what launches its kernels, ``statistics``, ``fold`` and ``gradient`` as
+            ``fastclip.kernels.infonce`` has them.
+        tile: the tile of an operation (``"statistics"`` or ``"gradient"``) for features x and y.
+        lines: of a tile of statistics, the tile whose logits have a line of their own when they
+            are kept in 16 bits.
+        check: raises TypeError or ValueError for features x and y that the backend cannot take.
+    """
+
+    kernels: Any
+    tile: Callable[[str, Tensor, Tensor], Tile]
+    lines: Callable[[Tile], Tile]
+    check: Callable[[Tensor, Tensor], None]
+
+    def _plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
+        n, m = x.shape[0], y.shape[0]
+        forward_tile = self.tile("statistics", x, y)
+        backward_tile = self.tile("gradient", x, y)
+        vectors = BYTES_PER_VECTOR_ENTRY * (n + m)
+        blocks = plan(x, y, _cut(forward_tile, backward_tile), workspace_bytes - vectors)
+        least = _partial_bytes(min(n, forward_tile.rows), m, forward_tile)
+        ample = _partial_bytes(min(n, FORWARD_TILE_ROWS * forward_tile.rows), m, forward_tile)
+        needed = vectors + blocks.bytes
+        refuse(workspace_bytes, n, m, max(needed, least))
+        return _Plan(
+            forward_tile,
+            backward_tile,
+            self.lines(forward_tile),
+            blocks,
+            max(needed, ample if ample <= workspace_bytes else least),
+            4 if x.dtype == torch.float32 else 2,
+        )
+
+    def new_kept(self, x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
+        """Room for the logits of as many first rows as fit the workspace beside the buffers."""
+        self.check(x, y)
+        n, m, total = x.shape[0], y.shape[0], 0
+        if keep and n:
+            planned = self._plan(x, y, workspace_bytes)
+            free = workspace_bytes - planned.bytes
+            total = planned.kept(n, m).bytes
+            if total > free:
+                band = planned.kept(planned.forward.rows, m).bytes
+                total = free // band * band
+        return x.new_empty(total, dtype=torch.uint8)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        target_offset: int,
+        keep: bool,
+        workspace_bytes: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See ``fastclip.ops.infonce.infonce_forward``."""
+        kept = self.new_kept(x, y, keep, workspace_bytes)
+        n, m, statistics = x.shape[0], y.shape[0], statistics_dtype(x.device)
+        row_lse = x.new_empty(n, dtype=statistics)
+        col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
+        target = x.new_empty(n, dtype=statistics)
+        if n == 0:
+            return row_lse, col_lse, target, kept
+        planned = self._plan(x, y, workspace_bytes)
+        used = planned.forward
+        layout = planned.kept(planned.kept_rows(kept, n, m), m)
+        scale = bits(scale).float()
+
+        band = _partial_bytes(used.rows, m, used)
+        largest = max(1, (workspace_bytes - kept.numel()) // band) * used.rows
+        if largest >= n:
+            largest = n
+        room = x.new_empty(_partial_bytes(largest, m, used) // 4, dtype=torch.float32)
+        for rows, keeps in _row_spans(n, layout.rows, largest, used.rows):
+            height = rows.stop - rows.start
+            tile_rows, tile_columns = used.grid(height, m)
+            row_room = room[: 2 * tile_columns * height].view(2, tile_columns, height)
+            column_room = room[row_room.numel() :][: 2 * tile_rows * m].view(2, tile_rows, m)
+            row_partials = kernels.Partials(*row_room)
+            column_partials = kernels.Partials(*column_room)
+            self.kernels.statistics(
+                x[rows],
+                y,
+                scale,
+                target_offset + rows.start,
+                row_partials,
+                column_partials,
+                target[rows],
+                used,
+                layout.logits(kept, rows) if keeps else None,
+            )
+            self.kernels.fold(row_partials, row_lse[rows], running=False)
+            self.kernels.fold(column_partials, col_lse, running=True)
+        return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
+
+    def backward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        row_lse: Tensor,
+        col_lse: Tensor,
+        target: Tensor,
+        row_weight: Tensor,
+        col_weight: Tensor,
+        kept: Tensor,
+        target_offset: int,
+        coupled: bool,
+        need_x: bool,
+        need_y: bool,
+        workspace_bytes: int,
+    ) -> tuple[Tensor, Tensor]:
+        """See ``fastclip.ops.infonce.infonce_backward``."""
+        self.check(x, y)
+        n, m = x.shape[0], y.shape[0]
+        planned = self._plan(x, y, workspace_bytes)
+        blocks = planned.blocks
+        products = Products(x, y, need_x, need_y, blocks)
+        if n == 0 or not (need_x or need_y):
+            return products.a, products.b.zero_()
+        layout = planned.kept(planned.kept_rows(kept, n, m), m)
+        scale = bits(scale).float()
+
+        own = slice(target_offset, target_offset + n)
+        row_target = target_gradient(target, row_lse, row_weight)
+        col_target = target_gradient(target, col_lse[own], col_weight[own])
+        # Weights up to any size fit the products' dtype when their power of two is taken out.
+        peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
+        factor = products.factor / power_above(peak)
+        by_row, by_column = _side(row_lse, row_weight * factor), _side(col_lse, col_weight * factor)
+        # The gradients to write of a block, and the accumulators that each is for.
+        if coupled:
+            row_target = col_target = row_target + col_target
+            parts = [(by_row, by_column, need_x, need_y)]
+        else:
+            parts = [
+                (by_row, _without(by_column), need_x, False),
+                (_without(by_row), by_column, False, need_y),
+            ]
+        cut = planned.cut
+        for rows, keeps in _row_spans(n, layout.rows, blocks.rows, cut[0]):
+            products.rows(rows)
+            for columns in spans(m, blocks.columns, cut[1]):
+                g = products.room(rows, columns)
+                for row_side, column_side, to_a, to_b in parts:
+                    if not (to_a or to_b):
+                        continue
+                    self.kernels.gradient(
+                        x[rows],
+                        y[columns],
+                        scale,
+                        kernels.Side(*(vector[rows] for vector in row_side)),
+                        kernels.Side(*(vector[columns] for vector in column_side)),
+                        target_offset + rows.start - columns.start,
+                        g,
+                        planned.forward if keeps else planned.backward,
+                        layout.block(kept, rows, columns) if keeps else None,
+                    )
+                    products.add(g, columns, to_a, to_b)
+        products.finish(factor, row_target, col_target, target_offset)
+        return products.a, products.b
