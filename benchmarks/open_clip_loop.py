@@ -1,6 +1,7 @@
 """open_clip's own training loop around given towers."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import torch
@@ -42,16 +43,21 @@ class RecordedLoss(nn.Module):
         return found
 
 
-class Batches(list):
+class Batches:
     """(pictures, tokens) with the two numbers that open_clip reads off its loader.
 
-    Pictures are standardised floats, as open_clip's own transforms leave them.
+    Pictures are kept as the uint8 they are decoded to, and standardised as they are handed out:
+    open_clip's transforms do so picture by picture in its loader, our towers on the whole batch.
     """
 
     def __init__(self, batches: list[dict], normalise: nn.Module):
-        super().__init__((normalise(batch["image"]), batch["text"]) for batch in batches)
-        self.num_batches = len(self)
-        self.num_samples = sum(len(images) for images, _ in self)
+        self._batches, self._normalise = batches, normalise
+        self.num_batches = len(batches)
+        self.num_samples = sum(len(batch["image"]) for batch in batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._batches:
+            yield self._normalise(batch["image"]), batch["text"]
 
 
 class OpenClipLoop:
@@ -78,7 +84,7 @@ class OpenClipLoop:
             local_rank=0,
             world_size=1,
             log_local=False,
-            batch_size=len(batches[0][0]),
+            batch_size=batches.num_samples // batches.num_batches,
             log_every_n_steps=cfg.log_every_n_steps,
             wandb=False,
         )

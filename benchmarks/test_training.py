@@ -53,7 +53,7 @@ def test_samples_per_second(pictures: Path, ranks, benchmark, record: Record) ->
     from open_clip_loop import Batches, OpenClipLoop
     from training_setup import build
 
-    setup = build(pictures, ranks, batch=BATCH, zero_stage=1)
+    setup = build(pictures, ranks, batch=BATCH, zero_stage="auto")
     batches = list(itertools.islice(setup.loader.epoch(0), STEPS))
     towers = copy.deepcopy(setup.model)
     theirs = OpenClipLoop(
@@ -90,7 +90,7 @@ def test_samples_per_second(pictures: Path, ranks, benchmark, record: Record) ->
     record.throughput = {
         "model": setup.cfg.model,
         "batch": BATCH,
-        "zero_stage": setup.cfg.zero_stage,
+        "zero_stage": setup.deepspeed["zero_optimization"]["stage"],
         "precision": setup.precision,
         "steps": STEPS,
         "rounds": ROUNDS,

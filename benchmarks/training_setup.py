@@ -48,7 +48,7 @@ def pictures(root: Path) -> GeneratedSet:
     return ensure_generated(root, GeneratedSpec(num_samples=PICTURES, num_val=1), progress=False)
 
 
-def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int) -> Setup:
+def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int | str) -> Setup:
     """Everything but the trainer, from the flags' defaults; batches beyond the set repeat it."""
     cfg = TrainConfig(
         train_data=pictures(root).train,

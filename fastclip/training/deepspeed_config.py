@@ -67,7 +67,7 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": cfg.train_batch_size // (world_size * micro),
         "gradient_clipping": cfg.grad_clip_norm,
-        "zero_optimization": {"stage": cfg.zero_stage},
+        "zero_optimization": {"stage": _zero_stage(cfg, precision, world_size)},
         # torch's AdamW: DeepSpeed's own builds a C++ extension on first use.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -80,11 +80,22 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
     elif precision == "fp16":
         derived["fp16"] = {"enabled": True, "initial_scale_power": 16}
     if cfg.deepspeed_config is not None:
-        derived = _merge(derived, _read(cfg.deepspeed_config), cfg.deepspeed_config)
+        user = _read(cfg.deepspeed_config)
+        if cfg.zero_stage == "auto" and "zero_optimization" in user:
+            derived["zero_optimization"]["stage"] = 1  # what it sets there needs a ZeRO optimiser
+        derived = _merge(derived, user, cfg.deepspeed_config)
     if precision == "bf16" and derived["zero_optimization"]["stage"] > 0:
         # Micro-batches add up in fp32; stage 0 does so by itself and refuses the key.
         derived.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
     return derived
+
+
+def _zero_stage(cfg: TrainConfig, precision: Precision, world_size: int) -> int:
+    if cfg.zero_stage != "auto":
+        return cfg.zero_stage
+    # Stage 1 copies every gradient into its partition and every weight back, also where the only
+    # partition is the whole; under bf16 and fp16 it holds the fp32 master too.
+    return 0 if world_size == 1 and precision in ("fp32", "amp_bf16") else 1
 
 
 def _read(path: Path) -> dict:

@@ -14,6 +14,7 @@ from fastclip.training import checkpoint, optim
 from fastclip.training.config import TrainConfig
 from fastclip.training.distributed import Ranks, all_finite, mean_over_ranks
 from fastclip.training.feature_cache import RandomState, step_gradients
+from fastclip.training.host_memory import return_large_buffers
 from fastclip.training.reporting import Reporter
 
 
@@ -49,12 +50,17 @@ class Trainer:
         self.micro_batch = deepspeed["train_micro_batch_size_per_gpu"]
         self.precision = precision
         self.zero_stage = deepspeed["zero_optimization"]["stage"]
+        if ranks.device.type == "cpu" and deepspeed["gradient_accumulation_steps"] > 1:
+            return_large_buffers()
         self.engine, self.optimizer, _, _ = ds.initialize(
             model=model,
             optimizer=optim.adamw(optim.parameter_groups(model, cfg.wd), cfg),
             config=deepspeed,
         )
         optim.forget_initial_step(self.optimizer)
+        if self.zero_stage == 0 and ranks.world_size == 1:
+            # A mean over one rank is a copy of every gradient into a bucket and back.
+            self.engine.enable_backward_allreduce = False
         self.objective = objective.to(ranks.device)
         self.objective_optimizer = optim.adamw(self.objective.parameters(), cfg)
         self.total_steps = cfg.epochs * loader.steps_per_epoch
