@@ -56,6 +56,7 @@ def narrowed(tile, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
 def product_tile(
     x,
     y,
+    scale,
     row_ids,
     column_ids,
     width,
@@ -68,7 +69,7 @@ def product_tile(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    """``x[row_ids] @ y[column_ids].T`` in float32; ids in int64 and within the matrices.
+    """``scale * x[row_ids] @ y[column_ids].T`` in float32; ids in int64 and within the matrices.
 
     ``EVEN_DEPTH`` says that BLOCK_DEPTH divides the width.
     """
@@ -91,7 +92,7 @@ def product_tile(
         )
         x_at += BLOCK_DEPTH * x_stride
         y_at += BLOCK_DEPTH * y_stride
-    return total
+    return total * tl.load(scale)
 
 
 @triton.jit
@@ -127,20 +128,11 @@ def logits_tile(
     # int64: a matrix may hold more than 2**31 entries.
     near_rows = tl.minimum(row_ids, rows - 1).to(tl.int64)
     near_columns = tl.minimum(column_ids, columns - 1).to(tl.int64)
-    coarse = True
-    if SOURCE == "fixed":
-        line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
-        middle, step = tl.load(line), tl.load(line + 1)
-        coarse = step > COARSEST_STEP
-    if SOURCE != "product":
-        at = values + near_rows[:, None] * values_stride + column_ids[None, :]
-        known = column_ids[None, :] < values_stride
-    if SOURCE == "stored":
-        z = tl.load(at, mask=known, other=0.0)
-    elif coarse:
+    if SOURCE == "product":
         z = product_tile(
             x,
             y,
+            scale,
             near_rows,
             near_columns,
             width,
@@ -153,9 +145,33 @@ def logits_tile(
             PRECISION,
             INTERPRETED,
         )
-        z = z * tl.load(scale)
     else:
-        z = middle + step * tl.load(at, mask=known, other=0).to(tl.float32)
+        at = values + near_rows[:, None] * values_stride + column_ids[None, :]
+        known = column_ids[None, :] < values_stride
+        if SOURCE == "stored":
+            z = tl.load(at, mask=known, other=0.0)
+        else:
+            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+            middle, step = tl.load(line), tl.load(line + 1)
+            if step > COARSEST_STEP:
+                z = product_tile(
+                    x,
+                    y,
+                    scale,
+                    near_rows,
+                    near_columns,
+                    width,
+                    x_row_stride,
+                    x_stride,
+                    y_row_stride,
+                    y_stride,
+                    BLOCK_DEPTH,
+                    EVEN_DEPTH,
+                    PRECISION,
+                    INTERPRETED,
+                )
+            else:
+                z = middle + step * tl.load(at, mask=known, other=0).to(tl.float32)
     return z, row_ids, column_ids
 
 

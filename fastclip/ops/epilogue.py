@@ -27,10 +27,9 @@ def _triton_kernels() -> ModuleType | None:
 
 
 def _kernels(accumulator: Tensor) -> ModuleType | None:
-    """Kernels for a float32 accumulator on a GPU."""
-    if accumulator.device.type != "cuda" or accumulator.dtype != torch.float32:
-        return None
-    return _triton_kernels()
+    """Kernels for a contiguous float32 accumulator on a GPU."""
+    fits = accumulator.dtype == torch.float32 and accumulator.is_contiguous()
+    return _triton_kernels() if fits and accumulator.device.type == "cuda" else None
 
 
 @torch.library.custom_op("fastclip::inner_product", mutates_args=())

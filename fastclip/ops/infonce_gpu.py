@@ -78,12 +78,15 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Tiles of both passes and of the lines of kept logits, which are a tile of the forward pass
-    or a part of one; blocks of the backward pass, and the bytes that either pass needs beside what
-    is kept."""
+    """Tiles, blocks of the backward pass, and the bytes that either pass needs beside what is kept.
 
-    forward: Tile
-    backward: Tile
+    ``plain``: statistics of rows whose logits are not kept; ``again``: their gradient; ``keeping``:
+    both for rows whose logits are kept; ``lines``: what of those has a line of its own.
+    """
+
+    plain: Tile
+    again: Tile
+    keeping: Tile
     lines: Tile
     blocks: Blocks
     bytes: int
@@ -91,7 +94,7 @@ class _Plan:
 
     @property
     def cut(self) -> tuple[int, int]:
-        return _cut(self.forward, self.backward)
+        return _cut(self.keeping, self.again)
 
     def kept(self, rows: int, columns: int) -> _Kept:
         return _Kept(rows, columns, self.item, self.lines)
@@ -100,12 +103,12 @@ class _Plan:
         """How many rows a flat tensor of kept logits holds."""
         if flat.numel() == self.kept(rows, columns).bytes:
             return rows
-        height = self.forward.rows
+        height = self.keeping.rows
         return flat.numel() // self.kept(height, columns).bytes * height
 
 
 def _cut(*tiles: Tile) -> tuple[int, int]:
-    """What blocks are cut along: the tiles of either pass, whose sides are powers of two."""
+    """What blocks are cut along, whatever their tiles: all sides are powers of two."""
     return max(t.rows for t in tiles), max(t.columns for t in tiles)
 
 
@@ -118,6 +121,23 @@ def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple
     """Spans of rows, and whether their logits are kept."""
     yield from ((span, True) for span in spans(kept, largest, multiple))
     yield from ((span, False) for span in spans(n, largest, multiple, start=kept))
+
+
+def _launches(
+    n: int, m: int, kept: int, planned: _Plan, free: int
+) -> Iterator[tuple[slice, Tile, bool]]:
+    """Spans of rows of the forward pass, each as large as leaves its partial sums within ``free``
+    bytes; the tile of each, and whether its logits are kept."""
+    for start, stop, used, keeps in (
+        (0, kept, planned.keeping, True),
+        (kept, n, planned.plain, False),
+    ):
+        if start == stop:
+            continue
+        bands = free // _partial_bytes(min(stop - start, used.rows), m, used)
+        largest = min(stop - start, bands * used.rows)
+        for rows in spans(stop, largest, used.rows, start=start):
+            yield rows, used, keeps
 
 
 def _side(lse: Tensor, weight: Tensor) -> kernels.Side:
@@ -137,9 +157,9 @@ class Passes:
     Attributes:
         kernels: what launches its kernels, ``statistics``, ``fold`` and ``gradient`` as
             ``fastclip.kernels.infonce`` has them.
-        tile: the tile of an operation (``"statistics"`` or ``"gradient"``) for features x and y.
-        lines: of a tile of statistics, the tile whose logits have a line of their own when they
-            are kept in 16 bits.
+        tile: the tile for features x and y of an operation: ``"statistics"``, ``"gradient"``, or
+            ``"kept"`` for both where logits are kept.
+        lines: of a tile of kept logits, the tile that has a line of its own in 16 bits.
         check: raises TypeError or ValueError for features x and y that the backend cannot take.
     """
 
@@ -150,20 +170,27 @@ class Passes:
 
     def _plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
         n, m = x.shape[0], y.shape[0]
-        forward_tile = self.tile("statistics", x, y)
-        backward_tile = self.tile("gradient", x, y)
+        plain, again, keeping = (
+            self.tile(operation, x, y) for operation in ("statistics", "gradient", "kept")
+        )
         vectors = BYTES_PER_VECTOR_ENTRY * (n + m)
-        blocks = plan(x, y, _cut(forward_tile, backward_tile), workspace_bytes - vectors)
-        least = _partial_bytes(min(n, forward_tile.rows), m, forward_tile)
-        ample = _partial_bytes(min(n, FORWARD_TILE_ROWS * forward_tile.rows), m, forward_tile)
-        needed = vectors + blocks.bytes
-        refuse(workspace_bytes, n, m, max(needed, least))
+        blocks = plan(x, y, _cut(keeping, again), workspace_bytes - vectors)
+
+        def partials(tile_rows: int) -> int:
+            """Bytes of the forward pass for so many rows of tiles at a time, of either kind."""
+            return max(
+                _partial_bytes(min(n, tile_rows * used.rows), m, used) for used in (plain, keeping)
+            )
+
+        needed, ample = vectors + blocks.bytes, partials(FORWARD_TILE_ROWS)
+        refuse(workspace_bytes, n, m, max(needed, partials(1)))
         return _Plan(
-            forward_tile,
-            backward_tile,
-            self.lines(forward_tile),
+            plain,
+            again,
+            keeping,
+            self.lines(keeping),
             blocks,
-            max(needed, ample if ample <= workspace_bytes else least),
+            max(needed, ample if ample <= workspace_bytes else partials(1)),
             4 if x.dtype == torch.float32 else 2,
         )
 
@@ -176,7 +203,7 @@ class Passes:
             free = workspace_bytes - planned.bytes
             total = planned.kept(n, m).bytes
             if total > free:
-                band = planned.kept(planned.forward.rows, m).bytes
+                band = planned.kept(planned.keeping.rows, m).bytes
                 total = free // band * band
         return x.new_empty(total, dtype=torch.uint8)
 
@@ -198,22 +225,21 @@ class Passes:
         if n == 0:
             return row_lse, col_lse, target, kept
         planned = self._plan(x, y, workspace_bytes)
-        used = planned.forward
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
         scale = bits(scale).float()
-
-        band = _partial_bytes(used.rows, m, used)
-        largest = max(1, (workspace_bytes - kept.numel()) // band) * used.rows
-        if largest >= n:
-            largest = n
-        room = x.new_empty(_partial_bytes(largest, m, used) // 4, dtype=torch.float32)
-        for rows, keeps in _row_spans(n, layout.rows, largest, used.rows):
+        room = x.new_empty(0, dtype=torch.float32)
+        for rows, used, keeps in _launches(n, m, layout.rows, planned, workspace_bytes - len(kept)):
             height = rows.stop - rows.start
+            size = _partial_bytes(height, m, used) // 4
+            if size > len(room):
+                del room  # before there is another
+                room = x.new_empty(size, dtype=torch.float32)
             tile_rows, tile_columns = used.grid(height, m)
-            row_room = room[: 2 * tile_columns * height].view(2, tile_columns, height)
-            column_room = room[row_room.numel() :][: 2 * tile_rows * m].view(2, tile_rows, m)
-            row_partials = kernels.Partials(*row_room)
-            column_partials = kernels.Partials(*column_room)
+            row_room, column_room = room[:size].split(
+                (2 * tile_columns * height, 2 * tile_rows * m)
+            )
+            row_partials = kernels.Partials(*row_room.view(2, tile_columns, height))
+            column_partials = kernels.Partials(*column_room.view(2, tile_rows, m))
             self.kernels.statistics(
                 x[rows],
                 y,
@@ -289,7 +315,7 @@ class Passes:
                         kernels.Side(*(vector[columns] for vector in column_side)),
                         target_offset + rows.start - columns.start,
                         g,
-                        planned.forward if keeps else planned.backward,
+                        planned.keeping if keeps else planned.again,
                         layout.block(kept, rows, columns) if keeps else None,
                     )
                     products.add(g, columns, to_a, to_b)
