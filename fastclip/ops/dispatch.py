@@ -28,7 +28,13 @@ _IMPLEMENTATIONS: dict[str, dict[str, str]] = {
         "distill",
     )
 }
-for _op in ("infonce", "sigmoid"):
+for _op in (
+    "infonce",
+    "sigmoid",
+    "linear_cross_entropy",
+    "multi_target_cross_entropy",
+    "linear_sigmoid_cross_entropy",
+):
     _IMPLEMENTATIONS[_op]["triton"] = f"fastclip.ops.{_op}_triton"
 
 # Backends that `auto` prefers to torch on a GPU, the best first, where the record has them.

@@ -73,12 +73,21 @@ def _rows_with_target(target: Tensor, ignore_index: int, vocabulary: int) -> Ten
     """The rows to compute: those with a target, or all of a GPU's, to spare a synchronisation."""
     if target.device.type != "cpu":
         return torch.arange(len(target), device=target.device)
-    index = (target != ignore_index).nonzero().flatten()
-    if len(index):
-        low, high = target[index].aminmax()
-        if low < 0 or high >= vocabulary:
-            raise IndexError(
-                f"target holds {int(low if low < 0 else high)}; accepted: 0 to {vocabulary - 1} "
-                f"and ignore_index={ignore_index}"
-            )
-    return index
+    counts = target != ignore_index
+    check_labels(target, counts, vocabulary, ignore_index)
+    return counts.nonzero().flatten()
+
+
+def check_labels(target: Tensor, counts: Tensor, vocabulary: int, ignore_index: int) -> None:
+    """Raise IndexError for a target that ``counts`` and is no column.
+
+    A GPU asserts on its own instead, to spare a synchronisation.
+    """
+    outside = ((target < 0) | (target >= vocabulary)) & counts
+    if target.device.type != "cpu":
+        torch._assert_async(~outside.any(), f"target must lie in 0 to {vocabulary - 1}")
+    elif outside.any():
+        raise IndexError(
+            f"target holds {int(target[outside][0])}; accepted: 0 to {vocabulary - 1} and "
+            f"ignore_index={ignore_index}"
+        )

@@ -1,0 +1,62 @@
+"""Triton backend of ``linear_cross_entropy``."""
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels.softmax_rows import Targets
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear_cross_entropy_torch import check_labels
+from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
+from fastclip.ops.softmax_tiles import LOG2_E
+
+
+def forward(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    row_weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.linear_cross_entropy.linear_cross_entropy_rows``."""
+    vocabulary = len(weight)
+    counts = target != ignore_index
+    check_labels(target, counts, vocabulary, ignore_index)
+    weights = counts.to(statistics_dtype(hidden.device))
+    if row_weight is not None:
+        weights *= row_weight
+    labels = torch.where(counts, target, 0).int()
+    smooth = label_smoothing / vocabulary
+
+    layer = SoftmaxRows(
+        hidden,
+        weight,
+        bias,
+        (need_hidden, need_weight, need_bias),
+        lambda rows, columns, _: Targets(labels[rows], None, columns.start),
+        entries=len(labels),
+        entry_rows=True,
+        sums=label_smoothing != 0,
+        peak=peak_of(weights),
+        workspace_bytes=workspace_bytes,
+        held_bytes=64 * len(labels),
+    )
+
+    def terms(rows: slice) -> RowTerms:
+        # p - 1 to all its digits where p is nearly 1.
+        on_target = ((layer.target[rows] - layer.lse[rows]) / LOG2_E).expm1_()
+        on_target.add_(label_smoothing - smooth).mul_(weights[rows])
+        offset = weights[rows] * smooth if label_smoothing else None
+        return RowTerms(weights[rows], offset, on_target)
+
+    layer.run(terms)
+    expected = (1 - label_smoothing) * layer.target
+    if label_smoothing:
+        expected += smooth * layer.sums
+    losses = (layer.lse - expected).div_(LOG2_E).mul_(weights)
+    return torch.where(counts, losses, 0), *layer.gradients

@@ -1,0 +1,60 @@
+"""Triton backend of ``multi_target_cross_entropy``."""
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels.softmax_rows import Targets
+from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
+from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
+from fastclip.ops.softmax_tiles import LOG2_E
+
+
+def forward(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Csr,
+    row_weight: Tensor | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.multi_target_cross_entropy.multi_target_cross_entropy_rows``."""
+    n, vocabulary = len(hidden), len(weight)
+    check_indices(target, vocabulary)
+    entries = Entries(target, vocabulary, torch.arange(n, device=hidden.device))
+    row_total = entries.row_sums(entries.value)
+    factor = torch.ones_like(row_total) if row_weight is None else row_weight.to(row_total.dtype)
+    columns = entries.column.int()
+    # W p - w lies between W and -w.
+    most = torch.stack([peak_of(row_total), peak_of(entries.total)]).amax()
+
+    def find(rows: slice, block: slice, step: int) -> Targets:
+        return Targets(columns, entries.bounds(rows, block, step), block.start)
+
+    layer = SoftmaxRows(
+        hidden,
+        weight,
+        bias,
+        (need_hidden, need_weight, need_bias),
+        find,
+        entries=len(columns),
+        entry_rows=False,
+        sums=False,
+        peak=most * peak_of(factor),
+        workspace_bytes=workspace_bytes,
+        held_bytes=64 * n + ENTRY_BYTES * len(columns),
+    )
+
+    def terms(rows: slice) -> RowTerms:
+        # W p - w to all its digits where one target holds nearly all of W and of p.
+        whole = entries.of(row_total)
+        on_target = (layer.target - entries.of(layer.lse)).div_(LOG2_E).expm1_().mul_(whole)
+        on_target.add_(whole.sub_(entries.total)).mul_(entries.of(factor))
+        return RowTerms(factor[rows] * row_total[rows], None, on_target)
+
+    layer.run(terms)
+    on_target = entries.row_sums(entries.value * layer.target)
+    losses = (row_total * layer.lse - on_target).div_(LOG2_E).mul_(factor)
+    return torch.where(target.rows.diff() > 0, losses, 0), *layer.gradients

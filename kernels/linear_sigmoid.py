@@ -1,0 +1,198 @@
+"""Per-entry sigmoid over a block of a linear layer's logits: class-weighted binary cross entropy
+and its gradient in one pass.
+
+The kernel writes only what it is given room for: no atomics, no allocation, no synchronisation.
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from fastclip.kernels.launch import on_device
+from fastclip.kernels.logits import logits_tile, narrowed, tile_of_program
+from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
+from fastclip.kernels.softmax_rows import Targets, add_bias, entries_of_tile
+from fastclip.kernels.tiles import Tile
+from torch import Tensor
+
+
+class SparseLabels(NamedTuple):
+    """Labels ``values``, float32, of the entries that ``targets`` name, 0 elsewhere."""
+
+    targets: Targets
+    values: Tensor
+
+
+@triton.jit
+def weighted(value, weight, column_ids, columns):
+    """``value`` times a weight per column, if there is one."""
+    if weight is not None:
+        near_columns = tl.minimum(column_ids, columns - 1)
+        value = value * tl.load(weight + near_columns).to(tl.float32)[None, :]
+    return value
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "first_column"])
+def _linear_sigmoid_kernel(
+    x,
+    y,
+    scale,
+    bias,
+    positive_weight,
+    negative_weight,
+    row_factor,
+    labels,
+    entry_columns,
+    bounds,
+    entry_labels,
+    losses,
+    out,
+    column_sum,
+    rows,
+    columns,
+    width,
+    x_row_stride,
+    x_stride,
+    y_row_stride,
+    y_stride,
+    labels_row_stride,
+    labels_stride,
+    out_stride,
+    first_column,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+    EVEN_DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
+    z, row_ids, column_ids = logits_tile(
+        x,
+        y,
+        scale,
+        None,
+        None,
+        tile_row,
+        tile_column,
+        rows,
+        columns,
+        width,
+        x_row_stride,
+        x_stride,
+        y_row_stride,
+        y_stride,
+        0,
+        0,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_DEPTH,
+        EVEN_DEPTH,
+        PRECISION,
+        INTERPRETED,
+        "product",
+    )
+    z = add_bias(z, bias, column_ids, columns)
+    row_inside, column_inside = row_ids < rows, column_ids < columns
+    if labels is not None:
+        at = labels + row_ids.to(tl.int64)[:, None] * labels_row_stride
+        at += column_ids.to(tl.int64)[None, :] * labels_stride
+        known = row_inside[:, None] & column_inside[None, :]
+        label = tl.load(at, mask=known, other=0).to(tl.float32)
+    else:
+        label = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32)
+        first, last = entries_of_tile(
+            entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
+        )
+        for step in range(0, tl.max(last - first, 0)):
+            entry = first + step
+            known = entry < last
+            wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
+            value = tl.load(entry_labels + entry, mask=known, other=0.0)
+            here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+            label = tl.where(here, value[:, None], label)
+    positive = weighted(label, positive_weight, column_ids, columns)
+    negative = weighted(1.0 - label, negative_weight, column_ids, columns)
+    rest, sigmoid, other = sigmoid_parts(z)
+    # 0 for no label also where a bias of -inf rules a class out.
+    loss = tl.where(positive == 0.0, 0.0, positive * (rest + LN_2 * tl.maximum(-z, 0.0)))
+    loss += negative * (rest + LN_2 * tl.maximum(z, 0.0))
+    loss = tl.where(column_inside[None, :], loss, 0.0)
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    tl.store(losses + at_rows, tl.sum(loss, 1), mask=row_inside)
+    if row_factor is not None:
+        near_rows = tl.minimum(row_ids, rows - 1)
+        factor = tl.load(row_factor + near_rows)[:, None]
+        g = (negative * sigmoid - positive * other) * factor
+        if column_sum is not None:
+            sums = tl.sum(tl.where(row_inside[:, None], g, 0.0), 0)
+            at_columns = tile_row.to(tl.int64) * columns + column_ids
+            tl.store(column_sum + at_columns, sums, mask=column_inside)
+        if out is not None:
+            at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+            inside = row_inside[:, None] & (column_ids < out_stride)[None, :]
+            tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+
+
+def linear_sigmoid(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    positive_weight: Tensor | None,
+    negative_weight: Tensor | None,
+    row_factor: Tensor | None,
+    labels: Tensor | SparseLabels,
+    losses: Tensor,
+    out: Tensor | None,
+    column_sums: Tensor | None,
+    tile: Tile,
+) -> None:
+    """Binary cross entropy of a block and its gradient.
+
+    Args:
+        x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
+        scale: 0-d float32, in bits. bias, positive_weight, negative_weight: ``[columns]``
+            contiguous floats, or None; the bias not in bits.
+        row_factor: ``[rows]`` float32, what each row's gradient is multiplied by; None for none.
+        labels: ``[rows, columns]``, any strides, or sparse.
+        losses: room ``[tile columns, rows]`` float32 for sums over the part of a row in each tile.
+        out: room for the gradient ``[rows, columns]`` (see ``softmax_rows.gradient``), or None.
+        column_sums: room ``[tile rows, columns]`` float32 for those of the gradient, or None.
+    """
+    rows, columns = x.shape[0], y.shape[0]
+    grid = tile.grid(rows, columns)
+    dense, targets, values = None, Targets(None, None, 0), None
+    if isinstance(labels, SparseLabels):
+        targets, values = labels
+    else:
+        dense = labels
+    with on_device(x):
+        _linear_sigmoid_kernel[(grid[0] * grid[1],)](
+            x,
+            y,
+            scale,
+            bias,
+            positive_weight,
+            negative_weight,
+            row_factor,
+            dense,
+            targets.columns,
+            targets.bounds,
+            values,
+            losses,
+            out,
+            column_sums,
+            rows,
+            columns,
+            x.shape[1],
+            *x.stride(),
+            *y.stride(),
+            *((0, 0) if dense is None else dense.stride()),
+            0 if out is None else out.stride(0),
+            targets.first_column,
+            **tile.product(x.shape[1], x.dtype),
+            **tile.launch,
+        )
