@@ -7,14 +7,13 @@ import gpu_report
 import pytest
 import report
 from gpu_cases import Budget, groups
-from peers import PEERS
+from peers import PEERS, distributions
 from record import GpuRecord, Record
 
 _RECORD = pytest.StashKey[Record]()
 _GPU_RECORD = pytest.StashKey[GpuRecord]()
 _BUDGET = pytest.StashKey[Budget]()
 _GPU_FILES = "test_*_gpu.py"
-_DISTRIBUTIONS = sorted({peer.distribution for peer in PEERS} | {"deepspeed", "timm", "numpy"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,10 +85,13 @@ def _group(item: pytest.Item) -> str | None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     name = _group(item)
-    if name and not item.config.stash[_BUDGET].allows(name):
-        seconds = item.config.getoption("budget")
-        item.config.stash[_GPU_RECORD].not_run[name] = f"the {seconds:.0f} s were used up"
-        pytest.skip(f"not started after {seconds:.0f} s")
+    if not name:
+        return
+    record, budget = item.config.stash[_GPU_RECORD], item.config.stash[_BUDGET]
+    if not budget.allows(name):
+        record.not_run[name] = f"the {budget.seconds:.0f} s were used up"
+        pytest.skip(f"not started after {budget.seconds:.0f} s")
+    record.groups = sorted(budget.started)
 
 
 @pytest.hookimpl(trylast=True)
@@ -104,7 +106,7 @@ def record(request: pytest.FixtureRequest) -> Record:
     import measure
 
     found = request.config.stash[_RECORD]
-    found.machine = measure.machine(_DISTRIBUTIONS)
+    found.machine = measure.machine(distributions())
     return found
 
 
@@ -113,7 +115,7 @@ def gpu_record(request: pytest.FixtureRequest) -> GpuRecord:
     import gpu_measure
 
     found = request.config.stash[_GPU_RECORD]
-    found.machine = gpu_measure.machine([*_DISTRIBUTIONS, "triton"])
+    found.machine = gpu_measure.machine(distributions())
     return found
 
 

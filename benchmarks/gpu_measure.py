@@ -118,7 +118,7 @@ def machine(distributions: list[str]) -> dict:
         found["capability"] = f"{properties.major}.{properties.minor}"
         found["memory_gib"] = properties.total_memory / 2**30
     versions = {"torch": torch.__version__}
-    for name in distributions:
+    for name in ["triton", *distributions]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -71,8 +71,9 @@ def _machine(machine: dict[str, Any]) -> str:
 
 
 def _accuracy(found: dict[str, Any]) -> str:
-    counts = ", ".join(f"{n} {word}" for word, n in found["outcomes"].items())
-    return f"Accuracy tests on this GPU: {counts}."
+    counts = ", ".join(f"{n} {word}" for word, n in found["outcomes"].items()) or "none ran"
+    why = f" ({found['left_out']})" if "left_out" in found else ""
+    return f"Accuracy tests on this GPU: {counts}{why}."
 
 
 def _case(e: Entry) -> str:
@@ -174,13 +175,11 @@ def _train_step(found: dict[str, Any]) -> str:
         ]
         for e in found["runs"]
     ]
-    left_out = "".join(f"\n\n{name}: {why}." for name, why in found["left_out"].items())
-    return (
-        f"**Training step**, {found['model']}, {found['precision']}, generated pictures, one GPU"
-        f"{':' if rows else '.'}"
-        + (f"\n\n{table(header, rows, left=1)}" if rows else "")
-        + left_out
-    )
+    left_out = [f"Training step, {name}: {why}." for name, why in found["left_out"].items()]
+    if not rows:
+        return "\n\n".join(left_out)
+    title = f"**Training step**, {found['model']}, {found['precision']}, random pictures, one GPU:"
+    return "\n\n".join([title, table(header, rows, left=1), *left_out])
 
 
 def plot(record: GpuRecord, path: Path) -> bool:
@@ -190,7 +189,7 @@ def plot(record: GpuRecord, path: Path) -> bool:
         for e in record.losses
         if (e["operation"], e["dtype"], e["ranks"]) == ("InfoNCE", "bfloat16", 1)
     ]
-    entries += [e | {"columns": e["rows"]} for e in record.large if e["width"] == 512]
+    entries += [e for e in record.large if e["width"] == 512]
     by_n = [e for e in entries if e["width"] == 512]
     by_width = [e for e in entries if e["rows"] == 32_768 and "b3_ratio" in e]
     panels = [

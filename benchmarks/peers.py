@@ -47,6 +47,11 @@ class Peer:
     def ours(self) -> bool:
         return self.distribution == "fastclip-engine"
 
+    @property
+    def case(self) -> str:
+        """What a reason to leave it out is about: a backend of ours may have one operation only."""
+        return f"{self.name}, {self.operation}" if self.ours else self.name
+
     def build(self, problem: Problem) -> Step:
         if self.backend is None:
             return self.builder(problem)
@@ -155,3 +160,8 @@ PEERS = (
     ),
     Peer("QuACK", LINEAR, "quack-kernels", "quack", adapters.quack, on=GPU),
 )
+
+
+def distributions() -> list[str]:
+    """Whose versions a record names: the peers', and what they run on."""
+    return sorted({peer.distribution for peer in PEERS} | {"deepspeed", "timm", "numpy"})

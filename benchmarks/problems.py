@@ -12,9 +12,10 @@ from torch import Tensor
 _BLOCK_ENTRIES = {"cpu": 1 << 23, "cuda": 1 << 25}
 
 # Relative error beyond which an implementation is called wrong and is not timed, ours (True) and
-# peers (False). It tells another loss from a rounded one; ours have finer bars in tests/.
+# peers (False), some of which take TF32. It tells another loss from a rounded one; ours have finer
+# bars in tests/.
 GATE = {
-    torch.float32: {True: 1e-4, False: 1e-3},
+    torch.float32: {True: 1e-4, False: 1e-2},
     torch.bfloat16: {True: 1e-2, False: 0.2},
 }
 

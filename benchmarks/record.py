@@ -32,8 +32,8 @@ class GpuRecord:
     """What a run of the GPU part found. Times are seconds, memory MiB.
 
     ``losses``, ``large``, ``precision`` and ``schedule`` hold one entry a measurement, ``accuracy``
-    the outcome of the accuracy tests, ``train_step`` of the training step. ``skipped``, ``failed``
-    and ``not_run`` hold a reason by name.
+    the outcome of the accuracy tests, ``train_step`` of the training step. ``groups`` names the
+    groups that were started; ``skipped``, ``failed`` and ``not_run`` hold a reason by name.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class GpuRecord:
     schedule: list[dict[str, Any]] = field(default_factory=list)
     train_step: dict[str, Any] = field(default_factory=dict)
     targets: list[dict[str, Any]] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)

@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_completes(group: Group, peer, gpu_record: GpuRecord) -> None:
     problem = group.problem
     if reason := peer.absent(problem.device):
-        gpu_record.skipped[peer.name] = reason
+        gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
     try:
         entry = measured(problem, peer.backend)
@@ -111,4 +111,5 @@ def _exact_rows(
 
 
 def _relative(found: Tensor, answer: Tensor) -> float:
-    return float((found.double() - answer.double()).norm() / answer.double().norm())
+    found, answer = found.detach().double(), answer.double()
+    return float((found - answer).norm() / answer.norm())

@@ -35,7 +35,7 @@ def test_loss(group: Group, peer: Peer, benchmark, gpu_record: GpuRecord) -> Non
     benchmark.group = group.name
     problem = group.problem
     if reason := peer.absent(problem.device):
-        gpu_record.skipped[peer.name] = reason
+        gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
     reason = None
     try:

@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_idle_time(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
     problem = group.problem
     if reason := peer.absent(problem.device):
-        gpu_record.skipped[peer.name] = reason
+        gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
     try:
         entry = measured(problem, peer)

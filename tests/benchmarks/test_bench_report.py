@@ -1,0 +1,117 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import gpu_report
+import pytest
+import report
+import run
+import store_gpu
+from record import GpuRecord
+
+README = f"before\n\n{report.BEGIN}\n\nold\n\n{report.END}\n\nafter\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr(report, "RESULTS", folder)
+    (tmp_path / "README.md").write_text(README)
+    monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    return folder
+
+
+def test_everything_found_is_shown(made_up) -> None:
+    made_up.failed["a peer, a shape"] = "RuntimeError: out of luck"
+    made_up.skipped["another peer"] = "`import it` fails"
+    made_up.not_run["a group"] = "the 9 s were used up"
+    made_up.accuracy = {"outcomes": {"passed": 7, "failed": 1}}
+    text = gpu_report.markdown(made_up)
+    for part in (
+        "no GPU: made up",
+        "Accuracy tests on this GPU: 7 passed, 1 failed.",
+        "| 32,768 x 32,768, D = 512 ",
+        "| 4,096 x 32,768, D = 512, a rank of 8 ",
+        "- a peer, a shape: RuntimeError: out of luck",
+        "- another peer: `import it` fails",
+        "- a group: the 9 s were used up",
+        "at most 1.6: met",
+    ):
+        assert part in text
+    assert "not measured" not in text
+
+
+def test_tables_have_as_many_cells_in_every_line(made_up) -> None:
+    lines = gpu_report.markdown(made_up).splitlines()
+    tables = "\n".join(line if line.startswith("|") else "" for line in lines).split("\n\n")
+    counts = [{line.count("|") for line in table.strip().splitlines()} for table in tables]
+    assert [found for found in counts if len(found) > 1] == []
+
+
+def test_record_survives_the_file(made_up, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "gpu.json"
+    gpu_report.write_record(made_up, path)
+    again = GpuRecord.from_plain(json.loads(path.read_text()))
+    assert dataclasses.asdict(again) == dataclasses.asdict(made_up)
+    assert {target["verdict"] for target in again.targets} == {"met"}
+    assert [p.name for p in path.parent.iterdir()] == ["gpu.json"]
+
+
+def test_plot(made_up, tmp_path: Path) -> None:
+    assert gpu_report.plot(made_up, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert not gpu_report.plot(GpuRecord(), tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_readme_speaks_of_gpus_only_where_results_are_stored(made_up, results, tmp_path) -> None:
+    report.write(report.stored(), tmp_path / "README.md")
+    assert "made up" not in (tmp_path / "README.md").read_text()
+    run.store(dataclasses.asdict(made_up))
+    assert [path.name for path in report.stored()] == ["gpu-no-gpu-made-up.json"]
+    report.write(report.stored(), tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before") and text.endswith("after\n")
+    assert "no GPU: made up" in text and "old" not in text
+    assert "(results/gpu-no-gpu-made-up.png)" in text
+
+
+def test_parts_of_one_run_become_one_record(made_up) -> None:
+    earlier = GpuRecord(
+        machine=made_up.machine, losses=[e | {"seconds": 9.0} for e in made_up.losses]
+    )
+    earlier.accuracy = {"outcomes": {"passed": 3}}
+    earlier.not_run = dict.fromkeys([made_up.groups[0], "another"], "used up")
+    whole = store_gpu.merged([earlier, made_up])
+    assert len(whole.losses) == len(made_up.losses)
+    assert {e["seconds"] for e in whole.losses} == {e["seconds"] for e in made_up.losses}
+    assert whole.accuracy == earlier.accuracy
+    assert set(whole.not_run) == {"another"}
+    assert {target["verdict"] for target in whole.targets} == {"met"}
+
+
+def test_records_of_two_machines_stay_apart(made_up) -> None:
+    other = GpuRecord(machine=made_up.machine | {"gpu": "another"})
+    with pytest.raises(ValueError, match="records of one gpu"):
+        store_gpu.merged([made_up, other])
+
+
+def test_training_step_is_shown(made_up) -> None:
+    made_up.train_step = {
+        "model": "a model",
+        "precision": "amp_bf16",
+        "runs": [
+            {
+                "trainer": "fastclip, ZeRO 1",
+                "batch": 32_768,
+                "micro_batch": 1024,
+                "images_per_second": 1.0,
+                "peak_bytes": 2**30,
+            }
+        ],
+        "left_out": {"open_clip": "nothing fits the memory"},
+    }
+    text = gpu_report.markdown(made_up)
+    assert "| fastclip, ZeRO 1 | 32,768 |" in text
+    assert "Training step, open_clip: nothing fits the memory." in text

@@ -1,0 +1,81 @@
+"""The training step's script, on the CPU with a small model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("deepspeed")
+pytest.importorskip("open_clip_train")
+
+import train_step_gpu as script
+
+from fastclip.models import create_model
+from fastclip.training.config import TrainConfig
+
+VOCABULARY = 1024
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return create_model("tiny-vit")
+
+
+@pytest.fixture
+def cfg() -> TrainConfig:
+    return TrainConfig(model="tiny-vit", train_batch_size=16, lr=1e-4)
+
+
+def test_both_trainers_run_and_share_the_loss(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, str(root / "benchmarks" / "train_step_gpu.py"), str(out)]
+    command += ["--model=tiny-vit", "--batch=16", "--micro-batch=4", f"--vocabulary={VOCABULARY}"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    ours, theirs = found["runs"]
+    assert (ours["batch"], ours["micro_batch"]) == (16, 4)
+    assert theirs["batch"] == 16
+    assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
+    for run in found["runs"]:
+        assert run["images_per_second"] > 0 and run["peak_bytes"] > 0
+
+
+def test_accumulation_takes_the_largest_pieces_that_fit(cfg, model, monkeypatch) -> None:
+    batch = script.random_batch(model, 16, VOCABULARY)
+    real, tried = script.their_run, []
+
+    def limited(cfg, model, batch, micro_batch, *rest):
+        tried.append(micro_batch)
+        if micro_batch > 4:
+            raise torch.cuda.OutOfMemoryError
+        return real(cfg, model, batch, micro_batch, *rest)
+
+    monkeypatch.setattr(script, "their_run", limited)
+    found = script.accumulated(cfg, model, batch, 16, "fp32")
+    assert tried == [16, 8, 4]
+    assert found["trainer"] == "open_clip, accum-freq 4"
+    whole = real(cfg, model, batch, 16, 1, "fp32")
+    # Every piece's loss is that of the whole batch before the step.
+    assert found["losses"] == pytest.approx(4 * whole["losses"], rel=1e-4)
+
+
+def test_largest_batch_is_the_last_that_fits(cfg, model, monkeypatch) -> None:
+    batch = script.random_batch(model, 64, VOCABULARY)
+
+    def limited(cfg, model, part, micro_batch, steps, precision):
+        if len(part["image"]) > 32:
+            raise torch.cuda.OutOfMemoryError
+        return {"batch": len(part["image"])}
+
+    monkeypatch.setattr(script, "their_run", limited)
+    monkeypatch.setattr(script, "SMALLEST", 8)
+    assert script.largest(cfg, model, batch, "fp32") == {"batch": 32}
+    monkeypatch.setattr(script, "SMALLEST", 64)
+    assert script.largest(cfg, model, batch, "fp32") is None
