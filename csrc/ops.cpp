@@ -205,26 +205,24 @@ void infonce_statistics(const Tensor x, const Tensor y, const Tensor scale, int6
 
 fastclip::Gradient gradient(const Tensor& row_shift, const Tensor& row_factor,
                             const Tensor& column_shift, const Tensor& column_factor,
-                            const Tensor& on_target, const Tensor& out, int64_t n, int64_t m) {
-  check_device(out, "out", out);
+                            const Tensor& out, int64_t n, int64_t m) {
+  if (out.scalar_type() != ScalarType::Half) fail("out is not float16");
   check_shape(out, "out", {n, m});
   check_runs(out, "out");
   return {{floats(row_shift, "row_shift", {n}, out), floats(row_factor, "row_factor", {n}, out)},
           {floats(column_shift, "column_shift", {m}, out),
            floats(column_factor, "column_factor", {m}, out)},
-          floats(on_target, "on_target", {n}, out),
-          out.data_ptr(),
+          static_cast<uint16_t*>(out.data_ptr()),
           out.stride(0)};
 }
 
 void infonce_gradient(const Tensor x, const Tensor y, const Tensor scale, int64_t target_offset,
                       const Tensor row_shift, const Tensor row_factor, const Tensor column_shift,
-                      const Tensor column_factor, const Tensor on_target, Tensor out, bool hopper) {
+                      const Tensor column_factor, Tensor out, bool hopper) {
   const fastclip::Product p = product(x, y, scale, target_offset, hopper);
   check_device(out, "out", x);
-  if (out.scalar_type() != x.scalar_type()) fail("out and x are of different dtypes");
-  const fastclip::Gradient g = gradient(row_shift, row_factor, column_shift, column_factor,
-                                        on_target, out, p.n, p.m);
+  const fastclip::Gradient g =
+      gradient(row_shift, row_factor, column_shift, column_factor, out, p.n, p.m);
   if (p.n == 0 || p.m == 0) return;
   const Launch launch(x);
   Launch::check(hopper ? fastclip::infonce_gradient_sm90(p, g, launch.stream())
@@ -233,14 +231,12 @@ void infonce_gradient(const Tensor x, const Tensor y, const Tensor scale, int64_
 
 void infonce_gradient_fixed(const Tensor values, const Tensor lines, int64_t target_offset,
                             const Tensor row_shift, const Tensor row_factor,
-                            const Tensor column_shift, const Tensor column_factor,
-                            const Tensor on_target, Tensor out, int64_t block_rows,
-                            int64_t block_columns) {
+                            const Tensor column_shift, const Tensor column_factor, Tensor out,
+                            int64_t block_rows, int64_t block_columns) {
   check_device(values, "values", values);
   if (values.scalar_type() != ScalarType::Short) fail("values is not int16");
   check_runs(values, "values");
   check_device(out, "out", values);
-  const fastclip::Dtype dtype = half_dtype(out, "out");
   if (block_rows < 1 || block_columns < 8 || block_columns % 8 != 0)
     fail("blocks of ", block_rows, " x ", block_columns,
          "; accepted: any rows, a multiple of 8 columns");
@@ -252,11 +248,10 @@ void infonce_gradient_fixed(const Tensor values, const Tensor lines, int64_t tar
                               static_cast<int>(block_rows),
                               static_cast<int>(block_columns)};
   const fastclip::Gradient g =
-      gradient(row_shift, row_factor, column_shift, column_factor, on_target, out, n, m);
+      gradient(row_shift, row_factor, column_shift, column_factor, out, n, m);
   if (n == 0 || m == 0) return;
   const Launch launch(values);
-  Launch::check(
-      fastclip::infonce_gradient_fixed(n, m, target_offset, dtype, fixed, g, launch.stream()));
+  Launch::check(fastclip::infonce_gradient_fixed(n, m, target_offset, fixed, g, launch.stream()));
 }
 
 void infonce_fold(const Tensor top, const Tensor sum, Tensor lse, bool running) {
@@ -282,11 +277,11 @@ STABLE_TORCH_LIBRARY(fastclip_cuda, library) {
   library.def(
       "infonce_gradient(Tensor x, Tensor y, Tensor scale, int target_offset,"
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
-      " Tensor on_target, Tensor(a!) out, bool hopper) -> ()");
+      " Tensor(a!) out, bool hopper) -> ()");
   library.def(
       "infonce_gradient_fixed(Tensor values, Tensor lines, int target_offset,"
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
-      " Tensor on_target, Tensor(a!) out, int block_rows, int block_columns) -> ()");
+      " Tensor(a!) out, int block_rows, int block_columns) -> ()");
   library.def("infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()");
 }
 

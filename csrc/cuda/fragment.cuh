@@ -1,20 +1,15 @@
 // The epilogues on a warp's accumulators: MI x NJ blocks of 16 x 8, laid out as index.cuh says.
 #pragma once
 
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "infonce.h"
+#include "launch.h"
 
 namespace fastclip {
 
 constexpr unsigned kWarp = 0xffffffffu;
 
-__device__ __forceinline__ uint32_t pack(float a, float b, __nv_bfloat16) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  return reinterpret_cast<const uint32_t&>(pair);
-}
-__device__ __forceinline__ uint32_t pack(float a, float b, __half) {
+__device__ __forceinline__ uint32_t pack(float a, float b) {
   const __half2 pair = __floats2half2_rn(a, b);
   return reinterpret_cast<const uint32_t&>(pair);
 }
@@ -306,26 +301,23 @@ __device__ __forceinline__ Shift stage_sides(StagedSides<COLUMNS, WARPS>& staged
 
 // The gradient of the block to memory, 32 columns at a time to spare registers. `shifts` and
 // `factors` are the staged ones of the block's first column and on.
-template <class T, bool ONE_EXPONENTIAL, int MI, int NJ>
+template <bool ONE_EXPONENTIAL, int MI, int NJ>
 __device__ __forceinline__ void store_gradient_from(float (&z)[MI][NJ][4], const Block& block,
                                                     int64_t target_offset, float least,
                                                     const float* shifts, const float* factors,
                                                     const Gradient& out) {
   const int lane = threadIdx.x & 31;
   Side rows[MI][2];
-  float on_target[MI][2];
 #pragma unroll
   for (int i = 0; i < MI; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int row = fragment_row(lane, i, 2 * h);
       rows[i][h] = {0.0f, 0.0f};
-      on_target[i][h] = 0.0f;
       if (row >= block.rows) continue;
       const int64_t at = block.row + row;
       rows[i][h] = {__ldg(out.rows.shift + at), __ldg(out.rows.factor + at)};
       if (ONE_EXPONENTIAL) rows[i][h].factor = factor_under(least, rows[i][h]);
-      on_target[i][h] = __ldg(out.on_target + at);
     }
   const int shift = static_cast<int>(block.row + target_offset - block.column);
   const bool targets = on_diagonal(block.row, 16 * MI, block.column, 8 * NJ, target_offset);
@@ -361,24 +353,23 @@ __device__ __forceinline__ void store_gradient_from(float (&z)[MI][NJ][4], const
 #pragma unroll
           for (int r = 0; r < 4; ++r)
             if (fragment_column(lane, j, r) == fragment_row(lane, i, r) + shift)
-              z[i][j][r] = on_target[i][r >> 1];
+              z[i][j][r] = 0.0f;
     }
-    store_columns<MI>(block, first, static_cast<uint16_t*>(out.out), out.stride,
-                      [&](int i, int k, int h) {
-                        return pack(z[i][first + k][2 * h], z[i][first + k][2 * h + 1], T{});
-                      });
+    store_columns<MI>(block, first, out.out, out.stride, [&](int i, int k, int h) {
+      return pack(z[i][first + k][2 * h], z[i][first + k][2 * h + 1]);
+    });
   }
 }
 
-template <class T, int MI, int NJ>
+template <int MI, int NJ>
 __device__ __forceinline__ void store_gradient(float (&z)[MI][NJ][4], const Block& block,
                                                int64_t target_offset, Shift shift,
                                                const float* shifts, const float* factors,
                                                const Gradient& out) {
   if (shift.serves)
-    store_gradient_from<T, true>(z, block, target_offset, shift.least, shifts, factors, out);
+    store_gradient_from<true>(z, block, target_offset, shift.least, shifts, factors, out);
   else
-    store_gradient_from<T, false>(z, block, target_offset, shift.least, shifts, factors, out);
+    store_gradient_from<false>(z, block, target_offset, shift.least, shifts, factors, out);
 }
 
 }  // namespace fastclip

@@ -9,6 +9,11 @@
 
 namespace fastclip::hopper {
 
+__device__ __forceinline__ uint8_t* dynamic_shared() {
+  extern __shared__ __align__(128) uint8_t bytes[];
+  return bytes;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -82,17 +87,6 @@ __device__ __forceinline__ void load_box(void* destination, const CUtensorMap* m
 }
 
 // ---- warpgroup matrix products
-
-// Descriptor of rows of 128 bytes in shared memory, swizzled in groups of 8 rows (1,024 bytes,
-// aligned to as much), as a tensor copy with CU_TENSOR_MAP_SWIZZLE_128B leaves them.
-__device__ __forceinline__ uint64_t descriptor(const void* rows) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kGroupStride = uint64_t{1024 >> 4} << 32;
-  constexpr uint64_t kLeadingUnused = uint64_t{1} << 16;
-  return kSwizzle128 | kGroupStride | kLeadingUnused | ((shared_address(rows) & 0x3ffff) >> 4);
-}
-// Along its rows a descriptor moves in units of 16 bytes.
-constexpr uint64_t kDescriptorStep = 16 * sizeof(uint16_t) >> 4;
 
 __device__ __forceinline__ void product_fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

@@ -44,6 +44,18 @@ FASTCLIP_INLINE int swizzle_64(int row, int chunk) {
   return row * 64 + ((chunk ^ ((row >> 1) & 3)) << 4);
 }
 
+// Hopper's descriptor of a wgmma operand whose rows of 128 bytes lie one after another in shared
+// memory, swizzled in groups of 8 rows (1,024 bytes, aligned to as much), as a tensor copy with
+// CU_TENSOR_MAP_SWIZZLE_128B leaves them.
+FASTCLIP_INLINE uint64_t descriptor_128(uint32_t shared_address) {
+  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
+  constexpr uint64_t kGroupStride = uint64_t{1024 >> 4} << 32;
+  constexpr uint64_t kLeadingUnused = uint64_t{1} << 16;
+  return kSwizzle128 | kGroupStride | kLeadingUnused | ((shared_address & 0x3ffff) >> 4);
+}
+// From one depth of 16 to the next along the rows, in the descriptor's units of 16 bytes.
+constexpr uint64_t kDescriptorStep = 16 * sizeof(uint16_t) >> 4;
+
 // Tensor-core accumulators of a warp: 16 x 8 blocks in which lane `l` holds, at `r` of 4, row
 // l / 4 + 8 * (r / 2) and column 2 * (l % 4) + r % 2. mma.m16n8k16 and wgmma share this layout.
 FASTCLIP_INLINE int fragment_row(int lane, int block, int r) {

@@ -43,10 +43,9 @@ struct Sides {
 };
 
 struct Gradient {
-  Sides rows;              // [n]
-  Sides columns;           // [m]
-  const float* on_target;  // [n], the gradient at the row's target
-  void* out;               // [n, stride] in the product's dtype
+  Sides rows;     // [n]
+  Sides columns;  // [m]
+  uint16_t* out;  // [n, stride] float16; 0 at the targets, whose part of the products is exact
   int64_t stride;
 };
 
@@ -73,8 +72,8 @@ struct Fixed {
 };
 
 // The gradient of kept logits; `out` may lie where their values do.
-cudaError_t infonce_gradient_fixed(int64_t n, int64_t m, int64_t target_offset, Dtype,
-                                   const Fixed&, const Gradient&, cudaStream_t);
+cudaError_t infonce_gradient_fixed(int64_t n, int64_t m, int64_t target_offset, const Fixed&,
+                                   const Gradient&, cudaStream_t);
 
 // lse [length], float64 in bits: log2 of the sum of 2^lse (where running) and all partials.
 cudaError_t infonce_fold(Partials, int64_t count, int64_t length, bool running, double* lse,

@@ -1,7 +1,5 @@
 // The gradient of logits that the statistics kept in 16 bits: bandwidth only, for any GPU.
 
-#include <climits>
-
 #include "fragment.cuh"
 
 namespace fastclip {
@@ -12,7 +10,7 @@ static_assert(kColumns == 32 * kRun);
 
 using Sides = StagedSides<kColumns, kWarps>;
 
-template <class T, bool ONE_EXPONENTIAL>
+template <bool ONE_EXPONENTIAL>
 __device__ __forceinline__ void write_rows(const Fixed& in, const Gradient& out, int rows,
                                            int columns, int64_t row, int64_t column,
                                            int64_t target_offset, float least,
@@ -38,17 +36,13 @@ __device__ __forceinline__ void write_rows(const Fixed& in, const Gradient& out,
       const float z = dequantise(static_cast<uint16_t>(words[k / 2] >> (16 * (k % 2))), line);
       g[k] = ONE_EXPONENTIAL ? gradient_shared(z, least, side.factor, sides[k].factor)
                              : gradient(z, side, sides[k]);
-      if (first + k >= columns) g[k] = 0.0f;
-      if (k == target) g[k] = __ldg(out.on_target + at);
+      if (first + k >= columns || k == target) g[k] = 0.0f;
     }
-    *reinterpret_cast<uint4*>(static_cast<uint16_t*>(out.out) +
-                              offset(at, out.stride, column + first)) =
-        make_uint4(pack(g[0], g[1], T{}), pack(g[2], g[3], T{}), pack(g[4], g[5], T{}),
-                   pack(g[6], g[7], T{}));
+    *reinterpret_cast<uint4*>(out.out + offset(at, out.stride, column + first)) =
+        make_uint4(pack(g[0], g[1]), pack(g[2], g[3]), pack(g[4], g[5]), pack(g[6], g[7]));
   }
 }
 
-template <class T>
 __global__ void __launch_bounds__(32 * kWarps)
     gradient_fixed(int64_t n, int64_t m, int64_t target_offset,
                    const __grid_constant__ Fixed in, const __grid_constant__ Gradient out) {
@@ -60,21 +54,18 @@ __global__ void __launch_bounds__(32 * kWarps)
                                          [] { __syncthreads(); });
   const int rows = inside(n, row, kRows), columns = inside(m, column, kColumns);
   if (shift.serves)
-    write_rows<T, true>(in, out, rows, columns, row, column, target_offset, shift.least, staged);
+    write_rows<true>(in, out, rows, columns, row, column, target_offset, shift.least, staged);
   else
-    write_rows<T, false>(in, out, rows, columns, row, column, target_offset, shift.least, staged);
+    write_rows<false>(in, out, rows, columns, row, column, target_offset, shift.least, staged);
 }
 
 }  // namespace
 
-cudaError_t infonce_gradient_fixed(int64_t n, int64_t m, int64_t target_offset, Dtype dtype,
-                                   const Fixed& in, const Gradient& out, cudaStream_t stream) {
+cudaError_t infonce_gradient_fixed(int64_t n, int64_t m, int64_t target_offset, const Fixed& in,
+                                   const Gradient& out, cudaStream_t stream) {
   const int64_t blocks = ceil_div(n, kRows) * ceil_div(m, kColumns);
-  if (blocks > INT_MAX) return cudaErrorInvalidValue;
-  const auto kernel =
-      dtype == Dtype::bfloat16 ? gradient_fixed<__nv_bfloat16> : gradient_fixed<__half>;
-  kernel<<<static_cast<int>(blocks), 32 * kWarps, 0, stream>>>(n, m, target_offset, in, out);
-  return cudaGetLastError();
+  return launch_kernel(gradient_fixed, blocks, 32 * kWarps, 0, stream, n, m, target_offset, in,
+                       out);
 }
 
 }  // namespace fastclip

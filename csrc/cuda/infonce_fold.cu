@@ -1,8 +1,6 @@
 // Partials of tiles to log-sum-exps, in a fixed order.
 
-#include <climits>
-
-#include "infonce.h"
+#include "launch.h"
 
 namespace fastclip {
 namespace {
@@ -13,31 +11,30 @@ __global__ void __launch_bounds__(kLengths* kSlices)
     fold(const Partials in, int64_t count, int64_t length, bool running, double* lse) {
   __shared__ float tops[kSlices][kLengths];
   __shared__ double sums[kSlices][kLengths];
-  const int slice = threadIdx.y;
-  const int64_t id = int64_t{blockIdx.x} * kLengths + threadIdx.x;
+  const int lane = threadIdx.x % kLengths, slice = threadIdx.x / kLengths;
+  const int64_t id = int64_t{blockIdx.x} * kLengths + lane;
   const bool valid = id < length;
 
   float top = kLowest;
   for (int64_t t = slice; valid && t < count; t += kSlices)
     top = larger(top, in.top[offset(t, length, id)]);
-  tops[slice][threadIdx.x] = top;
+  tops[slice][lane] = top;
   __syncthreads();
-  for (int s = 0; s < kSlices; ++s) top = larger(top, tops[s][threadIdx.x]);
+  for (int s = 0; s < kSlices; ++s) top = larger(top, tops[s][lane]);
 
   double sum = 0.0;
   for (int64_t t = slice; valid && t < count; t += kSlices) {
     const int64_t at = offset(t, length, id);
     sum += static_cast<double>(in.sum[at] * exponential(in.top[at], top));
   }
-  sums[slice][threadIdx.x] = sum;
+  sums[slice][lane] = sum;
   __syncthreads();
   if (slice != 0 || !valid) return;
-  for (int s = 1; s < kSlices; ++s) sum += sums[s][threadIdx.x];
+  for (int s = 1; s < kSlices; ++s) sum += sums[s][lane];
   double value = log2(sum) + static_cast<double>(top);
   if (running && lse[id] != -INFINITY) {
-    const double before = lse[id], high = fmax(before, value), low = fmin(before, value);
-    value = isnan(value) || isnan(before) ? before + value
-                                          : high + log1p(exp2(low - high)) * M_LOG2E;
+    const double before = lse[id];
+    value = fmax(before, value) + log1p(exp2(-fabs(before - value))) * M_LOG2E;
   }
   lse[id] = value;
 }
@@ -47,10 +44,8 @@ __global__ void __launch_bounds__(kLengths* kSlices)
 cudaError_t infonce_fold(Partials in, int64_t count, int64_t length, bool running, double* lse,
                          cudaStream_t stream) {
   const int64_t blocks = ceil_div(length, kLengths);
-  if (blocks > INT_MAX) return cudaErrorInvalidValue;
-  fold<<<static_cast<int>(blocks), dim3(kLengths, kSlices), 0, stream>>>(in, count, length,
-                                                                         running, lse);
-  return cudaGetLastError();
+  return launch_kernel(fold, blocks, kLengths * kSlices, 0, stream, in, count, length, running,
+                       lse);
 }
 
 }  // namespace fastclip

@@ -2,13 +2,15 @@
 //
 // Any depth, stride and alignment: rows that do not start on 16 bytes are loaded by element.
 
-#include <climits>
 #include <type_traits>
 
+#include "ampere.cuh"
 #include "fragment.cuh"
 
 namespace fastclip {
 namespace {
+
+using namespace ampere;
 
 constexpr int kRows = kTileSm80.rows, kColumns = kTileSm80.columns, kDepth = 32, kStages = 4;
 constexpr int kGroup = 16;  // row tiles that run together
@@ -32,32 +34,25 @@ union Shared {
   StagedSides<kColumns, kThreads / 32> sides;
 };
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
-}
-
 // A thread's part of the loads of one operand: 16-byte runs of rows kStep apart.
 struct Loader {
   static constexpr int kStep = kThreads / kRuns;
   const uint16_t* from;  // this thread's run of its first row, at depth 0
   int64_t stride;
   int rows;  // inside the matrix, from this thread's first on
+  bool whole_runs;  // rows start on 16 bytes
 
   __device__ __forceinline__ Loader(const void* matrix, int64_t total, int64_t row, int size,
                                     int64_t stride_)
       : from(static_cast<const uint16_t*>(matrix) +
              offset(row + threadIdx.x / kRuns, stride_, threadIdx.x % kRuns * kRunElements)),
         stride(stride_),
-        rows(inside(total, row, size) - static_cast<int>(threadIdx.x) / kRuns) {}
+        rows(inside(total, row, size) - static_cast<int>(threadIdx.x) / kRuns),
+        whole_runs(reinterpret_cast<uintptr_t>(matrix) % 16 == 0 &&
+                   stride_ % kRunElements == 0) {}
 
   // Depths `depth` on, of which `left` are inside the matrix; zeros outside.
-  template <bool ALIGNED, int ROWS>
+  template <int ROWS>
   __device__ __forceinline__ void load(uint8_t* destination, int depth, int left) const {
     const int row = threadIdx.x / kRuns, run = threadIdx.x % kRuns;
     const int runs_left = inside(left, run * kRunElements, kRunElements);
@@ -67,10 +62,8 @@ struct Loader {
       // What is not read is not addressed either.
       const uint16_t* const at = count > 0 ? from + (e * kStep * stride + depth) : from;
       uint8_t* const to = destination + swizzle_64(row + e * kStep, run);
-      if constexpr (ALIGNED) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                     "l"(at), "r"(2 * count)
-                     : "memory");
+      if (whole_runs) {
+        copy_run(to, at, 2 * count);
       } else {
         uint32_t words[kRunElements / 2] = {};
 #pragma unroll
@@ -81,31 +74,6 @@ struct Loader {
     }
   }
 };
-
-__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], const uint8_t* from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(from))
-               : "memory");
-}
-
-#define FASTCLIP_MMA(TYPE)                                                                   \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE                        \
-               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"        \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                              \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
-
-// d [16, 8] += a [16, 16] @ b [8, 16].T
-__device__ __forceinline__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                        uint32_t b1, __nv_bfloat16) {
-  FASTCLIP_MMA("bf16");
-}
-__device__ __forceinline__ void product(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                        uint32_t b1, __half) {
-  FASTCLIP_MMA("f16");
-}
-
-#undef FASTCLIP_MMA
 
 template <class T>
 __device__ __forceinline__ void multiply(const Stage& stage, int warp_row, int warp_column,
@@ -171,11 +139,10 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
   }
 }
 
-template <class T, bool ALIGNED, class Out, bool KEEP>
+template <class T, class Out, bool KEEP>
 __global__ void __launch_bounds__(kThreads, 2)
     infonce_sm80(const __grid_constant__ Product p, const __grid_constant__ Out out) {
-  extern __shared__ __align__(128) uint8_t raw[];
-  Shared& shared = *reinterpret_cast<Shared*>(raw);
+  Shared& shared = *reinterpret_cast<Shared*>(dynamic_shared());
   const TilePosition tile =
       tile_at(blockIdx.x, ceil_div(p.n, kRows), ceil_div(p.m, kColumns), kGroup);
   const int64_t row = int64_t{tile.row} * kRows, column = int64_t{tile.column} * kColumns;
@@ -188,8 +155,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const auto start = [&](int k) {
     if (k < steps) {
       Stage& stage = shared.stages[k % kStages];
-      x.load<ALIGNED, kRows>(stage.x, k * kDepth, depth - k * kDepth);
-      y.load<ALIGNED, kColumns>(stage.y, k * kDepth, depth - k * kDepth);
+      x.load<kRows>(stage.x, k * kDepth, depth - k * kDepth);
+      y.load<kColumns>(stage.y, k * kDepth, depth - k * kDepth);
     }
     commit_copies();  // empty groups keep the count
   };
@@ -213,35 +180,25 @@ __global__ void __launch_bounds__(kThreads, 2)
     const Shift shift = stage_sides<kRows>(shared.sides, threadIdx.x, p.n, p.m, row, column, out,
                                            [] { __syncthreads(); });
     const int first = warp_column * kBlockColumns;
-    store_gradient<T>(z, block, p.target_offset, shift, shared.sides.shift + first,
+    store_gradient(z, block, p.target_offset, shift, shared.sides.shift + first,
                       shared.sides.factor + first, out);
   }
 }
 
-bool aligned(const void* data, int64_t stride) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % kRunElements == 0;
-}
-
-template <class T, bool ALIGNED, class Out, bool KEEP>
+template <class T, class Out, bool KEEP>
 cudaError_t launch(const Product& p, const Out& out, cudaStream_t stream) {
   const int64_t tiles = ceil_div(p.n, kRows) * ceil_div(p.m, kColumns);
-  if (tiles > INT_MAX) return cudaErrorInvalidValue;
-  const auto kernel = infonce_sm80<T, ALIGNED, Out, KEEP>;
+  const auto kernel = infonce_sm80<T, Out, KEEP>;
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(Shared));
   if (error != cudaSuccess) return error;
-  kernel<<<static_cast<int>(tiles), kThreads, sizeof(Shared), stream>>>(p, out);
-  return cudaGetLastError();
+  return launch_kernel(kernel, tiles, kThreads, sizeof(Shared), stream, p, out);
 }
 
 template <class Out, bool KEEP>
 cudaError_t launch(const Product& p, const Out& out, cudaStream_t stream) {
-  const bool runs = aligned(p.x, p.x_stride) && aligned(p.y, p.y_stride);
-  if (p.dtype == Dtype::bfloat16)
-    return runs ? launch<__nv_bfloat16, true, Out, KEEP>(p, out, stream)
-                : launch<__nv_bfloat16, false, Out, KEEP>(p, out, stream);
-  return runs ? launch<__half, true, Out, KEEP>(p, out, stream)
-              : launch<__half, false, Out, KEEP>(p, out, stream);
+  return p.dtype == Dtype::bfloat16 ? launch<__nv_bfloat16, Out, KEEP>(p, out, stream)
+                                    : launch<__half, Out, KEEP>(p, out, stream);
 }
 
 }  // namespace

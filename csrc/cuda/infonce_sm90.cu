@@ -71,7 +71,8 @@ __device__ __forceinline__ void multiply(Shared& shared, Slot& slot, int consume
   for (int k = 0; k < steps; ++k, slot.advance()) {
     const Stage& stage = shared.stages[slot.stage];
     wait(&shared.full[slot.stage], slot.parity);
-    const uint64_t a = descriptor(stage.x[64 * consumer]), b = descriptor(stage.y);
+    const uint64_t a = descriptor_128(shared_address(stage.x[64 * consumer]));
+    const uint64_t b = descriptor_128(shared_address(stage.y));
     product_fence();
 #pragma unroll
     for (int step = 0; step < kDepth / 16; ++step)
@@ -140,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     infonce_sm90(const __grid_constant__ CUtensorMap x_map,
                  const __grid_constant__ CUtensorMap y_map, const __grid_constant__ Product p,
                  const __grid_constant__ Out out) {
-  extern __shared__ uint8_t raw[];
+  uint8_t* const raw = dynamic_shared();
   Shared& shared = *reinterpret_cast<Shared*>(
       raw + (1024 - shared_address(raw) % 1024) % 1024);
   const int row_tiles = ceil_div(p.n, kRows), column_tiles = ceil_div(p.m, kColumns);
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         finish<KEEP>(shared, p, out, tile, consumer, id == blockIdx.x, last, block, z);
       } else {
         const auto& sides = shared.sides[consumer];
-        store_gradient<T>(z, block, p.target_offset, shift, sides.shift, sides.factor, out);
+        store_gradient(z, block, p.target_offset, shift, sides.shift, sides.factor, out);
       }
     }
   }
@@ -237,9 +238,8 @@ cudaError_t launch(const Product& p, const Out& out, cudaStream_t stream) {
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
-  const int blocks = tiles < processors ? static_cast<int>(tiles) : processors;
-  kernel<<<blocks, kThreads, kBytes, stream>>>(x_map, y_map, p, out);
-  return cudaGetLastError();
+  const int64_t blocks = tiles < processors ? tiles : processors;
+  return launch_kernel(kernel, blocks, kThreads, kBytes, stream, x_map, y_map, p, out);
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ from types import ModuleType
 
 import torch
 
+from fastclip.ops import cuda_library
+
 DEFAULT_WORKSPACE_BYTES = 256 * 2**20
 BACKEND_VARIABLE = "FASTCLIP_BACKEND"
 # What passed its accuracy tests where: a list of {architecture, operation, dtype, backend}, which
@@ -36,6 +38,8 @@ for _op in (
     "linear_sigmoid_cross_entropy",
 ):
     _IMPLEMENTATIONS[_op]["triton"] = f"fastclip.ops.{_op}_triton"
+
+_IMPLEMENTATIONS["infonce"]["cuda"] = "fastclip.ops.infonce_cuda"
 
 # Backends that `auto` prefers to torch on a GPU, the best first, where the record has them.
 _PREFERRED = ("triton",)
@@ -65,6 +69,8 @@ def implementation(
         )
     if backend == "triton":
         _check_triton(source, device)
+    if backend == "cuda":
+        _check_cuda(source, device)
     return importlib.import_module(available[backend])
 
 
@@ -76,6 +82,16 @@ def _check_triton(source: str, device: torch.device) -> None:
             f"{source}='triton' got tensors on {device.type}; accepted: cuda, or any device in "
             "Triton's interpreter (TRITON_INTERPRET=1 in the environment)"
         )
+
+
+def _check_cuda(source: str, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ValueError(f"{source}='cuda' got tensors on {device.type}; accepted: cuda")
+    why = cuda_library.reason()
+    if why is None and torch.cuda.get_device_capability(device) < (8, 0):
+        why = f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+    if why is not None:
+        raise ValueError(f"{source}='cuda' is unavailable: {why}")
 
 
 def _best(op: str, device: torch.device, dtype: torch.dtype | None) -> str:

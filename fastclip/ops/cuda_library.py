@@ -1,0 +1,200 @@
+"""The compiled library of the CUDA backend: found beside this file, else built at first use.
+
+An install on a machine that has nvcc and torch puts it in the package; elsewhere the first use
+compiles ``csrc`` into ``$XDG_CACHE_HOME/fastclip`` (``~/.cache/fastclip``). A library's name has a
+hash of what it was made from, so that none is used with other sources. ``FASTCLIP_CUDA=0`` in the
+environment leaves it out of both.
+
+Standard library alone at the top: setup.py reads this file too.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SWITCH = "FASTCLIP_CUDA"
+# The oldest torch whose ABI the library may use: 2.11.
+TARGET = "0x020b000000000000"
+# PTX last: what later architectures start from.
+_PORTABLE = (
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90,code=sm_90",
+    "-gencode=arch=compute_80,code=compute_80",
+)
+# Each source and its architectures; the longest to compile first.
+SOURCES = {
+    "cuda/infonce_sm80.cu": _PORTABLE,
+    "cuda/infonce_sm90.cu": ("-gencode=arch=compute_90a,code=sm_90a",),
+    "ops.cpp": (),
+    "cuda/infonce_fixed.cu": _PORTABLE,
+    "cuda/infonce_fold.cu": _PORTABLE,
+}
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-DUSE_CUDA",
+    f"-DTORCH_TARGET_VERSION={TARGET}",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+)
+
+
+class CudaUnavailable(RuntimeError):
+    """The CUDA backend's library is not there and cannot be built; the message says why."""
+
+
+@cache
+def sources() -> Path | None:
+    """The folder ``csrc``: in the package, or in the checkout around it."""
+    for folder in (Path(__file__).parents[1] / "csrc", Path(__file__).parents[2] / "csrc"):
+        if (folder / "ops.cpp").is_file():
+            return folder
+    return None
+
+
+def library_name(folder: Path) -> str:
+    """Of the library made from these sources by these commands."""
+    digest = hashlib.sha256(repr((SOURCES, _FLAGS)).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".cpp", ".cu", ".cuh", ".h"):
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return f"libfastclip_cuda_{digest.hexdigest()[:16]}.so"
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastclip"
+
+
+def nvcc() -> str | None:
+    """The compiler: in ``$CUDA_HOME``, on the path, or where CUDA's own installer puts it."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    folders = [f"{home}/bin" for home in homes if home]
+    folders += [os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
+
+
+def _torch_folder() -> Path | None:
+    """Of a torch with CUDA, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent
+    return folder if (folder / "lib" / "libtorch_cuda.so").exists() else None
+
+
+def existing() -> Path | None:
+    """The library, if it is already built."""
+    folder = sources()
+    if folder is None:
+        return None
+    name = library_name(folder)
+    for place in (Path(__file__).parent, _cache_folder()):
+        if (place / name).is_file():
+            return place / name
+    return None
+
+
+def reason() -> str | None:
+    """Why the library can be neither found nor built, or None. Builds nothing."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0 is set"
+    if sources() is None:
+        return "this installation has no folder csrc"
+    if _torch_folder() is None:
+        return "torch is not installed or has no CUDA"
+    if existing() is None and nvcc() is None:
+        return "it is not built and no nvcc was found in $CUDA_HOME, on the path or in /usr/local"
+    return None
+
+
+def available() -> bool:
+    """Whether the library is there or can be built."""
+    return reason() is None
+
+
+def build(folder: Path) -> Path:
+    """Compile ``csrc`` to a library in ``folder``, whole or not at all.
+
+    Raises CudaUnavailable where something is missing or the compiler fails.
+    """
+    why = reason()
+    csrc, torch_folder, compiler = sources(), _torch_folder(), nvcc()
+    if why or csrc is None or torch_folder is None or compiler is None:
+        raise CudaUnavailable(f"the CUDA backend is unavailable: {why or 'no nvcc was found'}")
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / library_name(csrc)
+    include = torch_folder / "include"
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as temporary:
+
+        def compiled(source: str) -> str:
+            out = f"{temporary}/{Path(source).name}.o"
+            includes = () if source.endswith(".cu") else (f"-I{include}",)
+            _run(compiler, *_FLAGS, *SOURCES[source], *includes, "-c", csrc / source, "-o", out)
+            return out
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            objects = list(pool.map(compiled, SOURCES))
+        library = Path(temporary, done.name)
+        # torch's libraries are in the process already: no path to them is written down.
+        torch_libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-ltorch_cuda")
+        _run(compiler, "-shared", "-cudart=static", *objects, *torch_libraries, "-o", library)
+        library.replace(done)
+    return done
+
+
+def _run(*command: object) -> None:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
+        raise CudaUnavailable(f"the CUDA backend could not be built: {' '.join(words)}\n{tail}")
+
+
+def _built() -> Path:
+    found = existing()
+    if found is not None:
+        return found
+    import fcntl  # not on every system that the rest runs on
+
+    folder = _cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    # The processes of one machine wait for the first of them.
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = existing()
+        if found is not None:
+            return found
+        print(f"fastclip: compiling the CUDA backend into {folder}, once", file=sys.stderr)
+        return build(folder)
+
+
+@cache
+def _loaded() -> Any:
+    import torch
+
+    why = reason()
+    if why is not None:
+        return CudaUnavailable(f"the CUDA backend is unavailable: {why}")
+    try:
+        torch.ops.load_library(str(_built()))
+    except (CudaUnavailable, OSError) as error:
+        return error if isinstance(error, CudaUnavailable) else CudaUnavailable(str(error))
+    return torch.ops.fastclip_cuda
+
+
+def operators() -> Any:
+    """The namespace ``torch.ops.fastclip_cuda``, its library loaded and if need be built.
+
+    Raises CudaUnavailable, the second time without trying again.
+    """
+    found = _loaded()
+    if isinstance(found, CudaUnavailable):
+        raise found
+    return found

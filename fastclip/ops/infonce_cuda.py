@@ -1,0 +1,134 @@
+"""CUDA backend of ``infonce``: the passes of ``infonce_gpu`` on the kernels of ``csrc``.
+
+bfloat16 and float16 features with unit column strides, on compute capability 8.0 and later. On 9.0
+features whose rows start on 16 bytes take the Hopper kernel, all others the portable one.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels.infonce import Fixed, Partials, Side
+from fastclip.kernels.tiles import Tile
+from fastclip.ops.cuda_library import operators
+from fastclip.ops.infonce_gpu import Passes
+
+RUN_BYTES = 16  # what the copy engine moves at least
+HOPPER = (9, 0)
+
+
+@dataclass(frozen=True)
+class CudaTile(Tile):
+    """A tile of the Hopper kernel or of the portable one; kept logits have a line for each
+    ``block_rows x block_columns`` of it."""
+
+    hopper: bool = False
+    block_rows: int = 0
+    block_columns: int = 0
+
+
+def why_not(x: Tensor, y: Tensor) -> str | None:
+    """Why the backend cannot take these features, or None."""
+    for name, matrix in (("image_features", x), ("text_features", y)):
+        if matrix.dtype not in (torch.bfloat16, torch.float16):
+            return f"{name} is {matrix.dtype}; accepted: bfloat16, float16"
+        if matrix.shape[1] == 0:
+            return f"{name} has shape {tuple(matrix.shape)}; accepted: at least one feature"
+        unit, apart = matrix.stride(1) == 1, matrix.stride(0) >= matrix.shape[1]
+        if not (unit and (apart or matrix.shape[0] <= 1)):
+            return f"{name} has strides {matrix.stride()}; accepted: (at least the width, 1)"
+    return None
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    why = why_not(x, y)
+    if why is not None:
+        kind = TypeError if "torch." in why else ValueError
+        raise kind(f"backend='cuda': {why}")
+
+
+def _tile(operation: str, x: Tensor, y: Tensor) -> CudaTile:
+    in_runs = all(matrix.stride(0) * matrix.itemsize % RUN_BYTES == 0 for matrix in (x, y))
+    hopper = in_runs and torch.cuda.get_device_capability(x.device) == HOPPER
+    rows, columns, block_rows, block_columns = operators().infonce_tile(hopper)
+    return CudaTile(
+        rows, columns, hopper=hopper, block_rows=block_rows, block_columns=block_columns
+    )
+
+
+def _lines(tile: Tile) -> Tile:
+    assert isinstance(tile, CudaTile)
+    return Tile(tile.block_rows, tile.block_columns)
+
+
+def _operand(matrix: Tensor, tile: CudaTile) -> Tensor:
+    """A matrix as the kernel of this tile reads it: copied in the rare case that its rows are a
+    multiple of 16 bytes apart but do not start on one."""
+    if tile.hopper and matrix.data_ptr() % RUN_BYTES:
+        return matrix.clone()
+    return matrix
+
+
+class Kernels:
+    """Launchers with the arguments of those in ``fastclip.kernels.infonce``."""
+
+    @staticmethod
+    def statistics(
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        target_offset: int,
+        row_partials: Partials,
+        column_partials: Partials,
+        target: Tensor,
+        tile: CudaTile,
+        keep: Fixed | None = None,
+    ) -> None:
+        operators().infonce_statistics(
+            _operand(x, tile),
+            _operand(y, tile),
+            scale,
+            target_offset,
+            *row_partials,
+            *column_partials,
+            target,
+            *(keep or (None, None)),
+            tile.hopper,
+        )
+
+    @staticmethod
+    def fold(partials: Partials, lse: Tensor, running: bool) -> None:
+        operators().infonce_fold(*partials, lse, running)
+
+    @staticmethod
+    def gradient(
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor,
+        by_row: Side,
+        by_column: Side,
+        target_offset: int,
+        out: Tensor,
+        tile: CudaTile,
+        kept: Fixed | None = None,
+    ) -> None:
+        if kept is not None:
+            operators().infonce_gradient_fixed(
+                *kept, target_offset, *by_row, *by_column, out, tile.block_rows, tile.block_columns
+            )
+            return
+        operators().infonce_gradient(
+            _operand(x, tile),
+            _operand(y, tile),
+            scale,
+            target_offset,
+            *by_row,
+            *by_column,
+            out,
+            tile.hopper,
+        )
+
+
+_passes = Passes(Kernels, _tile, _lines, _check)
+new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
