@@ -6,8 +6,9 @@ from pathlib import Path
 import gpu_report
 import pytest
 import report
-from gpu_cases import Budget, groups
-from peers import PEERS, distributions
+from clock import synchronise
+from gpu_cases import GPU_LOST, Budget, groups
+from peers import PEERS, distributions, first_line
 from record import GpuRecord, Record
 
 _RECORD = pytest.StashKey[Record]()
@@ -36,6 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what the GPU part found to this JSON file, as it goes",
     )
     group.addoption(
+        "--continue",
+        dest="continue_from",
+        type=Path,
+        metavar="FILE",
+        help="add to this record of the GPU part, leaving out the tests that it holds",
+    )
+    group.addoption(
         "--budget",
         type=float,
         metavar="SECONDS",
@@ -50,10 +58,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORD] = Record()
-    config.stash[_GPU_RECORD] = GpuRecord()
+    config.stash[_GPU_RECORD] = _earlier(config) or GpuRecord()
     config.stash[_BUDGET] = Budget(config.getoption("budget"))
     # One table at the end, ours; --benchmark-verbose brings pytest-benchmark's own back.
     config.option.benchmark_quiet = True
+
+
+def _earlier(config: pytest.Config) -> GpuRecord | None:
+    path = config.getoption("continue_from")
+    if path is None:
+        return None
+    try:
+        record = GpuRecord.from_plain(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise pytest.UsageError(f"--continue {path}: {error}") from error
+    record.not_run.clear()
+    return record
 
 
 def _has_gpu_part(config: pytest.Config) -> bool:
@@ -75,6 +95,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The GPU part's groups, whatever file they are in, in the order of their importance."""
     order = [group.name for group in groups(config.getoption("tiny"))]
     items.sort(key=lambda item: order.index(name) if (name := _group(item)) else -1)
+    known = set(config.stash[_GPU_RECORD].tests)
+    if left_out := [item for item in items if item.nodeid in known]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.nodeid not in known]
 
 
 def _group(item: pytest.Item) -> str | None:
@@ -91,14 +115,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not budget.allows(name):
         record.not_run[name] = f"the {budget.seconds:.0f} s were used up"
         pytest.skip(f"not started after {budget.seconds:.0f} s")
-    record.groups = sorted(budget.started)
+    record.groups = sorted({*record.groups, name})
+    record.tests.append(item.nodeid)
+    _keep(item.config)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    # A run that is killed has kept what it found.
-    if _group(item) and (path := item.config.getoption("gpu_record")) is not None:
-        gpu_report.write_record(item.config.stash[_GPU_RECORD], path)
+    if _group(item):
+        _keep(item.config)
+        try:
+            synchronise()
+        except RuntimeError as error:
+            # The device answers nothing any more in this process, whoever comes next.
+            reason = f"left the GPU unusable ({first_line(error)})"
+            item.config.stash[_GPU_RECORD].failed[item.nodeid] = reason
+            _keep(item.config)
+            pytest.exit(f"{item.nodeid} {reason}", returncode=GPU_LOST)
+
+
+def _keep(config: pytest.Config) -> None:
+    """A run that is killed has kept what it found, and which test it died in."""
+    if (path := config.getoption("gpu_record")) is not None:
+        gpu_report.write_record(config.stash[_GPU_RECORD], path)
 
 
 @pytest.fixture(scope="session")

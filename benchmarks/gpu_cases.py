@@ -13,6 +13,9 @@ from problems import Problem
 BF16, FP32 = torch.bfloat16, torch.float32
 Kind = Literal["losses", "large", "precision", "schedule"]
 
+# Exit code of a run that ended because the device gave up; what is left can run in another process.
+GPU_LOST = 70
+
 _N, _TWO_N, _MILLION, _RANKS = 32_768, 65_536, 1_048_576, 8
 # Pairs of cosine near 0.2: at a scale of 100 and D = 512 about half learned.
 _HALF_LEARNED = {"scale": 100.0, "noise": 2.0}

@@ -6,11 +6,14 @@ import os
 import platform
 import statistics
 import subprocess
+import traceback
+from collections.abc import Callable
 
 import measure
 import torch
 from adapters import Inputs, Step
-from clock import DEVICE, Mark, synchronise
+from clock import DEVICE, Mark, synchronise, time_limit
+from peers import first_line
 from problems import Problem
 
 _MIB = 1 << 20
@@ -36,6 +39,21 @@ class ThreeProducts:
         torch.mm(self.g, self.y, out=self.dx)
         torch.mm(self.g.T, self.x, out=self.dy)
         return start, Mark()
+
+
+def attempt(measured: Callable[[], dict], seconds: int) -> tuple[dict | None, str]:
+    """What ``measured`` returns, or None and the first line of why it failed within ``seconds``.
+
+    Nothing holds on to the tensors of a failure, as its traceback would; it is printed.
+    """
+    try:
+        with time_limit(seconds):
+            return measured(), ""
+    except Exception as error:
+        traceback.print_exc()
+        return None, f"{type(error).__name__}: {first_line(error)}"
+    finally:
+        free_memory()
 
 
 def free_memory() -> None:

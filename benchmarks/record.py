@@ -33,7 +33,8 @@ class GpuRecord:
 
     ``losses``, ``large``, ``precision`` and ``schedule`` hold one entry a measurement, ``accuracy``
     the outcome of the accuracy tests, ``train_step`` of the training step. ``groups`` names the
-    groups that were started; ``skipped``, ``failed`` and ``not_run`` hold a reason by name.
+    groups and ``tests`` the tests that were started; ``skipped``, ``failed`` and ``not_run`` hold a
+    reason by name.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class GpuRecord:
     train_step: dict[str, Any] = field(default_factory=dict)
     targets: list[dict[str, Any]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)

@@ -40,6 +40,7 @@ def merged(records: list[GpuRecord]) -> GpuRecord:
             setattr(whole, field.name, reasons)
     # A group that one run had no time for may have been started by another.
     whole.groups = sorted({name for record in records for name in record.groups})
+    whole.tests = sorted({name for record in records for name in record.tests})
     whole.not_run = {n: why for n, why in whole.not_run.items() if n not in whole.groups}
     whole.targets = [target.to_plain() for target in targets(whole)]
     return whole

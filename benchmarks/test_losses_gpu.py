@@ -2,18 +2,18 @@
 
 import itertools
 import statistics
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 import pytest
-from clock import Mark, head_start, mark, time_limit
+from clock import Mark, head_start, mark
 from gpu_cases import Group, groups
-from gpu_measure import ThreeProducts, free_memory, peak_mib, rotation
+from gpu_measure import ThreeProducts, attempt, peak_mib, rotation
 from mirror import mirrored
-from peers import Peer, first_line, peers
+from peers import Peer, peers
 from problems import GATE, Problem, relative_errors
 from record import GpuRecord
 
-SECONDS, ROUNDS = 0.8, (7, 40)
+SECONDS, ROUNDS = 0.5, (7, 40)
 # What one implementation may take for everything, compilation and its own tuning included.
 PEER_SECONDS = 60
 
@@ -37,22 +37,12 @@ def test_loss(group: Group, peer: Peer, benchmark, gpu_record: GpuRecord) -> Non
     if reason := peer.absent(problem.device):
         gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
-    reason = None
-    try:
-        with time_limit(PEER_SECONDS), ExitStack() as stack:
-            if problem.ranks > 1:
-                stack.enter_context(mirrored(problem.ranks))
-            entry = measured(problem, peer, benchmark)
-    except Exception as failure:
-        reason = f"{type(failure).__name__}: {first_line(failure)}"
-        if peer.ours:
-            gpu_record.failed[f"{peer.name}, {problem.label}"] = reason
-            raise
-    finally:
-        free_memory()
-    if reason is not None:
+    among = mirrored(problem.ranks) if problem.ranks > 1 else nullcontext()
+    with among:
+        entry, reason = attempt(lambda: measured(problem, peer, benchmark), PEER_SECONDS)
+    if entry is None:
         gpu_record.failed[f"{peer.name}, {problem.label}"] = reason
-        pytest.xfail(f"{peer.name}: {reason}")
+        (pytest.fail if peer.ours else pytest.xfail)(f"{peer.name}: {reason}")
     gpu_record.losses.append(entry)
     benchmark.extra_info.update(entry)
 

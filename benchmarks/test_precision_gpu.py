@@ -3,10 +3,9 @@
 import math
 
 import pytest
-from clock import time_limit
 from gpu_cases import Group, groups
-from gpu_measure import free_memory
-from peers import Peer, first_line, peers
+from gpu_measure import attempt
+from peers import Peer, peers
 from problems import exact, relative_errors
 from record import GpuRecord
 
@@ -29,15 +28,12 @@ def test_error(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
     if reason := peer.absent(problem.device):
         gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
-    try:
-        with time_limit(PEER_SECONDS):
-            errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
-    except Exception as failure:
-        reason = f"{type(failure).__name__}: {first_line(failure)}"
+    errors, reason = attempt(
+        lambda: relative_errors(peer.build(problem)(problem.inputs()), problem), PEER_SECONDS
+    )
+    if errors is None:
         gpu_record.failed[f"{peer.name}, {group.name}"] = reason
-        raise
-    finally:
-        free_memory()
+        pytest.fail(reason)
     gpu_record.precision.append(
         {
             "implementation": peer.name,

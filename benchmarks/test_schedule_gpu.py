@@ -10,13 +10,14 @@ import statistics
 import pytest
 from clock import DEVICE, Mark, head_start, synchronise
 from gpu_cases import Group, groups
-from gpu_measure import free_memory
+from gpu_measure import attempt
 from mirror import mirrored
-from peers import Peer, first_line, peers
+from peers import Peer, peers
 from record import GpuRecord
 
 BYTES_PER_SECOND = 400e9
 ROUNDS = 15
+SECONDS = 60
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,14 +36,10 @@ def test_idle_time(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
     if reason := peer.absent(problem.device):
         gpu_record.skipped[peer.case] = reason
         pytest.skip(f"{peer.name}: {reason}")
-    try:
-        entry = measured(problem, peer)
-    except Exception as failure:
-        reason = f"{type(failure).__name__}: {first_line(failure)}"
+    entry, reason = attempt(lambda: measured(problem, peer), SECONDS)
+    if entry is None:
         gpu_record.failed[f"{peer.name}, {group.name}"] = reason
-        raise
-    finally:
-        free_memory()
+        pytest.fail(reason)
     gpu_record.schedule.append(entry)
 
 

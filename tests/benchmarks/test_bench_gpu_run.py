@@ -122,3 +122,18 @@ def test_record_of_a_run_that_measured_nothing(tmp_path: Path) -> None:
     record = gpu_run.finish(tmp_path, {}, "no time")
     assert record.machine["gpu"].startswith("no GPU")
     assert {target["verdict"] for target in record.targets} == {"not measured"}
+
+
+def test_a_test_that_ends_the_process_costs_itself_alone(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("pytest_benchmark")
+    (tmp_path / "memeff.py").write_text("import os; os._exit(9)")
+    (tmp_path / "siglip_kernel.py").write_text("raise RuntimeError('reached')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    case = "32x32x32-bfloat16 and not scale and (memeff or siglip-kernel)"
+    assert gpu_run.benchmarks(tmp_path, 300, ["--tiny", "-k", case]) is None
+    record = GpuRecord.from_plain(json.loads((tmp_path / "gpu.json").read_text()))
+    ((name, reason),) = record.failed.items()
+    assert "memeff" in name and reason == "ended the process (exit code 9)"
+    assert record.skipped == {"siglip-kernel": "`import siglip_kernel` fails (reached)"}
+    assert len(record.tests) == 2
