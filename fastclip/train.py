@@ -15,21 +15,23 @@ from fastclip.errors import UserError  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, run. Returns the exit code: 0, or 2 for input that a person can mend."""
+    from fastclip.training import distributed
+
     try:
         from fastclip.training.config import parse_args
 
         cfg = parse_args(argv)
-        from fastclip.training import distributed, session
+        from fastclip.training import session
 
-        ranks = distributed.start()
+        session.run(cfg, distributed.start())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if distributed.first_to_tell():
+            print(f"error: {error}", file=sys.stderr)
         return 2
-    try:
-        session.run(cfg, ranks)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except RuntimeError:
+        if distributed.error_was_told():
+            return 2
+        raise
     distributed.stop()
     return 0
 

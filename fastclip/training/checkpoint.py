@@ -9,6 +9,7 @@ with the few globals they need allowed, so a planted pickle is refused.
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,9 +99,11 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
+        # torch's own words go on to say how to load the file all the same.
+        name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"checkpoint {path} is refused: it holds something other than tensors and plain "
-            f"values ({_first_line(error)})"
+            f"checkpoint {path} is refused: it holds something other than tensors and plain values"
+            f"{f' ({name[1]})' if name else ''}"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {_first_line(error)}") from error

@@ -16,6 +16,7 @@ from typing import Literal
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
+from fastclip.training import flags
 
 Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
 
@@ -137,7 +138,7 @@ _OPEN_CLIP_BATCH_SIZE = (
 def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
     """Build the configuration from ``argv``: defaults, then ``--config``, then flags.
 
-    Raises :class:`UserError` for a bad recipe; an unknown flag exits with code 2.
+    Raises :class:`UserError` for a bad recipe or flag; ``--help`` prints and exits with code 0.
     """
     import tyro
 
@@ -147,7 +148,15 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
     default = TrainConfig()
     if (recipe := _recipe_argument(args)) is not None:
         default = dataclasses.replace(default, config=recipe, **load_recipe(recipe))
-    cfg = tyro.cli(TrainConfig, args=args, default=default)
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            cfg = tyro.cli(TrainConfig, args=args, default=default)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        found = flags.refusal(TrainConfig, args)
+        raise found or UserError(" ".join(told.getvalue().split())) from None
     check_ranges(cfg)
     return cfg
 
@@ -206,26 +215,17 @@ def _nested(path: Path, name: str, cls, raw):
 
 def _typed(path: Path, name: str, hint, value):
     """Parse a recipe's value exactly as the flag of that name would be."""
-    import tyro
-
     if value is None:
         if type(None) not in getattr(hint, "__args__", ()):
-            raise UserError(f"{path}: {name} is empty, expected {_hint_name(hint)}")
+            raise UserError(f"{path}: {name} is empty, expected {flags.accepted(hint)}")
         return None
     words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-    text = " ".join(words)
     if isinstance(value, bool) and hint is not bool:
-        raise UserError(f"{path}: {name} is {text}, expected {_hint_name(hint)}")
-    flags_off = (tyro.conf.FlagConversionOff, tyro.conf.Positional)
+        raise UserError(f"{path}: {name} is {words[0]}, expected {flags.accepted(hint)}")
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(hint, args=words, config=flags_off)
-    except SystemExit:
-        raise UserError(f"{path}: {name} is {text!r}, expected {_hint_name(hint)}") from None
-
-
-def _hint_name(hint) -> str:
-    return str(hint).replace("typing.", "") if hasattr(hint, "__args__") else hint.__name__
+        return flags.parse_value(hint, words)
+    except ValueError as error:
+        raise UserError(f"{path}: {name} is {error}") from None
 
 
 def check_ranges(cfg: TrainConfig) -> None:

@@ -54,6 +54,37 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+_ERRORS = "fastclip/errors"
+
+
+def first_to_tell() -> bool:
+    """Whether this process is the one that prints the error it met; the others stay silent.
+
+    Before the processes know each other that is the first one of each machine, afterwards the
+    first that asks: an error may be one rank's alone.
+    """
+    if not dist.is_initialized():
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    if dist.get_world_size() == 1:
+        return True
+    try:
+        return _store().add(_ERRORS, 1) == 1
+    except RuntimeError:
+        return False  # Rank 0 keeps the store: it has told its error and gone.
+
+
+def error_was_told() -> bool:
+    """Whether another process has met an error, which may break this one's collectives."""
+    try:
+        return dist.is_initialized() and _store().add(_ERRORS, 0) > 0
+    except RuntimeError:
+        return False
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
+
+
 def all_finite(values: torch.Tensor, ranks: Ranks) -> bool:
     """Whether ``values`` are finite on every rank."""
     finite = torch.isfinite(values).all().to(torch.int32)

@@ -10,6 +10,7 @@ from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
 from fastclip.models.factory import check_preset, find_preset
+from fastclip.train import main
 from fastclip.training import deepspeed_config
 from fastclip.training.config import TrainConfig, load_recipe, parse_args, to_plain
 
@@ -59,7 +60,7 @@ def test_a_written_configuration_reads_back(tmp_path):
         ("augment: {hflop: 1}", "unknown key 'hflop' in augment; accepted are brightness"),
         ("augment: 3", "augment is 3, expected a mapping"),
         ("augment: {hflip: much}", "augment.hflip is 'much', expected float"),
-        ("zero_stage: 7", "zero_stage is '7', expected Literal[0, 1, 2, 3]"),
+        ("zero_stage: 7", "zero_stage is '7', expected one of "),
         ("batch_size: 3", "--train-batch-size"),
         ("- a\n- b", "expected a mapping"),
         ("a: [", "not valid YAML"),
@@ -81,6 +82,48 @@ def test_a_missing_recipe_is_named(tmp_path):
 def test_open_clips_batch_size_is_refused(flag):
     with pytest.raises(UserError, match="per device in open_clip"):
         parse_args([flag, "4"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--lrr", "1"], "unknown flag --lrr, close to --lr; --help lists all flags"),
+        (["--train_batch", "1"], "unknown flag --train-batch, close to --train-batch-size"),
+        (["--augment.hflop", "1"], "unknown flag --augment.hflop, close to --augment.hflip"),
+        (["--gpu"], "unknown flag --gpu; --help lists all flags"),
+        (["-x"], "unknown flag -x; --help lists all flags"),
+        (["--no-lr"], "unknown flag --no-lr"),
+        (["shards.tar"], "unexpected argument 'shards.tar': flags begin with --"),
+        (["--lr", "fast"], "--lr is 'fast', expected float"),
+        (["--lr", "1", "2"], "--lr is '1 2', expected float"),
+        (["--seed", "1", "--lr"], "--lr has no value, expected float"),
+        (["--max-steps", "many"], "--max-steps is 'many', expected int"),
+        (["--ngrams", "3", "x"], "--ngrams is '3 x', expected one or more of int"),
+        (["--augment.scale", "1"], "--augment.scale is '1', expected float float"),
+        (["--precision", "tf32"], "--precision is 'tf32', expected one of auto, fp32, amp_bf16"),
+        (["--no-siglip", "1"], "--no-siglip takes no value, found '1'"),
+    ],
+)
+def test_a_wrong_flag_is_named_in_one_sentence(flags, expected):
+    with pytest.raises(UserError) as caught:
+        parse_args(flags)
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_lists_the_flags(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_args(["--help"])
+    assert end.value.code == 0
+    assert "--train-micro-batch-size-per-gpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert main(["--lrr", "1"]) == 2
+    told = "error: unknown flag --lrr, close to --lr; --help lists all flags\n"
+    assert capsys.readouterr() == ("", told if local_rank == "0" else "")
 
 
 @pytest.mark.parametrize(
