@@ -43,6 +43,7 @@ _FLAGS = (
     "-DUSE_CUDA",
     f"-DTORCH_TARGET_VERSION={TARGET}",
     "-Xcompiler=-fPIC,-fvisibility=hidden",
+    "-Xptxas=-v",  # registers and spills, which the tests read
 )
 
 
@@ -149,12 +150,14 @@ def build(folder: Path) -> Path:
     return done
 
 
-def _run(*command: object) -> None:
+def _run(*command: object) -> str:
+    """What the command says."""
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
         raise CudaUnavailable(f"the CUDA backend could not be built: {' '.join(words)}\n{tail}")
+    return done.stdout + done.stderr
 
 
 def _built() -> Path:

@@ -4,9 +4,8 @@ import ctypes
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import POINTER, Structure, c_bool, c_double, c_float, c_int, c_int64, c_void_p
+from ctypes import Structure, byref, c_bool, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -60,12 +59,6 @@ class Fixed(Structure):
     ]
 
 
-class Kept(NamedTuple):
-    values: torch.Tensor
-    lines: torch.Tensor
-    block: tuple[int, int]
-
-
 def compiled(folder: Path) -> ctypes.CDLL:
     """The library, built in ``folder``; raises CalledProcessError where g++ fails."""
     for path in (*CUDA.iterdir(), *(HERE / "emulation").iterdir(), HERE / "kernels.cpp"):
@@ -91,97 +84,69 @@ def _run(*command: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Kernels:
-    """The launches, with tensors for pointers; ``hopper`` chooses the kernel."""
+class Operators:
+    """``torch.ops.fastclip_cuda`` on CPU tensors."""
 
-    def __init__(self, library: ctypes.CDLL, hopper: bool) -> None:
-        self._library, self._hopper = library, c_bool(hopper)
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def _run(self, function: str, *arguments: object) -> None:
+        assert getattr(self._library, function)(*arguments) == 0
+
+    def infonce_tile(self, hopper):
         shape = (c_int * 4)()
-        library.tile_shape(self._hopper, shape)
-        self.tile, self.block = tuple(shape[:2]), tuple(shape[2:])
+        self._library.tile_shape(c_bool(hopper), shape)
+        return tuple(shape)
 
-    def _product(self, x, y, scale, target_offset) -> Product:
-        return Product(
-            x.data_ptr(),
-            y.data_ptr(),
-            len(x),
-            len(y),
-            x.shape[1],
-            x.stride(0),
-            y.stride(0),
-            target_offset,
-            scale.data_ptr(),
-            0 if x.dtype == torch.bfloat16 else 1,
-        )
-
-    def statistics(self, x, y, scale, target_offset, keep=False):
-        """Row and column partials, targets (all in bits) and what is kept."""
-        n, m = len(x), len(y)
-        grid = [-(-size // side) for size, side in zip((n, m), self.tile, strict=True)]
-        rows = torch.full((2, grid[1], n), torch.nan)
-        columns = torch.full((2, grid[0], m), torch.nan)
-        target = torch.full((n,), torch.nan, dtype=torch.float64)
-        kept = None
-        if keep:
-            blocks = [-(-size // side) for size, side in zip((n, m), self.block, strict=True)]
-            values = torch.zeros(n, -(-m // 8) * 8, dtype=torch.int16)
-            lines = torch.full((blocks[0], blocks[1] + 1, 2), torch.nan)
-            kept = Kept(values[:, :m], lines, self.block)
+    def infonce_statistics(
+        self, x, y, scale, target_offset, row_top, row_sum, column_top, column_sum, target, values,
+        lines, hopper,
+    ):  # fmt: skip
+        kept = (None, None, 0, 0)
+        if values is not None:
+            kept = (values.data_ptr(), lines.data_ptr(), values.stride(0), lines.stride(0) // 2)
         out = Statistics(
-            _pair(*rows),
-            _pair(*columns),
-            target.data_ptr(),
-            kept.values.data_ptr() if kept else None,
-            kept.lines.data_ptr() if kept else None,
-            kept.values.stride(0) if kept else 0,
-            kept.lines.stride(0) // 2 if kept else 0,
+            _pair(row_top, row_sum), _pair(column_top, column_sum), target.data_ptr(), *kept
         )
-        product = self._product(x, y, scale, target_offset)
-        assert self._library.statistics(self._hopper, _at(product), _at(out)) == 0
-        return rows, columns, target, kept
+        product = _product(x, y, scale, target_offset)
+        self._run("statistics", c_bool(hopper), byref(product), byref(out))
 
-    def gradient(self, x, y, scale, target_offset, by_row, by_column):
-        n, m = len(x), len(y)
-        out = torch.full((n, -(-m // 8) * 8), torch.nan, dtype=torch.float16)
-        to = Gradient(_pair(*by_row), _pair(*by_column), out.data_ptr(), out.stride(0))
-        product = self._product(x, y, scale, target_offset)
-        assert self._library.gradient(self._hopper, _at(product), _at(to)) == 0
-        return out
+    def infonce_gradient(
+        self, x, y, scale, target_offset, row_shift, row_factor, column_shift, column_factor, out,
+        hopper,
+    ):  # fmt: skip
+        to = _gradient(row_shift, row_factor, column_shift, column_factor, out)
+        product = _product(x, y, scale, target_offset)
+        self._run("gradient", c_bool(hopper), byref(product), byref(to))
 
-    def gradient_fixed(self, kept: Kept, target_offset, by_row, by_column):
-        """The gradient, where the kept values were."""
-        (n, m), values = kept.values.shape, kept.values
-        out = Gradient(_pair(*by_row), _pair(*by_column), values.data_ptr(), values.stride(0))
-        fixed = Fixed(
-            values.data_ptr(),
-            kept.lines.data_ptr(),
-            values.stride(0),
-            kept.lines.stride(0) // 2,
-            *kept.block,
-        )
-        done = self._library.gradient_fixed(
-            c_int64(n), c_int64(m), c_int64(target_offset), _at(fixed), _at(out)
-        )
-        assert done == 0
-        return values.view(torch.float16)
+    def infonce_gradient_fixed(
+        self, values, lines, target_offset, row_shift, row_factor, column_shift, column_factor, out,
+        block_rows, block_columns,
+    ):  # fmt: skip
+        to = _gradient(row_shift, row_factor, column_shift, column_factor, out)
+        strides = values.stride(0), lines.stride(0) // 2
+        fixed = Fixed(values.data_ptr(), lines.data_ptr(), *strides, block_rows, block_columns)
+        sizes = (c_int64(size) for size in (*values.shape, target_offset))
+        self._run("gradient_fixed", *sizes, byref(fixed), byref(to))
 
-    def fold(self, partials, lse, running):
-        top, total = partials
-        done = self._library.fold(
-            ctypes.cast(top.data_ptr(), POINTER(c_float)),
-            ctypes.cast(total.data_ptr(), POINTER(c_float)),
-            c_int64(len(top)),
-            c_int64(top.shape[1]),
-            c_bool(running),
-            ctypes.cast(lse.data_ptr(), POINTER(c_double)),
-        )
-        assert done == 0
+    def infonce_fold(self, top, total, lse, running):
+        pointers = (c_void_p(t.data_ptr()) for t in (top, total))
+        sizes = (c_int64(size) for size in top.shape)
+        self._run("fold", *pointers, *sizes, c_bool(running), c_void_p(lse.data_ptr()))
+
+
+def _product(x, y, scale, target_offset) -> Product:
+    sizes = len(x), len(y), x.shape[1], x.stride(0), y.stride(0), target_offset
+    dtype = (torch.bfloat16, torch.float16).index(x.dtype)
+    return Product(x.data_ptr(), y.data_ptr(), *sizes, scale.data_ptr(), dtype)
+
+
+def _gradient(row_shift, row_factor, column_shift, column_factor, out) -> Gradient:
+    assert out.dtype == torch.float16
+    by_row, by_column = _pair(row_shift, row_factor), _pair(column_shift, column_factor)
+    return Gradient(by_row, by_column, out.data_ptr(), out.stride(0))
 
 
 def _pair(first: torch.Tensor, second: torch.Tensor) -> Pair:
     assert first.is_contiguous() and second.is_contiguous()
     return Pair(first.data_ptr(), second.data_ptr())
-
-
-def _at(structure: Structure):
-    return ctypes.byref(structure)

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from emulated import Kernels, compiled
+from emulated import Operators, compiled
 
 from fastclip.ops import reference
 
@@ -21,6 +21,52 @@ def library(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("no g++ to compile the kernels with")
     return compiled(tmp_path_factory.mktemp("emulated"))
+
+
+class Kernels:
+    """The operators with one of the two kernels, and room for what they write."""
+
+    def __init__(self, library, hopper):
+        self.operators, self.hopper = Operators(library), hopper
+        shape = self.operators.infonce_tile(hopper)
+        self.tile, self.block = shape[:2], shape[2:]
+
+    def statistics(self, x, y, scale, target_offset, keep=False):
+        """Partials of rows and columns ``[2, tiles, length]``, targets, kept values and lines."""
+        n, m = len(x), len(y)
+        tile_rows, tile_columns = grid((n, m), self.tile)
+        rows = torch.full((2, tile_columns, n), torch.nan)
+        columns = torch.full((2, tile_rows, m), torch.nan)
+        target = torch.full((n,), torch.nan, dtype=torch.float64)
+        values = lines = None
+        if keep:
+            values = torch.zeros(n, -(-m // 8) * 8, dtype=torch.int16)[:, :m]
+            block_rows, block_columns = grid((n, m), self.block)
+            lines = torch.full((block_rows, block_columns + 1, 2), torch.nan)
+        self.operators.infonce_statistics(
+            x, y, scale, target_offset, *rows, *columns, target, values, lines, self.hopper
+        )
+        return rows, columns, target, values, lines
+
+    def gradient(self, x, y, scale, target_offset, by_row, by_column):
+        n, m = len(x), len(y)
+        out = torch.full((n, -(-m // 8) * 8), torch.nan, dtype=torch.float16)
+        self.operators.infonce_gradient(
+            x, y, scale, target_offset, *by_row, *by_column, out, self.hopper
+        )
+        return out[:, :m]
+
+    def gradient_fixed(self, values, lines, target_offset, by_row, by_column):
+        """The gradient, where the kept values were."""
+        out = values.view(torch.float16)
+        self.operators.infonce_gradient_fixed(
+            values, lines, target_offset, *by_row, *by_column, out, *self.block
+        )
+        return out
+
+
+def grid(sizes, sides):
+    return [-(-size // side) for size, side in zip(sizes, sides, strict=True)]
 
 
 @pytest.fixture(params=["sm80", "sm90"])
@@ -45,12 +91,13 @@ def textbook(x, y, scale, target_offset):
 def log_sum_exps(kernels, rows, columns):
     row_lse = torch.empty(rows.shape[2], dtype=torch.float64)
     column_lse = torch.full((columns.shape[2],), -torch.inf, dtype=torch.float64)
-    kernels.fold(rows, row_lse, running=False)
+    fold = kernels.operators.infonce_fold
+    fold(*rows, row_lse, False)
     # As two spans of rows would: what the first left is added to.
     half = columns.shape[1] // 2
     if half:
-        kernels.fold(columns[:, :half].contiguous(), column_lse, running=True)
-    kernels.fold(columns[:, half:].contiguous(), column_lse, running=True)
+        fold(*columns[:, :half], column_lse, True)
+    fold(*columns[:, half:], column_lse, True)
     return row_lse / LOG2_E, column_lse / LOG2_E
 
 
@@ -74,7 +121,7 @@ CASES = [
 def test_statistics(kernels, n, m, width, stride, dtype, scale, offset, keep):
     x, y = features(n, m, width, dtype, stride=stride)
     scale = torch.tensor(scale)
-    rows, columns, target, kept = kernels.statistics(x, y, scale * LOG2_E, offset, keep)
+    rows, columns, target, values, lines = kernels.statistics(x, y, scale * LOG2_E, offset, keep)
     row_lse, column_lse, expected_target = textbook(x, y, scale, offset)
     tolerance = 2e-6 * max(1.0, float(scale))
     found = log_sum_exps(kernels, rows, columns)
@@ -83,12 +130,11 @@ def test_statistics(kernels, n, m, width, stride, dtype, scale, offset, keep):
     torch.testing.assert_close(target / LOG2_E, expected_target, rtol=0, atol=tolerance)
     if keep:
         z = scale.double() * LOG2_E * x.double() @ y.double().T
-        bounds, values = kept.lines, kept.values.double()
-        for r in range(0, n, kept.block[0]):
-            for c in range(0, m, kept.block[1]):
-                part = slice(r, r + kept.block[0]), slice(c, c + kept.block[1])
-                middle, step = bounds[r // kept.block[0], c // kept.block[1]].double()
-                error = (middle + step * values[part] - z[part]).abs().amax()
+        for r in range(0, n, kernels.block[0]):
+            for c in range(0, m, kernels.block[1]):
+                part = slice(r, r + kernels.block[0]), slice(c, c + kernels.block[1])
+                middle, step = lines[r // kernels.block[0], c // kernels.block[1]].double()
+                error = (middle + step * values[part].double() - z[part]).abs().amax()
                 assert error <= 0.51 * step + tolerance
                 span = z[part].amax() - z[part].amin()
                 assert abs(step * 65535 - span) <= tolerance
@@ -100,7 +146,7 @@ def test_rescue_of_columns_far_below(kernels):
     x, y = features(n, m, width, torch.bfloat16, seed=1)
     y[::3] *= 64
     scale = torch.tensor(30.0)
-    rows, columns, _, _ = kernels.statistics(x, y, scale * LOG2_E, 0)
+    rows, columns, *_ = kernels.statistics(x, y, scale * LOG2_E, 0)
     z = 30 * x.double() @ y.double().T
     assert (z.amax() - z.amax(0)).amax() > 200
     found = log_sum_exps(kernels, rows, columns)
@@ -113,7 +159,7 @@ def test_softmax_near_one_keeps_its_digits(kernels):
     n = 140
     x = torch.eye(n, 144).bfloat16()
     scale = torch.tensor(14.0)
-    rows, columns, target, _ = kernels.statistics(x, x, scale * LOG2_E, 0)
+    rows, columns, target, *_ = kernels.statistics(x, x, scale * LOG2_E, 0)
     row_lse, _ = log_sum_exps(kernels, rows, columns)
     expected = math.log1p((n - 1) * math.exp(-14))
     torch.testing.assert_close(
@@ -157,16 +203,16 @@ def check_gradient(kernels, x, y, scale, offset, fixed):
     by_row, by_column = sides(row_lse, weight), sides(column_lse, column_weight)
     expected = gradient_of(x, y, scale, offset, weight, column_weight, row_lse, column_lse)
     if fixed:
-        kept = kernels.statistics(x, y, scale * LOG2_E, offset, keep=True)[3]
+        kept = kernels.statistics(x, y, scale * LOG2_E, offset, keep=True)[3:]
         span = float((scale * x.double() @ y.double().T).abs().amax()) * 2
-        found, slack = kernels.gradient_fixed(kept, offset, by_row, by_column), span / 131070
+        found, slack = kernels.gradient_fixed(*kept, offset, by_row, by_column), span / 131070
     else:
         found, slack = kernels.gradient(x, y, scale * LOG2_E, offset, by_row, by_column), 0
     largest = max(1.0, float((scale * x.double() @ y.double().T).abs().amax()))
     rtol = 2**-11 + 3e-6 * largest + 1.1 * slack
-    torch.testing.assert_close(found[:, :m].double(), expected, rtol=rtol, atol=6e-8)
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=6e-8)
     if offset >= 0:
-        assert (found[:, :m].diagonal(offset)[:n] == 0).all()
+        assert (found.diagonal(offset)[:n] == 0).all()
 
 
 def test_uncoupled_and_target_outside(kernels):
@@ -177,7 +223,7 @@ def test_uncoupled_and_target_outside(kernels):
     row_lse, column_lse, _ = textbook(x, y, scale, -1)
     by_row = sides(row_lse, torch.ones(n))
     by_column = sides(column_lse, torch.zeros(m))
-    found = kernels.gradient(x, y, scale * LOG2_E, 60, by_row, by_column)[:, :m]
+    found = kernels.gradient(x, y, scale * LOG2_E, 60, by_row, by_column)
     z = 10 * x.double() @ y.double().T
     torch.testing.assert_close(found.double(), z.softmax(1), rtol=1e-3, atol=1e-7)
 
@@ -188,7 +234,7 @@ def test_rows_off_16_bytes_take_the_portable_kernel(library):
     x, y = features(n, m, width, torch.bfloat16, seed=4)
     x, y = x.contiguous(), y.contiguous()
     scale = torch.tensor(20.0)
-    rows, columns, _, _ = kernels.statistics(x, y, scale * LOG2_E, -100)
+    rows, columns, *_ = kernels.statistics(x, y, scale * LOG2_E, -100)
     row_lse, column_lse, _ = textbook(x, y, scale, -1)
     found = log_sum_exps(kernels, rows, columns)
     torch.testing.assert_close(found[0], row_lse, rtol=0, atol=1e-5)
@@ -202,3 +248,34 @@ def test_same_bits_twice(kernels):
     second = kernels.statistics(x, y, scale, 0)
     for one, other in zip(first[:2], second[:2], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+@pytest.mark.parametrize("workspace_bytes, coupled", [(2**19, True), (2**23, False)])
+def test_backend(monkeypatch, library, capability, workspace_bytes, coupled):
+    """The whole backend, logits kept (in part at the smaller workspace) and taken again."""
+    infonce_cuda = pytest.importorskip("fastclip.ops.infonce_cuda", exc_type=ImportError)
+    monkeypatch.setattr(infonce_cuda, "operators", lambda: Operators(library))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    n, m, width, offset = 270, 400, 40, 7
+    x, y = features(n, m, width, torch.bfloat16, seed=7)
+    scale = torch.tensor(50.0)
+    for keep in (True, False):
+        row_lse, col_lse, target, kept = infonce_cuda.forward(
+            x, y, scale, offset, keep, workspace_bytes
+        )
+        assert (kept.numel() > 0) == keep
+        wide = x.double(), y.double(), scale.double()
+        expected = reference.infonce_forward(*wide, offset)
+        for found, truth in zip((row_lse, col_lse, target), expected, strict=True):
+            torch.testing.assert_close(found, truth, rtol=0, atol=1e-4)
+        weights = torch.linspace(1, 2, n), torch.linspace(2, 1, m)
+        found = infonce_cuda.backward(
+            x, y, scale, row_lse, col_lse, target, *weights, kept, offset, coupled, True, True,
+            workspace_bytes,
+        )  # fmt: skip
+        truth = reference.infonce_backward(
+            *wide, *expected, *(w.double() for w in weights), offset, coupled
+        )
+        for one, other in zip(found, truth, strict=True):
+            assert (one - other).norm() <= 1e-3 * other.norm()
