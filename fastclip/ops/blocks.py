@@ -93,7 +93,8 @@ def plan(
         tile_bytes: workspace of each tile of a block.
     The least is a block of one tile, which may be more than the workspace: callers compare.
     """
-    n, m = max(1, x.shape[0]), max(1, y.shape[0])
+    # int: sizes may be symbolic, while torch.compile traces.
+    n, m = max(1, int(x.shape[0])), max(1, int(y.shape[0]))
     row_limit = n
     if 0 < largest_rows < n:
         row_limit = min(n, -(-largest_rows // tile[0]) * tile[0])

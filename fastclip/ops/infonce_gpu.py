@@ -34,9 +34,9 @@ FORWARD_TILE_ROWS = 16
 
 @dataclass(frozen=True)
 class _Kept:
-    """The logits of the first rows in one flat uint8 tensor: for each tile of ``tile`` the two
-    floats of its line ``[tile rows, tile columns, 2]`` (tile columns rounded up to an even number),
-    then the values ``[rows, stride(columns)]``, int16 or float32; see ``fastclip.kernels.logits``.
+    """The logits of the first rows in one flat uint8 tensor: the values ``[rows,
+    stride(columns)]``, int16 or float32, then with int16 for each tile of ``tile`` the two floats
+    of its line, ``[tile rows, tile columns, 2]``; see ``fastclip.kernels.logits``.
     """
 
     rows: int
@@ -46,24 +46,25 @@ class _Kept:
 
     @property
     def _lines(self) -> tuple[int, int]:
-        tile_rows, tile_columns = self.tile.grid(self.rows, self.columns)
-        return (0, 0) if self.item == 4 else (tile_rows, tile_columns + tile_columns % 2)
+        return (0, 0) if self.item == 4 else self.tile.grid(self.rows, self.columns)
+
+    @property
+    def _value_bytes(self) -> int:
+        return self.rows * stride(self.columns) * self.item
 
     @property
     def bytes(self) -> int:
         tile_rows, tile_columns = self._lines
-        return tile_rows * tile_columns * 8 + self.rows * stride(self.columns) * self.item
+        return self._value_bytes + tile_rows * tile_columns * 8
 
     def logits(self, flat: Tensor, rows: slice) -> kernels.Fixed | Tensor:
         """Those of ``rows``, which begin with a tile."""
-        tile_rows, tile_columns = self._lines
-        start = tile_rows * tile_columns * 8
         dtype = torch.int16 if self.item == 2 else torch.float32
-        values = flat[start:].view(dtype).view(self.rows, stride(self.columns))
+        values = flat[: self._value_bytes].view(dtype).view(self.rows, stride(self.columns))
         values = values[rows, : self.columns]
         if self.item == 4:
             return values
-        lines = flat[:start].view(torch.float32).view(tile_rows, tile_columns, 2)
+        lines = flat[self._value_bytes :].view(torch.float32).view(*self._lines, 2)
         height = self.tile.rows
         return kernels.Fixed(values, lines[rows.start // height : -(-rows.stop // height)])
 
@@ -169,7 +170,7 @@ class Passes:
     check: Callable[[Tensor, Tensor], None]
 
     def _plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
-        n, m = x.shape[0], y.shape[0]
+        n, m = int(x.shape[0]), int(y.shape[0])
         plain, again, keeping = (
             self.tile(operation, x, y) for operation in ("statistics", "gradient", "kept")
         )
@@ -197,7 +198,7 @@ class Passes:
     def new_kept(self, x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
         """Room for the logits of as many first rows as fit the workspace beside the buffers."""
         self.check(x, y)
-        n, m, total = x.shape[0], y.shape[0], 0
+        n, m, total = int(x.shape[0]), int(y.shape[0]), 0  # they may be symbolic
         if keep and n:
             planned = self._plan(x, y, workspace_bytes)
             free = workspace_bytes - planned.bytes

@@ -1,0 +1,130 @@
+"""Compiles kernels for GPUs that need not be present, and prints what the binaries use.
+
+Run as a program, in a process without Triton's interpreter: one JSON object a line for each case
+named by its arguments, ``kernel:architecture:dtype:variant``.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+import triton.backends.nvidia
+from fastclip.kernels import epilogue, infonce, sigmoid, tiles
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+CAPABILITIES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
+INTEGERS = {"width", "rows", "columns", "count", "length", "target_offset", "first", "matrix_rows"}
+
+
+def tiled(operation, dtype, architecture):
+    entry = tiles.tables()[architecture][operation][str(dtype.itemsize * 8)]
+    return tiles.Tile(**entry)
+
+
+def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
+    """JIT function, pointer types, constexprs and launch options."""
+    features, f32 = POINTERS[dtype], "*fp32"
+    gradient = f32 if dtype == torch.float32 else "*fp16"
+    kept = "stored" if dtype == torch.float32 else "fixed"
+    values = f32 if kept == "stored" else "*i16"
+    if kernel in ("statistics", "gradient", "sigmoid"):
+        used = tiled("kept" if variant == "kept" else kernel, dtype, architecture)
+        constants = {
+            **{k: v for k, v in used.launch.items() if k.isupper()},
+            **used.product(used.depth * 8, dtype),
+            "INTERPRETED": False,
+            "EVEN_DEPTH": variant != "ragged",
+        }
+        launch = {"num_warps": used.warps, "num_stages": used.stages}
+        x = y = features
+    if kernel == "statistics":
+        pointers = dict(
+            x=x, y=y, scale=f32, row_top=f32, row_total=f32, column_top=f32, column_total=f32,
+            target="*fp64", values=values, lines=f32,
+        )  # fmt: skip
+        constants["KEEP"] = kept if variant == "kept" else "product"
+        function = infonce._statistics_kernel
+    elif kernel == "gradient":
+        pointers = dict(
+            x=x, y=y, scale=f32, row_shift=f32, row_factor=f32, column_shift=f32,
+            column_factor=f32, out=gradient, values=values, lines=f32,
+        )  # fmt: skip
+        constants["SOURCE"] = kept if variant == "kept" else "product"
+        function = infonce._gradient_kernel
+    elif kernel == "sigmoid":
+        pointers = dict(
+            x=x, y=y, scale=f32, bias=f32, losses=f32, bias_gradients=f32, on_target=f32,
+            out=gradient, factor="fp32",
+        )  # fmt: skip
+        constants |= {"GRADIENT": True, "WRITE": True}
+        function = sigmoid._sigmoid_kernel
+    elif kernel == "fold":
+        pointers = dict(top=f32, total=f32, lse="*fp64")
+        constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4}
+        function = infonce._fold_kernel
+    else:
+        pointers = dict(
+            x=features, a=f32, partial=f32, out=f32 if kernel == "scale_and_add_rows" else features,
+            unit=f32, factor=f32, matrix=f32 if kernel == "scale_and_round" else features,
+        )  # fmt: skip
+        constants = {k: v for k, v in epilogue._LAUNCH.items() if k.isupper()}
+        constants["INTERPRETED"], launch = False, {"num_warps": 4}
+        function = getattr(epilogue, f"_{kernel}_kernel")
+    return function, pointers, constants, launch
+
+
+def signature(function, pointers, constants):
+    """Types, constants and alignments of a launch on contiguous, aligned matrices."""
+    types, known, attributes = {}, {}, {}
+    for index, name in enumerate(function.arg_names):
+        unit = name in ("x_stride", "y_stride", "a_stride", "stride")
+        unused = name in ("values", "lines") and "product" in constants.values()
+        if name in constants or unit or unused:
+            types[name] = "constexpr"
+            known[(index,)] = constants.get(name, 1 if unit else None)
+            continue
+        types[name] = pointers.get(name, "i32")
+        if types[name].startswith("*") or name.endswith("row_stride") or name == "width":
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif types[name] == "i32" and name not in INTEGERS:
+            attributes[(index,)] = [["tt.divisibility", 8 if "stride" in name else 1]]
+    return types, known, attributes
+
+
+def compiled(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
+    function, pointers, constants, launch = case(kernel, architecture, dtype, variant)
+    types, known, attributes = signature(function, pointers, constants)
+    source = ASTSource(fn=function, signature=types, constexprs=known, attrs=attributes)
+    target = GPUTarget("cuda", CAPABILITIES[architecture], 32)
+    return triton.compile(source, target=target, options=launch)
+
+
+def usage(binary: bytes) -> dict[str, int]:
+    """Registers a thread, and the bytes of its stack, which is where registers spill to."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        text = subprocess.run(
+            [CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text))
+    return {name.lower(): int(found[name]) for name in ("REG", "STACK", "LOCAL")}
+
+
+def report(name: str) -> dict[str, object]:
+    kernel, architecture, dtype, variant = name.split(":")
+    result = compiled(kernel, architecture, getattr(torch, dtype), variant)
+    return {"case": name, "shared": result.metadata.shared, **usage(result.asm["cubin"])}
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(json.dumps(report(argument)), flush=True)

@@ -1,0 +1,71 @@
+"""Every kernel compiles for every architecture, and no register spills to local memory."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+WORKER = Path(__file__).with_name("compile_kernels.py")
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+# Shared memory of a block, bytes.
+LARGEST_SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448}
+TILED = (("statistics", "plain"), ("statistics", "kept"), ("gradient", "plain"),
+         ("gradient", "kept"), ("sigmoid", "plain"))  # fmt: skip
+CASES = [
+    *(
+        f"{kernel}:{architecture}:{dtype}:{variant}"
+        for kernel, variant in TILED
+        for architecture in ARCHITECTURES
+        for dtype in ("bfloat16", "float32")
+    ),
+    *(f"{kernel}:sm_90:float16:{variant}" for kernel, variant in TILED),
+    *(f"{kernel}:sm_90:bfloat16:ragged" for kernel in ("statistics", "gradient", "sigmoid")),
+    *(
+        f"{kernel}:{architecture}:bfloat16:plain"
+        for kernel in ("fold", "scale_and_add_rows", "scale_and_round", "inner_product")
+        for architecture in ("sm_80", "sm_90")
+    ),
+]
+
+
+def compile_cases(cases):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, WORKER, *cases], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def reports():
+    with ThreadPoolExecutor(2) as pool:
+        halves = pool.map(compile_cases, (CASES[::2], CASES[1::2]))
+        return {report["case"]: report for half in halves for report in half}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiles_without_spills(reports, case):
+    report = reports[case]
+    assert report["stack"] == report["local"] == 0, report
+    assert report["reg"] <= 255
+    assert report["shared"] <= LARGEST_SHARED[case.split(":")[1]]
+
+
+def test_a_tile_that_is_too_large_is_seen_to_spill():
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c",
+         "import sys; sys.path.insert(0, sys.argv[1]); import compile_kernels as c\n"
+         "from fastclip.kernels.tiles import Tile\n"
+         "c.tiled = lambda *_: Tile(128, 256, 64, 4, 2)\n"
+         "print(c.report('statistics:sm_90:bfloat16:plain')['stack'])", WORKER.parent],
+        capture_output=True, text=True, env=environment, check=True,
+    )  # fmt: skip
+    assert int(run.stdout) > 0

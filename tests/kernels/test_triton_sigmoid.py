@@ -1,0 +1,178 @@
+import os
+
+import pytest
+import torch
+from engine_checks import KINDS, Peak, assert_no_worse_than_eager, error, features, outcome
+
+from fastclip.ops import reference
+from fastclip.ops.sigmoid import siglip_loss, siglip_loss_single, sigmoid_forward
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+AMPLE = 2**28
+
+
+def ours(**options):
+    return lambda *leaves: siglip_loss_single(*leaves, backend="triton", **options)
+
+
+def scalars(scale, bias):
+    return tuple(torch.tensor(v, dtype=torch.float64) for v in (scale, bias))
+
+
+def rounded_terms(x, y, scale, bias, n):
+    """What rounding all entries of the gradient to float16 can do to that of the scale."""
+    product = x @ y.T
+    z = scale * product + bias
+    z.diagonal()[:] = -torch.inf
+    return float((z.sigmoid() * product).norm()) / n * torch.finfo(torch.float16).eps / 2
+
+
+def check_against_eager(kind, n, width, scale, dtype, bias=-10.0, **options):
+    x, y = features(kind, n, width)
+    inputs = x, y, *scalars(scale, bias)
+    reach = float((x.norm(dim=1) * y.norm(dim=1)).mean())
+    floors = [1.0, scale / n * float(y.norm()), scale / n * float(x.norm()), reach, 1.0]
+    if dtype != torch.float32:
+        floors[3] += 1e6 * rounded_terms(x, y, scale, bias, n)
+    assert_no_worse_than_eager(
+        outcome(ours(**options), inputs, dtype),
+        outcome(reference.siglip_loss, inputs, dtype),
+        outcome(reference.siglip_loss, inputs, torch.float64),
+        dtype,
+        floors,
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale, bias", [(14.3, -10.0), (1000.0, 30.0)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_worse_than_eager_on_any_features(kind, scale, bias, dtype):
+    check_against_eager(kind, 97, 48, scale, dtype, bias)
+
+
+@pytest.mark.parametrize("n, width, scale, dtype", [
+    (1, 8, 14.3, torch.float32),
+    (17, 4096, 14.3, torch.bfloat16),
+    (17, 65, 0.0, torch.float32),
+    (127, 512, 100.0, torch.float16),
+    (129, 65, 14.3, torch.float32),
+    (129, 48, 14.3, torch.bfloat16),
+])  # fmt: skip
+def test_no_worse_than_eager_at_any_size(n, width, scale, dtype):
+    check_against_eager("normalised", n, width, scale, dtype)
+
+
+@pytest.mark.parametrize("options", [{"workspace_bytes": 40_000}, {"chunk_size": 50}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks(dtype, options):
+    check_against_eager("aligned", 150, 40, 30.0, dtype, **options)
+
+
+def test_bars():
+    inputs = (*features("aligned", 200, 64), *scalars(10.0, -10.0))
+    truth = outcome(reference.siglip_loss, inputs, torch.float64)
+    for got, want in zip(outcome(ours(), inputs, torch.float32), truth, strict=True):
+        assert error(got, want) <= 1e-6 * want.norm()
+    got = outcome(ours(), inputs, torch.bfloat16)
+    for k in (1, 2):
+        assert error(got[k], truth[k]) <= 1.02 * error(truth[k].bfloat16().double(), truth[k])
+
+
+@pytest.mark.parametrize("bias", [-60.0, -25.0, -10.0, 0.0, 60.0])
+def test_losses_of_easy_negatives_add_up(bias):
+    x, y = (t.float() for t in features("normalised", 130, 16))
+    out = sigmoid_forward(
+        x, y, torch.tensor(3.0), torch.tensor(bias), -1, False, False, True, 0, AMPLE, "triton"
+    )
+    want = reference.sigmoid_forward(
+        x.double(), y.double(), torch.tensor(3.0).double(), torch.tensor(bias).double(), -1
+    )
+    for k in (0, 4):
+        # A logit of 60 is itself known to 4e-6.
+        torch.testing.assert_close(out[k].double(), want[k], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 57])
+@pytest.mark.parametrize("workspace_bytes, chunk_rows", [(AMPLE, 0), (AMPLE, 31), (40_000, 0)])
+def test_block_of_rows_against_more_columns(offset, workspace_bytes, chunk_rows):
+    x, y = features("normalised", 160, 24)
+    x, scale, bias = x[:101], *scalars(9.0, -3.0)
+    want = reference.sigmoid_forward(x, y, scale, bias, offset)
+    halves = x.float(), y.float(), scale.float(), bias.float()
+    for need_x, need_y in ((True, True), (True, False), (False, True), (False, False)):
+        loss, a, b, d_scale, d_bias = sigmoid_forward(
+            *halves, offset, need_x, need_y, True, chunk_rows, workspace_bytes, "triton"
+        )
+        for g, w in zip((loss, d_scale, d_bias), (want[0], want[3], want[4]), strict=True):
+            torch.testing.assert_close(g.double(), w, rtol=1e-5, atol=1e-5)
+        for needed, g, w in ((need_x, a, want[1]), (need_y, b, want[2])):
+            assert g.shape == (w.shape if needed else (0, 24))
+            assert not needed or error(g.double(), w) <= 1e-6 * w.norm()
+
+
+def test_no_rows():
+    y = torch.randn(5, 8)
+    known = torch.tensor(2.0), torch.tensor(-1.0)
+    out = sigmoid_forward(y[:0], y, *known, 5, True, True, True, 0, AMPLE, "triton")
+    assert [o.shape for o in out] == [(), (0, 8), (5, 8), (), ()]
+    assert all((o == 0).all() for o in out)
+
+
+def test_a_learned_pair_keeps_a_positive_loss():
+    x = torch.tensor([[1.0]], requires_grad=True)
+    loss = ours()(x, torch.ones(1, 1), 60.0)
+    loss.backward()
+    want = torch.tensor(-60.0).double().exp()
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(x.grad.double().squeeze(), -60 * want, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_reads_only_what_it_wrote(poisoned_memory, dtype):
+    check_against_eager("normalised", 131, 20, 14.3, dtype, workspace_bytes=40_000)
+
+
+def test_memory_stays_within_the_workspace():
+    n, width, workspace_bytes = 250, 16, 2**16
+    x, y = (t.float() for t in features("normalised", n, width))
+    with Peak() as peak:
+        sigmoid_forward(
+            x, y.T.contiguous().T, torch.tensor(10.0), torch.tensor(-5.0), 0, True, True, True, 0,
+            workspace_bytes, "triton",
+        )  # fmt: skip
+    assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + 2 * 4 * n * width
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_again(dtype):
+    x, y = (t.to(dtype).requires_grad_() for t in features("aligned", 100, 24))
+
+    def bits():
+        loss = ours(workspace_bytes=40_000)(x, y, 70.0, -5.0)
+        return loss, *torch.autograd.grad(loss, (x, y))
+
+    assert all(torch.equal(p, q) for p, q in zip(bits(), bits(), strict=True))
+
+
+def test_opcheck():
+    x, y = (t.bfloat16() for t in features("normalised", 60, 12))
+    known, options = (torch.tensor(4.0), torch.tensor(-2.0)), (0, AMPLE, "triton")
+    for offset, needs in ((20, (True, True, True)), (-1, (False, True, False))):
+        arguments = (x[:37], y, *known, offset, *needs, *options)
+        torch.library.opcheck(sigmoid_forward, arguments)
+    leaves = [t.clone().requires_grad_() for t in (x, y, *known)]
+    torch.library.opcheck(siglip_loss, (*leaves, True, True, True, *options))
+
+
+@pytest.mark.parametrize("dtype, workspace_bytes, kind, words", [
+    (torch.float64, AMPLE, TypeError, "backend='triton' got float64 features"),
+    (torch.float32, 10, ValueError, "workspace_bytes=10 is too small: 4 x 4 logits need at least"),
+])  # fmt: skip
+def test_refusals(dtype, workspace_bytes, kind, words):
+    x, y = torch.randn(2, 4, 3, dtype=dtype)
+    with pytest.raises(kind, match=words):
+        ours(workspace_bytes=workspace_bytes)(x, y, 1.0)

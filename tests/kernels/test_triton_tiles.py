@@ -1,0 +1,122 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fastclip.ops import blocks, dispatch
+
+pytest.importorskip("triton")
+
+from fastclip.kernels import tiles
+
+ARCHITECTURES = {"sm_80", "sm_90", "sm_100", tiles.INTERPRETER}
+
+
+def test_every_architecture_has_every_operation():
+    assert set(tiles.tables()) == ARCHITECTURES
+    operations = {frozenset(table) for table in tiles.tables().values()}
+    assert len(operations) == 1
+    for table in tiles.tables().values():
+        for entries in table.values():
+            assert set(entries) == {"16", "32"}
+            for entry in entries.values():
+                used = tiles.Tile(**entry)
+                for side in (used.rows, used.columns, used.depth, used.warps):
+                    assert side & (side - 1) == 0
+
+
+@pytest.mark.parametrize("capability, table", [
+    ((8, 0), "sm_80"), ((8, 9), "sm_80"), ((9, 0), "sm_90"), ((10, 0), "sm_100"),
+    ((10, 3), "sm_100"), ((12, 0), "sm_80"),
+])  # fmt: skip
+def test_table_of_a_capability(capability, table):
+    assert tiles.table_of(*capability) == table
+
+
+def test_a_table_is_rewritten_alone(tmp_path, monkeypatch):
+    before = tiles.TABLE_FILE.read_text()
+    monkeypatch.setattr(tiles, "TABLE_FILE", tmp_path / "tiles.json")
+    tiles.TABLE_FILE.write_text(before)
+    table = {
+        operation: {bits: tiles.Tile(**entry) for bits, entry in entries.items()}
+        for operation, entries in tiles.tables()["sm_90"].items()
+    }
+    tiles.rewrite(table, "sm_90")
+    assert tiles.TABLE_FILE.read_text() == before
+    table["gradient"]["16"] = tiles.Tile(64, 64)
+    tiles.rewrite(table, "sm_90")
+    after = json.loads(tiles.TABLE_FILE.read_text())
+    assert after["sm_90"]["gradient"]["16"]["rows"] == 64
+    after["sm_90"]["gradient"] = json.loads(before)["sm_90"]["gradient"]
+    assert after == json.loads(before)
+
+
+@pytest.mark.parametrize("before, given, want", [
+    ("highest", torch.float32, "tf32x3"), ("high", torch.float32, "tf32"),
+    ("highest", torch.bfloat16, "ieee"),
+])  # fmt: skip
+def test_precision_is_torchs(before, given, want):
+    setting = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    try:
+        assert tiles.precision(given, "tf32x3") == want
+    finally:
+        torch.set_float32_matmul_precision(setting)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is present")
+def test_tuning_needs_a_gpu():
+    run = subprocess.run(
+        [sys.executable, "-m", "fastclip.kernels.tune"], capture_output=True, text=True,
+        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr == "fastclip.kernels.tune needs a CUDA GPU; torch finds none\n"
+
+
+@pytest.mark.parametrize("n, m, width, dtype", [
+    (1, 1, 8, torch.float32), (100, 3000, 64, torch.bfloat16), (32768, 32768, 512, torch.bfloat16),
+    (2**20, 2**20, 512, torch.float16), (4096, 32768, 1024, torch.float32),
+])  # fmt: skip
+@pytest.mark.parametrize("workspace_bytes", [2**26, 2**28, 2**33])
+def test_blocks_fit_and_cut_along_tiles(n, m, width, dtype, workspace_bytes):
+    x, y = (torch.empty(rows, width, dtype=dtype, device="meta") for rows in (n, m))
+    planned = blocks.plan(x, y, (128, 256), workspace_bytes)
+    assert blocks.block_bytes(planned.rows, planned.columns, x, y) == planned.bytes
+    assert planned.bytes <= workspace_bytes
+    for total, largest, multiple in ((n, planned.rows, 128), (m, planned.columns, 256)):
+        cut = list(blocks.spans(total, largest, multiple))
+        assert cut[0].start == 0 and cut[-1].stop == total
+        for span, after in zip(cut, cut[1:], strict=False):
+            assert span.stop == after.start and span.start % multiple == 0
+        assert max(span.stop - span.start for span in cut) <= largest
+    if n * m * dtype.itemsize > workspace_bytes:
+        assert planned.bytes > workspace_bytes / 8
+
+
+def test_auto_takes_what_passed_its_accuracy_tests(monkeypatch):
+    gpu, record = torch.device("cuda", 0), {("sm_90", "infonce", "bfloat16", "triton")}
+    monkeypatch.delenv("FASTCLIP_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(dispatch, "_architecture", lambda index: "sm_90")
+    monkeypatch.setattr(dispatch, "accuracy_record", lambda: record)
+    for op, dtype, backend in (
+        ("infonce", torch.bfloat16, "triton"),
+        ("infonce", torch.float32, "torch"),
+        ("sigmoid", torch.bfloat16, "torch"),
+        ("infonce", None, "torch"),
+    ):
+        module = dispatch.implementation(op, "auto", gpu, dtype)
+        assert module.__name__ == f"fastclip.ops.{op}_{backend}"
+    cpu = torch.device("cpu")
+    module = dispatch.implementation("infonce", "auto", cpu, torch.bfloat16)
+    assert module.__name__ == "fastclip.ops.infonce_torch"
+
+
+def test_the_committed_record_reads():
+    for architecture, operation, dtype, backend in dispatch.accuracy_record():
+        assert architecture.startswith("sm_") and backend in ("triton", "cuda")
+        assert hasattr(torch, dtype) and operation
