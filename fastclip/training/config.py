@@ -102,8 +102,8 @@ class TrainConfig:
     """Initial logit scale before the logarithm; 1/0.07 (CLIP) or 10 (SigLIP) where left out."""
     precision: Precision = "auto"
     """``auto``: amp_bf16 on a GPU, fp32 on a CPU."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage."""
+    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
+    """DeepSpeed ZeRO stage; ``auto`` is 1, or 0 where one process has nothing to partition."""
     deepspeed_config: Path | None = None
     """DeepSpeed JSON merged over the derived one."""
     workspace_mib: int = 32

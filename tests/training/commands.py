@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,10 @@ def flags(shapes, logs: Path, name: str, *more: str) -> list[str]:
 
 
 def launcher(processes: int) -> tuple[str, ...]:
-    return ("deepspeed", "--quiet", "--num_accelerators", str(processes))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return "deepspeed", "--quiet", "--num_accelerators", str(processes), f"--master_port={port}"
 
 
 def command(*args: str, launcher: tuple[str, ...] = ()) -> list[str]:

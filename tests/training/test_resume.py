@@ -21,6 +21,7 @@ from fastclip.training.reporting import read_metrics
 def config(**changes):
     values = {"train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "epochs": 2}
     values |= {"warmup": 2, "report_to": "none", "grad_clip_norm": 0.5, "save_frequency": 3}
+    values |= {"zero_stage": 1}
     return TrainConfig(**(values | changes))
 
 
