@@ -50,7 +50,7 @@ def wheel(tmp_path_factory):
     """A wheel built from an sdist, as an index would serve it."""
     pytest.importorskip("build", reason="building needs the test extra")
     out = tmp_path_factory.mktemp("dist")
-    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "FASTCLIP_CUDA": "0"}
     # Without isolation: setuptools is in the environment, and an index may be out of reach.
     python("-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT), env=env)
     [found] = out.glob("fastclip_engine-*.whl")
@@ -62,6 +62,9 @@ def test_sdist_to_wheel_to_import(wheel, tmp_path):
     target = tmp_path / "site"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
     assert (target / "fastclip" / "py.typed").exists()
+    shipped = {path.name for path in (target / "fastclip" / "csrc").rglob("*") if path.is_file()}
+    assert {path.name for path in (ROOT / "csrc").rglob("*.cu*")} < shipped
+    assert {"ops.cpp", "infonce.h"} < shipped
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r})\n"
         "import fastclip.loss, fastclip.kernels, fastclip.training.config, fastclip.data.cli\n"
