@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from clock import DEVICE
-from peers import INFONCE, LINEAR, SIGLIP
+from peers import INFONCE, LINEAR, SIGLIP, Peer
 from problems import Problem
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -32,6 +32,11 @@ class Group:
     def name(self) -> str:
         words = {"losses": "", "large": "", "precision": "error of ", "schedule": "schedule of "}
         return words[self.kind] + self.problem.label
+
+
+def case_id(group: Group, peer: Peer) -> str:
+    """A test's id: easy to select by ``-k``."""
+    return f"{group.problem.slug}-{peer.name}".replace(" ", "-").replace(",", "")
 
 
 def groups(tiny: bool = False) -> list[Group]:

@@ -155,7 +155,8 @@ def _linear(record: GpuRecord) -> Iterator[Target]:
 
 
 def _large(record: GpuRecord) -> Iterator[Target]:
-    ours = min(record.large, key=lambda e: e["seconds"], default=None)
+    found = [e for e in record.large if (e["rows"], e["width"]) == (1_048_576, 512)]
+    ours = min(found, key=lambda e: e["seconds"], default=None)
     case = "InfoNCE, N = 1,048,576, D = 512"
     by = _short(ours)
     error = max(ours["errors"].values()) if ours else None
@@ -165,7 +166,8 @@ def _large(record: GpuRecord) -> Iterator[Target]:
 
 def _precision(record: GpuRecord) -> Iterator[Target]:
     for scale in (100.0, 1 / 0.07):
-        entries = [e for e in record.precision if abs(e["scale"] - scale) < 1e-3]
+        entries = [e for e in record.precision if e["rows"] == 32_768]
+        entries = [e for e in entries if abs(e["scale"] - scale) < 1e-3]
         ours = [e for e in entries if e["ours"] and "torch" not in e["implementation"]]
         case = f"bf16 InfoNCE at scale {scale:.3g}"
         over = {e["implementation"]: _over_rounding(e) for e in ours}
@@ -189,7 +191,8 @@ def _feature_error(entry: Entry) -> float:
 
 def _schedule(record: GpuRecord) -> Iterator[Target]:
     for width in (512, 768, 1024):
-        found = [e for e in record.schedule if e["width"] == width and e["workspace"] == 256]
+        found = [e for e in record.schedule if (e["rows"], e["width"]) == (4096, width)]
+        found = [e for e in found if e["workspace"] == 256 and e["delayed"]]
         ours = min(found, key=lambda e: e["seconds"], default=None)
         name = f"a rank of 8, 4,096 x 32,768, D = {width}: idle ms"
         bound = 1.1e3 * max(0.0, _excess(ours)) if ours else 0.0

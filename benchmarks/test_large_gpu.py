@@ -6,7 +6,7 @@ import pytest
 import torch
 from adapters import our_infonce
 from clock import Mark, synchronise
-from gpu_cases import Group, groups
+from gpu_cases import Group, case_id, groups
 from gpu_measure import attempt, peak_mib
 from peers import MIB, peers
 from problems import GATE, Problem
@@ -22,7 +22,7 @@ LARGE_SECONDS = 90
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
-        pytest.param(group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-"))
+        pytest.param(group, peer, id=case_id(group, peer))
         for group in groups(metafunc.config.getoption("tiny"))
         if group.kind == "large"
         for peer in peers(group.problem.operation, "cuda")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 from clock import Mark, head_start, mark
-from gpu_cases import Group, groups
+from gpu_cases import Group, case_id, groups
 from gpu_measure import ThreeProducts, attempt, peak_mib, rotation
 from mirror import mirrored
 from peers import Peer, peers
@@ -20,9 +20,7 @@ PEER_SECONDS = 60
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
-        pytest.param(
-            group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-").replace(",", "")
-        )
+        pytest.param(group, peer, id=case_id(group, peer))
         for group in groups(metafunc.config.getoption("tiny"))
         if group.kind == "losses"
         for peer in peers(group.problem.operation, "cuda", group.problem.ranks)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from gpu_cases import Group, groups
+from gpu_cases import Group, case_id, groups
 from gpu_measure import attempt
 from peers import Peer, peers
 from problems import exact, relative_errors
@@ -14,7 +14,7 @@ PEER_SECONDS = 60
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
-        pytest.param(group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-"))
+        pytest.param(group, peer, id=case_id(group, peer))
         for group in groups(metafunc.config.getoption("tiny"))
         if group.kind == "precision"
         for peer in peers(group.problem.operation, "cuda")

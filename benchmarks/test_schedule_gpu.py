@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 from clock import DEVICE, Mark, head_start, synchronise
-from gpu_cases import Group, groups
+from gpu_cases import Group, case_id, groups
 from gpu_measure import attempt
 from mirror import mirrored
 from peers import Peer, peers
@@ -22,7 +22,7 @@ SECONDS = 60
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     cases = [
-        pytest.param(group, peer, id=f"{group.problem.slug}-{peer.name}".replace(" ", "-"))
+        pytest.param(group, peer, id=case_id(group, peer))
         for group in groups(metafunc.config.getoption("tiny"))
         if group.kind == "schedule"
         for peer in peers(group.problem.operation, "cuda")

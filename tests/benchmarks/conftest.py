@@ -15,6 +15,6 @@ def root() -> Path:
 @pytest.fixture
 def made_up():
     """A record with an entry for everything that is run, its figures made up to meet all bars."""
-    from made_up_record import made_up_record
+    import made_up_record
 
-    return made_up_record()
+    return made_up_record.made_up_record()

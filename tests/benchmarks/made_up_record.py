@@ -9,7 +9,7 @@ from record import GpuRecord
 OURS, THEIRS = 1.2, 20.0
 
 
-def made_up_record() -> GpuRecord:
+def made_up_record(tiny: bool = False) -> GpuRecord:
     record = GpuRecord(
         machine={
             "gpu": "no GPU: made up",
@@ -22,7 +22,7 @@ def made_up_record() -> GpuRecord:
             "versions": {"torch": "0"},
         }
     )
-    for group in groups():
+    for group in groups(tiny):
         problem = group.problem
         for peer in peers(problem.operation, "cuda", problem.ranks):
             _add(record, group.kind, problem, peer)

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from gpu_cases import Budget, groups
 from gpu_targets import Target, targets
+from made_up_record import made_up_record
 from record import GpuRecord
 
 
@@ -15,6 +16,10 @@ def test_every_target_is_measured_by_some_group(made_up) -> None:
 
 def test_an_empty_record_measures_nothing() -> None:
     assert {t.verdict for t in targets(GpuRecord())} == {"not measured"}
+
+
+def test_tiny_groups_measure_no_target() -> None:
+    assert {t.verdict for t in targets(made_up_record(tiny=True))} == {"not measured"}
 
 
 @pytest.mark.parametrize(
