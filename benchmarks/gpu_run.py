@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import gpu_report
@@ -154,7 +153,7 @@ def train(out: Path, seconds: float, extra: list[str]) -> dict:
     return found
 
 
-def finish(out: Path, found: Mapping[str, dict], stopped: str | None) -> GpuRecord:
+def finish(out: Path, found: dict[str, dict], stopped: str | None) -> GpuRecord:
     """Put every part's outcome into OUT/gpu.json."""
     path = out / "gpu.json"
     record = GpuRecord()
@@ -165,8 +164,8 @@ def finish(out: Path, found: Mapping[str, dict], stopped: str | None) -> GpuReco
         from peers import distributions
 
         record.machine = gpu_measure.machine(distributions())
-    record.accuracy = dict(found.get("accuracy", {}))
-    record.train_step = dict(found.get("train", {}))
+    record.accuracy = found.get("accuracy", record.accuracy)
+    record.train_step = found.get("train", record.train_step)
     if stopped:
         record.not_run["benchmarks"] = stopped
     gpu_report.write_record(record, path)
