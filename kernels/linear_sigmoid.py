@@ -11,7 +11,7 @@ import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import logits_tile, narrowed, tile_of_program
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
-from fastclip.kernels.softmax_rows import Targets, add_bias, entries_of_tile
+from fastclip.kernels.softmax_rows import Targets, add_bias, column_of_entry, entries_of_tile
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
@@ -106,12 +106,12 @@ def _linear_sigmoid_kernel(
         first, last = entries_of_tile(
             entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
         )
-        for step in range(0, tl.max(last - first, 0)):
+        for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
             entry = first + step
             known = entry < last
-            wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
+            wanted = column_of_entry(entry_columns, entry, known, first_column)
             value = tl.load(entry_labels + entry, mask=known, other=0.0)
-            here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+            here = wanted[:, None] == column_ids[None, :]
             label = tl.where(here, value[:, None], label)
     positive = weighted(label, positive_weight, column_ids, columns)
     negative = weighted(1.0 - label, negative_weight, column_ids, columns)
@@ -123,13 +123,11 @@ def _linear_sigmoid_kernel(
     at_rows = tile_column.to(tl.int64) * rows + row_ids
     tl.store(losses + at_rows, tl.sum(loss, 1), mask=row_inside)
     if row_factor is not None:
-        near_rows = tl.minimum(row_ids, rows - 1)
-        factor = tl.load(row_factor + near_rows)[:, None]
-        g = (negative * sigmoid - positive * other) * factor
+        factor = tl.load(row_factor + row_ids, mask=row_inside, other=0.0)
+        g = (negative * sigmoid - positive * other) * factor[:, None]
         if column_sum is not None:
-            sums = tl.sum(tl.where(row_inside[:, None], g, 0.0), 0)
             at_columns = tile_row.to(tl.int64) * columns + column_ids
-            tl.store(column_sum + at_columns, sums, mask=column_inside)
+            tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_inside)
         if out is not None:
             at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
             inside = row_inside[:, None] & (column_ids < out_stride)[None, :]

@@ -67,6 +67,13 @@ def entries_of_tile(
 
 
 @triton.jit
+def column_of_entry(entry_columns, entry, known, first_column):
+    """The column of each row's entry in the block; none for those not known."""
+    column = tl.load(entry_columns + entry, mask=known, other=0) - first_column
+    return tl.where(known, column, -1)
+
+
+@triton.jit
 def add_bias(z, bias, column_ids, columns):
     """``z``, in bits, with a bias per column, not in bits, if there is one."""
     if bias is not None:
@@ -154,11 +161,11 @@ def _statistics_kernel(
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
-    for step in range(0, tl.max(last - first, 0)):
+    for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
         entry = first + step
         known = entry < last
-        wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
-        here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+        wanted = column_of_entry(entry_columns, entry, known, first_column)
+        here = wanted[:, None] == column_ids[None, :]
         found = tl.sum(tl.where(here, z, 0.0), 1)
         tl.store(target + entry, found.to(tl.float64), mask=known)
     at_rows = tile_column.to(tl.int64) * rows + row_ids
@@ -289,28 +296,26 @@ def _gradient_kernel(
         SOURCE,
     )
     z = add_bias(z, bias, column_ids, columns)
-    near_rows = tl.minimum(row_ids, rows - 1)
-    factor = tl.load(row_factor + near_rows)
-    g = tl.exp2(z - tl.load(row_shift + near_rows)[:, None]) * factor[:, None]
-    # A row without a weight may hold anything.
-    g = tl.where((factor == 0.0)[:, None], 0.0, g)
+    # A row without a weight may hold anything, and rows outside have none.
+    row_inside = row_ids < rows
+    factor = tl.load(row_factor + row_ids, mask=row_inside, other=0.0)
+    shift = tl.load(row_shift + row_ids, mask=row_inside, other=0.0)
+    g = tl.where((factor == 0.0)[:, None], 0.0, tl.exp2(z - shift[:, None]) * factor[:, None])
     if row_offset is not None:
-        g -= tl.load(row_offset + near_rows)[:, None]
+        g -= tl.load(row_offset + row_ids, mask=row_inside, other=0.0)[:, None]
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
-    for step in range(0, tl.max(last - first, 0)):
+    for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
         entry = first + step
         known = entry < last
-        wanted = tl.load(entry_columns + entry, mask=known, other=-1) - first_column
+        wanted = column_of_entry(entry_columns, entry, known, first_column)
         exact = tl.load(on_target + entry, mask=known, other=0.0)
-        here = (wanted[:, None] == column_ids[None, :]) & known[:, None]
+        here = wanted[:, None] == column_ids[None, :]
         g = tl.where(here, exact[:, None], g)
-    row_inside = row_ids < rows
     if column_sum is not None:
-        sums = tl.sum(tl.where(row_inside[:, None], g, 0.0), 0)
         at_columns = tile_row.to(tl.int64) * columns + column_ids
-        tl.store(column_sum + at_columns, sums, mask=column_ids < columns)
+        tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_ids < columns)
     at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
     inside = row_inside[:, None] & (column_ids < out_stride)[None, :]
     tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)

@@ -7,6 +7,7 @@ an estimate of memory traffic is taken.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,11 +55,19 @@ class Need:
         return tile.rows * self.row_bytes + tile.columns * self.column_bytes
 
 
+class Tiles(NamedTuple):
+    """Of statistics, of statistics and gradient where logits are kept, of the gradient where they
+    are computed again."""
+
+    statistics: Tile
+    kept: Tile
+    gradient: Tile
+
+
 def plan(
     hidden: Tensor,
     weight: Tensor,
-    statistics: Tile,
-    gradient: Tile,
+    tiles: Tiles,
     need: Need,
     wanted: bool,
     workspace_bytes: int,
@@ -71,11 +80,14 @@ def plan(
     """
     free = workspace_bytes - held_bytes
     n, vocabulary = max(1, len(hidden)), len(weight)
-    band = statistics.grid(1, vocabulary)[1] * need.tile_bytes(statistics)
+    band = tiles.statistics.grid(1, vocabulary)[1] * need.tile_bytes(tiles.statistics)
     bands = free // band
-    statistics_rows = n if bands >= statistics.grid(n, 1)[0] else bands * statistics.rows
-    cut = max(statistics.rows, gradient.rows), max(statistics.columns, gradient.columns)
-    block = blocks.plan(hidden, weight, cut, free, tile_bytes=need.tile_bytes(gradient))
+    statistics_rows = n
+    if bands < tiles.statistics.grid(n, 1)[0]:
+        statistics_rows = bands * tiles.statistics.rows
+    cut = tiles.gradient.rows, tiles.gradient.columns
+    tile_bytes = need.tile_bytes(tiles.gradient)
+    block = blocks.plan(hidden, weight, cut, free, tile_bytes=tile_bytes)
     # Also without gradients, so that a backward pass of its own is not the first to be refused.
     blocks.refuse(workspace_bytes, n, vocabulary, held_bytes + max(band, block.bytes))
     recomputed = RowsPlan(False, block.rows, block.columns, statistics_rows, block.bytes)
@@ -83,7 +95,7 @@ def plan(
         return recomputed
     again = 2 * n * vocabulary * hidden.shape[1] / _FLOP_PER_SECOND[hidden.dtype.itemsize]
     costs = {recomputed: _traffic(hidden, weight, need, recomputed) + again * _BYTES_PER_SECOND}
-    for kept in _kept_plans(hidden, weight, statistics, need, free):
+    for kept in _kept_plans(hidden, weight, tiles.kept, need, free):
         # Its logits are written and read once more.
         more = 2 * hidden.dtype.itemsize * n * vocabulary
         costs[kept] = _traffic(hidden, weight, need, kept) + more

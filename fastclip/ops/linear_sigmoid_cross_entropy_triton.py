@@ -32,7 +32,7 @@ def forward(
     n, vocabulary = len(hidden), len(weight)
     statistics, device = statistics_dtype(hidden.device), hidden.device
     wanted, write = need_hidden or need_weight or need_bias, need_hidden or need_weight
-    used = tile("sigmoid", hidden.dtype, device)
+    used = tile("linear_sigmoid", hidden.dtype, device)
     entries, dense = None, None
     held, tile_bytes = 32 * n + 24 * vocabulary, 4 * (used.rows + used.columns * need_bias)
     if isinstance(labels, Csr):

@@ -71,8 +71,9 @@ class SoftmaxRows:
         self._hidden, self._weight = hidden, weight
         self._bias = None if bias is None else bias.contiguous()
         self._needs, self._targets, self._entry_rows = needs, targets, entry_rows
-        self._tile = tile("statistics", hidden.dtype, hidden.device)
-        self._block_tile = tile("gradient", hidden.dtype, hidden.device)
+        tiles = linear_plan.Tiles(
+            *(tile(name, hidden.dtype, hidden.device) for name in linear_plan.Tiles._fields)
+        )
         self._scale = torch.full((), LOG2_E, device=hidden.device)
         # Partial tops and totals and sums; cuts of entries; partial gradients of the bias.
         row_bytes = 8 + 4 * sums + (0 if entry_rows else 16)
@@ -80,13 +81,14 @@ class SoftmaxRows:
         self._plan = linear_plan.plan(
             hidden,
             weight,
-            self._tile,
-            self._block_tile,
+            tiles,
             Need(needs[0], needs[1], row_bytes, 4 if needs[2] else 0),
             any(needs),
             workspace_bytes,
             held,
         )
+        self._tile = tiles.kept if self._plan.kept else tiles.statistics
+        self._block_tile = tiles.gradient
         self._products = Products(hidden, weight, *needs[:2], self._plan.blocks)
         self._factor = self._products.factor / power_above(peak)
         dtype = statistics_dtype(hidden.device)
@@ -117,7 +119,7 @@ class SoftmaxRows:
                 for columns in spans(vocabulary, planned.columns, self._tile.columns):
                     self._products.add(g[:, columns], columns)
         if wanted and room is None:
-            for rows in spans(n, planned.rows, self._tile.rows):
+            for rows in spans(n, planned.rows, self._block_tile.rows):
                 self._products.rows(rows)
                 row_terms = terms(rows)
                 for columns in spans(vocabulary, planned.columns, self._block_tile.columns):
