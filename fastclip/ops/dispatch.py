@@ -88,6 +88,8 @@ def _check_cuda(source: str, device: torch.device) -> None:
     if device.type != "cuda":
         raise ValueError(f"{source}='cuda' got tensors on {device.type}; accepted: cuda")
     why = cuda_library.reason()
+    if importlib.util.find_spec("triton") is None:  # whose kernels do the small passes
+        why = "the package triton is not installed"
     if why is None and torch.cuda.get_device_capability(device) < (8, 0):
         why = f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
     if why is not None:
