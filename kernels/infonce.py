@@ -41,7 +41,7 @@ class Partials(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """Logits in 16 bits: ``values`` int16 ``[rows, >= columns]``, row stride a multiple of 8, and
+    """Logits in 16 bits: ``values`` int16 ``[rows, >= columns]``, any row stride, and
     ``lines`` float32 ``[tile rows, tile columns, 2]``, its last two dimensions contiguous."""
 
     values: Tensor
@@ -63,7 +63,7 @@ def kept_source(kept: Fixed | Tensor | None) -> tuple[str, Tensor | None, Tensor
     return ("fixed", *kept) if isinstance(kept, Fixed) else ("stored", kept, None)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
 def _statistics_kernel(
     x,
     y,
@@ -285,7 +285,7 @@ def fold(partials: Partials, lse: Tensor, running: bool) -> None:
         )
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
 def _gradient_kernel(
     x,
     y,

@@ -20,8 +20,9 @@ from fastclip.ops.inputs import accumulation_dtype
 # Sides of a block that fill a GPU's multiprocessors evenly in the library products of usual
 # widths, and that make the accumulators' traffic small beside the products.
 SIDE = 8192
-# Row strides of 16-bit matrices are multiples of this: 16 bytes, for the library's fastest loads.
-ALIGNMENT = 8
+# Row strides of buffers are multiples of this: whole 32-byte sectors in 16 bits, and one variant of
+# each kernel, which Triton compiles for multiples of 16.
+ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
