@@ -134,8 +134,8 @@ class Launch {
   explicit Launch(const Tensor& tensor) : guard_(tensor.get_device_index()) {
     check(cudaSetDevice(tensor.get_device_index()));
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+    if (aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream) != TORCH_SUCCESS)
+      fail("torch has no current stream on GPU ", tensor.get_device_index());
     stream_ = static_cast<cudaStream_t>(stream);
   }
   cudaStream_t stream() const { return stream_; }

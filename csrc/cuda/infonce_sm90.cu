@@ -46,8 +46,9 @@ struct Slot {
   }
 };
 
-__device__ __forceinline__ void load_tiles(Shared& shared, const CUtensorMap* x, const CUtensorMap* y,
-                                           int row_tiles, int column_tiles, int steps) {
+__device__ __forceinline__ void load_tiles(Shared& shared, const CUtensorMap* x,
+                                           const CUtensorMap* y, int row_tiles, int column_tiles,
+                                           int steps) {
   Slot slot;
   for (int id = blockIdx.x; id < row_tiles * column_tiles; id += gridDim.x) {
     const TilePosition tile = tile_at(id, row_tiles, column_tiles, kGroup);
@@ -71,6 +72,7 @@ __device__ __forceinline__ void multiply(Shared& shared, Slot& slot, int consume
   for (int k = 0; k < steps; ++k, slot.advance()) {
     const Stage& stage = shared.stages[slot.stage];
     wait(&shared.full[slot.stage], slot.parity);
+    __syncwarp();  // products want whole warps, and waiting may have split them
     const uint64_t a = descriptor_128(shared_address(stage.x[64 * consumer]));
     const uint64_t b = descriptor_128(shared_address(stage.y));
     product_fence();
@@ -115,6 +117,7 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
   if (!first) consumer == 0 ? bar_sync(kStripsFree, 256) : bar_sync(kConsumerReady, kWarpgroup);
   Partial rows[1][2];
   const float top = statistics(z, block, rows, shared.strips[strip]);
+  __syncwarp();
   if (consumer == 0) {
     bar_arrive(kStripsWritten, 256);
   } else {

@@ -187,8 +187,12 @@ def _loaded() -> Any:
         return CudaUnavailable(f"the CUDA backend is unavailable: {why}")
     try:
         torch.ops.load_library(str(_built()))
-    except (CudaUnavailable, OSError) as error:
-        return error if isinstance(error, CudaUnavailable) else CudaUnavailable(str(error))
+    except CudaUnavailable as error:
+        return error
+    except OSError as error:
+        return CudaUnavailable(
+            f"the CUDA backend's library does not load: {error.__cause__ or error}"
+        )
     return torch.ops.fastclip_cuda
 
 

@@ -5,6 +5,7 @@ features whose rows start on 16 bytes take the Hopper kernel, all others the por
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -51,6 +52,11 @@ def _check(x: Tensor, y: Tensor) -> None:
 def _tile(operation: str, x: Tensor, y: Tensor) -> CudaTile:
     in_runs = all(matrix.stride(0) * matrix.itemsize % RUN_BYTES == 0 for matrix in (x, y))
     hopper = in_runs and torch.cuda.get_device_capability(x.device) == HOPPER
+    return _tile_of(hopper)
+
+
+@cache
+def _tile_of(hopper: bool) -> CudaTile:
     rows, columns, block_rows, block_columns = operators().infonce_tile(hopper)
     return CudaTile(
         rows, columns, hopper=hopper, block_rows=block_rows, block_columns=block_columns

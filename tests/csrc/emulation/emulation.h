@@ -222,7 +222,9 @@ inline bool __any_sync(unsigned, bool value) {
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNotSupported };
 using cudaStream_t = void*;
 enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess };
-enum { cudaEnableDefault, cudaDevAttrMultiProcessorCount, cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum { cudaEnableDefault };
+enum { cudaDevAttrMultiProcessorCount };
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
