@@ -58,10 +58,20 @@ def step_gradients(
             features = outputs[0]
         stop = start + features[0].shape[0]
         surrogate = inner_product(features, [g[start:stop] for g in gradients])
-        engine.backward(surrogate, scale_wrt_gas=False)
+        engine.backward(surrogate * unseen_loss_scale(engine), scale_wrt_gas=False)
         start = stop
     after.restore()
     return losses
+
+
+def unseen_loss_scale(engine: Any) -> float:
+    """fp16's loss scale at stage 0, where DeepSpeed (0.19.8) leaves it to its user; else 1.
+
+    There ``engine.backward`` forgets it, the step divides gradients by it all the same, and the
+    norm that the engine tells has it as a factor.
+    """
+    config = getattr(getattr(engine, "optimizer", None), "loss_scale_config", None)
+    return 1.0 if config is None else float(config.cur_scale)
 
 
 def _loss_gradients(

@@ -13,7 +13,7 @@ from fastclip.objectives.contrastive import Objective
 from fastclip.training import checkpoint, optim
 from fastclip.training.config import TrainConfig
 from fastclip.training.distributed import Ranks, all_finite, mean_over_ranks
-from fastclip.training.feature_cache import RandomState, step_gradients
+from fastclip.training.feature_cache import RandomState, step_gradients, unseen_loss_scale
 from fastclip.training.host_memory import return_large_buffers
 from fastclip.training.reporting import Reporter
 
@@ -178,9 +178,10 @@ class Trainer:
         if self.cfg.grad_clip_norm and self.zero_stage == 0:
             grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
             norm = float(nn.utils.get_total_norm(grads))
+        scale = unseen_loss_scale(self.engine)
         self.engine.step()
         after = self.engine.get_global_grad_norm()
-        return float(after) if after is not None else norm
+        return float(after) / scale if after is not None else norm
 
     def _step_objective(self, norm: float | None) -> None:
         """Step the objective's scalars, unless fp16 overflowed and the towers stood still."""

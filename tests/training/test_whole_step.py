@@ -13,14 +13,19 @@ from test_feature_cache import kept_graphs
 from torch.nn import functional as F
 from toy import ToyLoader, ToyObjective, ToyTowers, toy_batch, toy_trainer
 
+from fastclip.errors import UserError
 from fastclip.objectives.contrastive import MAX_LOG_SCALE, Contrastive
 from fastclip.training import optim
 from fastclip.training.config import TrainConfig
 
 ROWS, WORLD, MICRO, LR, DECAY, STEPS = 16, 2, 4, 0.25, 0.1, 3
-PRECISIONS, STAGES = ["fp32", "amp_bf16", "bf16"], [0, 1, 2, 3]
+STAGES = [0, 1, 2, 3]
+PRECISIONS = ["fp32", "amp_bf16", "bf16"]
+if torch.ops.mkldnn._is_mkldnn_fp16_supported():
+    PRECISIONS.append("fp16")
+NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LIMITS = {"off": 0.0, "tiny": 0.01, "never reached": 1e3}
-CLIPPED = [*product(["fp32"], STAGES, LIMITS), *product(["amp_bf16", "bf16"], STAGES, ["tiny"])]
+CLIPPED = [*product(["fp32"], STAGES, LIMITS), *product(PRECISIONS[1:], STAGES, ["tiny"])]
 SCALED = [*product(PRECISIONS, STAGES)]
 PLAIN = {"batchnorm": False, "dropout": 0.0}
 
@@ -35,13 +40,35 @@ def contrastive(rank: int, scale: float) -> Contrastive:
     return Contrastive(rank=rank, world_size=WORLD, init_logit_scale=scale, workspace_bytes=1 << 20)
 
 
-def every_step(rank: int) -> tuple[dict, dict]:
+def every_step(rank: int) -> tuple[dict, dict, str]:
     from fastclip.training import distributed
 
     ranks = distributed.start()
-    found = clipped_steps(ranks), scaled_steps(ranks)
+    found = clipped_steps(ranks), scaled_steps(ranks), refused_step(ranks)
     distributed.stop()
     return found
+
+
+def refused_step(ranks) -> str:
+    """What a step says whose loss is not a number on the second rank alone."""
+    objective = contrastive(ranks.rank, 1.0)
+    if ranks.rank == 1:
+        objective.register_forward_hook(
+            lambda module, args, losses: {name: math.nan * loss for name, loss in losses.items()}
+        )
+    trainer = toy_trainer(ranks, config(1), objective=objective)
+    before = masters(trainer) | buffers(trainer)
+    batch = {k: v[: ROWS // WORLD] for k, v in toy_batch(ROWS).items()}
+    with pytest.raises(UserError) as caught:
+        trainer.train_step(batch)
+    assert masters_equal(before, masters(trainer) | buffers(trainer))
+    assert trainer.step == 0
+    return str(caught.value)
+
+
+def buffers(trainer) -> dict:
+    """BatchNorm's statistics."""
+    return {name: b.clone() for name, b in trainer.engine.module.named_buffers()}
 
 
 def clipped_steps(ranks) -> dict:
@@ -57,6 +84,9 @@ def clipped_steps(ranks) -> dict:
         trainer.engine.train()
         before = masters(trainer)
         metrics = trainer.train_step(local)
+        while not trainer.engine.was_step_applied():  # fp16 looks for its loss scale
+            assert masters_equal(before, masters(trainer))
+            metrics = trainer.train_step(local)
         found[precision, stage, limit] = (before, masters(trainer), metrics.get("grad_norm"))
         trainer.engine.destroy()
     return found
@@ -78,6 +108,10 @@ def masters(trainer) -> dict:
         assert whole[name].dtype == torch.float32
     whole["logit_scale"] = trainer.objective.logit_scale.detach().clone()
     return whole
+
+
+def masters_equal(one: dict, other: dict) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 class Table(torch.nn.Module):
@@ -153,10 +187,10 @@ def test_weights_move_by_the_clipped_gradient(found, exact, case):
     assert 10 * LIMITS["tiny"] < norm < LIMITS["never reached"]
     factor = LIMITS["tiny"] / norm if limit == "tiny" else 1.0
     bar = 1e-4 if precision == "fp32" else 3e-2
-    for before, after, reported in (clipped[case] for clipped, _ in found):
+    for before, after, reported in (clipped[case] for clipped, _, _ in found):
         for name, weight in exact.items():
-            narrow = precision == "bf16" and name != "logit_scale"
-            start = (weight.bfloat16() if narrow else weight).detach().float()
+            dtype = torch.float32 if name == "logit_scale" else NARROW.get(precision)
+            start = weight.detach().to(dtype).float()
             assert torch.equal(before[name], start), name
             gradient = factor * weight.grad
             wanted = -LR * gradient / (gradient.abs() + 1)
@@ -172,7 +206,7 @@ def test_weights_move_by_the_clipped_gradient(found, exact, case):
 
 @pytest.mark.parametrize("case", SCALED, ids=str)
 def test_the_logit_scale_stays_in_its_range_though_steps_push_it_out(found, case):
-    for _, scaled in found:
+    for _, scaled, _ in found:
         for start, end, sign in ((100.0, MAX_LOG_SCALE, -1), (1.0, 0.0, 1)):
             history = scaled[*case, start]
             assert sign * float(history[0][1]) > 0
@@ -181,8 +215,14 @@ def test_the_logit_scale_stays_in_its_range_though_steps_push_it_out(found, case
 
 @pytest.mark.parametrize("case", SCALED, ids=str)
 def test_the_logit_scale_keeps_steps_that_bf16_would_round_away(found, case):
-    for _, scaled in found:
+    for _, scaled, _ in found:
         for step, (value, gradient) in enumerate(scaled[*case, 20.0], start=1):
             assert value.dtype == gradient.dtype == torch.float32
             assert float(value) == pytest.approx(math.log(20) + step * 1e-4, abs=2e-6)
             assert float(value) != float(value.bfloat16())
+
+
+def test_a_step_with_a_loss_that_is_no_number_is_not_taken(found):
+    for rank, (_, _, told) in enumerate(found):
+        assert told.startswith("loss is not finite at step 1 (")
+        assert f"on rank {rank}); the step was not taken; its batch holds row0, row1" in told
