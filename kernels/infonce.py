@@ -12,6 +12,7 @@ import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
+    extent,
     finite_or_zero,
     has_targets,
     logits_tile,
@@ -128,7 +129,7 @@ def _statistics_kernel(
     top = tl.max(tops, 0)
     if KEEP != "product":
         at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
+        inside = row_inside[:, None] & (column_ids < extent(columns, values_stride))[None, :]
         if KEEP == "fixed":
             low = tl.min(tl.min(tl.where(z == float("-inf"), top, z), 1), 0)
             value, middle, step = to_fixed(z, low, top)
@@ -210,8 +211,8 @@ def statistics(
             lie outside of it.
         row_partials: room ``[tile columns, rows]``; column_partials: ``[tile rows, columns]``.
         target: ``[rows]`` float64; in bits, written where a row's target is in the block.
-        keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in bits. Up to a row
-            stride of it is written, as by ``gradient``.
+        keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in bits; written as
+            ``out`` of ``gradient`` is.
     """
     kind, values, lines = kept_source(keep)
     rows, columns = x.shape[0], y.shape[0]
@@ -363,7 +364,7 @@ def _gradient_kernel(
     if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
         g = tl.where((row_ids + target_offset)[:, None] == column_ids[None, :], 0.0, g)
     at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-    inside = (row_ids < rows)[:, None] & (column_ids < out_stride)[None, :]
+    inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
     tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
 
 
@@ -388,7 +389,7 @@ def gradient(
         by_row: float32 vectors ``[rows]``. by_column: ``[columns]``.
         target_offset: as in ``statistics``.
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
-            which case up to that many entries of a row are written, those beyond without meaning.
+            which case columns are rounded up to a multiple of 16 in what is written.
         kept: the logits, if they are known: float32 in bits, or a ``Fixed`` cut by the same tile.
             ``out`` may share the memory of its values.
     """

@@ -53,6 +53,13 @@ def narrowed(tile, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
 
 
 @triton.jit
+def extent(columns, stride):
+    """How many entries of a buffer's row a tile may touch: its columns rounded up to a multiple of
+    16, so that masks leave accesses whole, but within the row."""
+    return tl.minimum((columns + 15) // 16 * 16, stride)
+
+
+@triton.jit
 def product_tile(
     x,
     y,
@@ -147,7 +154,7 @@ def logits_tile(
         )
     else:
         at = values + near_rows[:, None] * values_stride + column_ids[None, :]
-        known = column_ids[None, :] < values_stride
+        known = column_ids[None, :] < extent(columns, values_stride)
         if SOURCE == "stored":
             z = tl.load(at, mask=known, other=0.0)
         else:

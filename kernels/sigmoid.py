@@ -8,6 +8,7 @@ import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
+    extent,
     has_targets,
     logits_tile,
     narrowed,
@@ -128,7 +129,7 @@ def _sigmoid_kernel(
         tl.store(bias_gradients + part, tl.sum(tl.sum(g, 1), 0) - target_sum)
         if WRITE:
             at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-            inside = (row_ids < rows)[:, None] & (column_ids < out_stride)[None, :]
+            inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
             tl.store(at, narrowed(g * factor, out.dtype.element_ty, INTERPRETED), mask=inside)
 
 
