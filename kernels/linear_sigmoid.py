@@ -9,7 +9,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
-from fastclip.kernels.logits import logits_tile, narrowed, tile_of_program
+from fastclip.kernels.logits import extent, logits_tile, narrowed, tile_of_program
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
 from fastclip.kernels.softmax_rows import Targets, add_bias, column_of_entry, entries_of_tile
 from fastclip.kernels.tiles import Tile
@@ -130,7 +130,7 @@ def _linear_sigmoid_kernel(
             tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_inside)
         if out is not None:
             at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-            inside = row_inside[:, None] & (column_ids < out_stride)[None, :]
+            inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
             tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
 
 

@@ -14,6 +14,7 @@ from fastclip.kernels.infonce import Fixed, Partials, Side, kept_source
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
+    extent,
     finite_or_zero,
     logits_tile,
     narrowed,
@@ -147,7 +148,7 @@ def _statistics_kernel(
     # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
     if KEEP != "product":
         at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        inside = row_inside[:, None] & (column_ids < values_stride)[None, :]
+        inside = row_inside[:, None] & (column_ids < extent(columns, values_stride))[None, :]
         if KEEP == "fixed":
             # Copies of the last row and column, outside, lie in the range of the others.
             value, middle, step = to_fixed(z, tl.min(tl.min(z, 1), 0), tl.max(tl.max(z, 1), 0))
@@ -199,8 +200,8 @@ def statistics(
         scale: 0-d float32, in bits. bias: ``[columns]`` contiguous, not in bits, or None.
         partials: room ``[tile columns, rows]``. sums: as much room for sums of logits, or None.
         target: float64, one an entry: room for their logits.
-        keep: room for the logits without bias: in 16 bits, or float32 ``[rows, columns]``. Up to a
-            row stride of it is written.
+        keep: room for the logits without bias: in 16 bits, or float32 ``[rows, columns]``; written
+            as ``out`` of ``gradient`` is.
     """
     kind, values, lines = kept_source(keep)
     rows, columns = x.shape[0], y.shape[0]
@@ -317,7 +318,7 @@ def _gradient_kernel(
         at_columns = tile_row.to(tl.int64) * columns + column_ids
         tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_ids < columns)
     at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-    inside = row_inside[:, None] & (column_ids < out_stride)[None, :]
+    inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
     tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
 
 
@@ -343,7 +344,7 @@ def gradient(
         offset: ``[rows]`` float32, or None.
         on_target: float32, one an entry. An entry named twice must have the same value twice.
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
-            which case up to that many entries of a row are written, those beyond without meaning.
+            which case columns are rounded up to a multiple of 16 in what is written.
         column_sums: room ``[tile rows, columns]`` float32 for partial sums of columns, or None.
         kept: the logits without bias, if they are known: float32 in bits, or a ``Fixed`` cut by
             the same tile. ``out`` may share the memory of its values.

@@ -1,6 +1,6 @@
 """Measures tiles on the GPU present and rewrites the table of its architecture.
 
-``python -m fastclip.kernels.tune [--rows N] [--width D]``: for each kernel of infonce and sigmoid
+``python -m fastclip.kernels.tune [--rows N] [--width D]``: for each kernel of the table
 and each width of features it times the candidates below on square matrices and keeps the fastest.
 Exit code 2 where there is no GPU.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import triton
-from fastclip.kernels import infonce, sigmoid, tiles
+from fastclip.kernels import infonce, linear_sigmoid, sigmoid, tiles
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
@@ -41,6 +41,7 @@ class Problem:
         fixed = dtype != torch.float32
         self.g = torch.empty(rows, rows, dtype=torch.float16 if fixed else dtype, device="cuda")
         self.values = torch.empty_like(self.g, dtype=torch.int16 if fixed else dtype)
+        self.labels = torch.zeros(rows, rows, dtype=torch.uint8, device="cuda")
 
     def partials(self, tile: Tile) -> tuple[infonce.Partials, infonce.Partials, Tensor]:
         rows, columns = tile.grid(len(self.x), len(self.y))
@@ -74,6 +75,14 @@ class Problem:
             "sigmoid",
             lambda: sigmoid.sigmoid(
                 *operands, self.bias, 0, *sums, self.side.shift, self.g, 1.0, True, tile
+            ),
+        )
+        class_weights = (self.side.factor,) * 3
+        losses, column_sums = by_row.top, by_column.top
+        yield (
+            "linear_sigmoid",
+            lambda: linear_sigmoid.linear_sigmoid(
+                *operands, None, *class_weights, self.labels, losses, self.g, column_sums, tile
             ),
         )
 

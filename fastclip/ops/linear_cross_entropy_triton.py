@@ -52,7 +52,7 @@ def forward(
         on_target = ((layer.target[rows] - layer.lse[rows]) / LOG2_E).expm1_()
         on_target.add_(label_smoothing - smooth).mul_(weights[rows])
         offset = weights[rows] * smooth if label_smoothing else None
-        return RowTerms(weights[rows], offset, on_target)
+        return RowTerms(weights[rows], offset, torch.where(counts[rows], on_target, 0))
 
     layer.run(terms)
     expected = (1 - label_smoothing) * layer.target

@@ -179,8 +179,9 @@ class SoftmaxRows:
     ) -> None:
         lse = self.lse[rows]
         shift = lse.float()
-        # What rounding the log-sum-exp takes away is in the factor.
-        factor = (shift - lse).exp2_().mul_(terms.weight).mul_(self._factor).float()
+        # What rounding the log-sum-exp takes away is in the factor; a row of no weight may have none.
+        factor = (shift - lse).exp2_().mul_(terms.weight).mul_(self._factor)
+        factor = torch.where(terms.weight == 0, 0, factor).float()
         partial = None
         if self._needs[2]:
             tile_rows = used.grid(*g.shape)[0]

@@ -14,14 +14,30 @@ from pathlib import Path
 import torch
 import triton
 import triton.backends.nvidia
-from fastclip.kernels import epilogue, infonce, sigmoid, tiles
+from fastclip.kernels import epilogue, infonce, linear_sigmoid, sigmoid, softmax_rows, tiles
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+# kernel -> the operation whose tile it has, where it keeps no logits
+TILED = {
+    "statistics": "statistics",
+    "gradient": "gradient",
+    "sigmoid": "sigmoid",
+    "row_statistics": "statistics",
+    "row_gradient": "gradient",
+    "linear_sigmoid": "linear_sigmoid",
+}
 CAPABILITIES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
-INTEGERS = {"width", "rows", "columns", "count", "length", "target_offset", "first", "matrix_rows"}
+INTEGERS = {"width", "rows", "columns", "count", "length", "target_offset", "first", "matrix_rows",
+            "first_column"}  # fmt: skip
+# Arguments that a launch leaves out: with one target a row, with several, with dense labels.
+WITHOUT = {
+    "one": ("bounds",),
+    "several": ("row_sum", "row_offset", "labels"),
+    "dense": ("entry_columns", "bounds", "entry_labels"),
+}
 
 
 def tiled(operation, dtype, architecture):
@@ -35,8 +51,8 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
     gradient = f32 if dtype == torch.float32 else "*fp16"
     kept = "stored" if dtype == torch.float32 else "fixed"
     values = f32 if kept == "stored" else "*i16"
-    if kernel in ("statistics", "gradient", "sigmoid"):
-        used = tiled("kept" if variant == "kept" else kernel, dtype, architecture)
+    if kernel in TILED:
+        used = tiled("kept" if "kept" in variant else TILED[kernel], dtype, architecture)
         constants = {
             **{k: v for k, v in used.launch.items() if k.isupper()},
             **used.product(used.depth * 8, dtype),
@@ -66,6 +82,25 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
         )  # fmt: skip
         constants |= {"GRADIENT": True, "WRITE": True}
         function = sigmoid._sigmoid_kernel
+    elif kernel in ("row_statistics", "row_gradient", "linear_sigmoid"):
+        pointers = dict(
+            x=x, y=y, scale=f32, bias=features, row_top=f32, row_total=f32, row_sum=f32,
+            entry_columns="*i32", bounds="*i32", target="*fp64", values=values, lines=f32,
+            row_shift=f32, row_factor=f32, row_offset=f32, on_target=f32, out=gradient,
+            column_sum=f32, positive_weight=f32, negative_weight=f32, labels="*u8",
+            entry_labels=f32, losses=f32,
+        )  # fmt: skip
+        kind, *source = variant.split("-")
+        constants["KEEP" if kernel == "row_statistics" else "SOURCE"] = (
+            kept if source else "product"
+        )
+        constants |= dict.fromkeys(WITHOUT[kind])
+        function = {
+            "row_statistics": softmax_rows._statistics_kernel,
+            "row_gradient": softmax_rows._gradient_kernel,
+            "linear_sigmoid": linear_sigmoid._linear_sigmoid_kernel,
+        }[kernel]
+        constants = {k: v for k, v in constants.items() if k in function.arg_names}
     elif kernel == "fold":
         pointers = dict(top=f32, total=f32, lse="*fp64")
         constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4}
@@ -85,7 +120,7 @@ def signature(function, pointers, constants):
     """Types, constants and alignments of a launch on contiguous, aligned matrices."""
     types, known, attributes = {}, {}, {}
     for index, name in enumerate(function.arg_names):
-        unit = name in ("x_stride", "y_stride", "a_stride", "stride")
+        unit = name in ("x_stride", "y_stride", "a_stride", "labels_stride", "stride")
         unused = name in ("values", "lines") and "product" in constants.values()
         if name in constants or unit or unused:
             types[name] = "constexpr"

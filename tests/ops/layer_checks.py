@@ -48,10 +48,10 @@ def parts(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def twice(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As CSR, each entry in two halves and columns in falling order."""
     rows, columns, values = parts(target)
-    flipped = [torch.cat([c.flip(0)] * 2) for c in columns.split(rows.diff().tolist())]
-    halves = [torch.cat([v.flip(0) / 4, v.flip(0) * 3 / 4]) for v in values.split(
-        rows.diff().tolist())]  # fmt: skip
-    return 2 * rows, torch.cat(flipped), torch.cat(halves)
+    counts = rows.diff().tolist()
+    twofold = [torch.cat([c.flip(0)] * 2) for c in columns.split(counts)]
+    halves = [torch.cat([v.flip(0) / 4, v.flip(0) * 3 / 4]) for v in values.split(counts)]
+    return 2 * rows, torch.cat([columns[:0], *twofold]), torch.cat([values[:0], *halves])
 
 
 def check_against_eager(
@@ -80,11 +80,13 @@ def check_against_eager(
     )
 
 
-def check_opcheck(rows_op, op, inputs: Layer, operands: Sequence[Tensor | None]) -> None:
+def check_opcheck(
+    rows_op, op, inputs: Layer, operands: Sequence[Tensor | None], backend: str = "auto"
+) -> None:
     """``operands`` are those between bias and row_weight or reduction."""
     h, w, b = (t.float() for t in inputs[:3])
     for bias, row_weight in ((b, torch.rand(len(h))), (None, None)):
-        options = True, True, bias is not None, AMPLE, "auto"
+        options = True, True, bias is not None, AMPLE, backend
         torch.library.opcheck(rows_op, (h, w, bias, *operands, row_weight, *options))
         leaves = [t if t is None else t.clone().requires_grad_() for t in (h, w, bias)]
         for reduction in ("mean", "none"):

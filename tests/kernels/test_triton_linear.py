@@ -1,0 +1,400 @@
+"""The losses of a linear layer on Triton: cross entropy, several targets, per-class sigmoids."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from engine_checks import assert_no_worse_than_eager, error, outcome
+from layer_checks import (
+    AMPLE,
+    Layer,
+    check_compiles_whole,
+    check_memory,
+    check_opcheck,
+    check_same_bits_again,
+    layer,
+    parts,
+    twice,
+)
+
+from fastclip.ops import reference
+from fastclip.ops.linear_cross_entropy import (
+    linear_cross_entropy,
+    linear_cross_entropy_op,
+    linear_cross_entropy_rows,
+)
+from fastclip.ops.linear_sigmoid_cross_entropy import (
+    linear_sigmoid_cross_entropy,
+    linear_sigmoid_cross_entropy_op,
+    linear_sigmoid_cross_entropy_rows,
+)
+from fastclip.ops.multi_target_cross_entropy import (
+    multi_target_cross_entropy,
+    multi_target_cross_entropy_op,
+    multi_target_cross_entropy_rows,
+)
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
+
+from fastclip.ops import linear_plan
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+class Loss(NamedTuple):
+    """A loss on given targets, and the textbook one, of hidden, weight, bias and options."""
+
+    ours: Callable[..., torch.Tensor]
+    truth: Callable[..., torch.Tensor]
+
+
+def labels_of(inputs: Layer) -> torch.Tensor:
+    """The heaviest target of a row that has one."""
+    heaviest = inputs.target.max(1)
+    return torch.where(heaviest.values > 0, heaviest.indices, -100)
+
+
+def class_weights(vocabulary: int) -> dict[str, torch.Tensor]:
+    steps = torch.arange(vocabulary) % 7 + 1
+    return {"positive_weight": steps / 4, "negative_weight": steps.flip(0) / 8}
+
+
+def loss_of(name: str, inputs: Layer) -> Loss:
+    dense = inputs.target
+    if name.startswith("cross entropy"):
+        options = {"label_smoothing": 0.1} if name.endswith("smoothed") else {}
+        ours, truth = linear_cross_entropy, reference.linear_cross_entropy
+        target = given = labels_of(inputs)
+    elif name == "multi-target":
+        ours, truth = multi_target_cross_entropy, reference.multi_target_cross_entropy
+        target, given, options = dense, twice(dense), {}
+    else:
+        ours, truth = linear_sigmoid_cross_entropy, reference.linear_sigmoid_cross_entropy
+        target, options = dense, class_weights(len(inputs.weight))
+        given = twice(dense) if name == "sparse sigmoid" else dense
+
+    def called(function, target, **extra):
+        return lambda h, w, b, **more: function(
+            h, w, target, None if b is None else b.to(h.dtype), **options, **extra, **more
+        )
+
+    return Loss(called(ours, given, backend="triton"), called(truth, target))
+
+
+SOFTMAXES = ["cross entropy", "cross entropy smoothed", "multi-target"]
+LOSSES = [*SOFTMAXES, "dense sigmoid", "sparse sigmoid"]
+
+
+@pytest.fixture(params=["kept", "again"])
+def plans(request, monkeypatch):
+    """Has logits kept, or computed again, wherever both fit; the plans taken."""
+    flops = 1.0 if request.param == "kept" else 1e30
+    monkeypatch.setattr(linear_plan, "_FLOP_PER_SECOND", {2: flops, 4: flops})
+    plan, taken = linear_plan.plan, []
+
+    def recorded(*arguments):
+        taken.append(plan(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(linear_plan, "plan", recorded)
+    yield taken
+    assert any(p.kept for p in taken) == (request.param == "kept") or not taken
+
+
+def check(name, inputs, dtype, workspace_bytes=AMPLE, **options):
+    ours, truth = loss_of(name, inputs)
+    floor = 1.0 if options.get("reduction", "mean") == "mean" else float(len(inputs.weight))
+    rounding = 0.0
+    if dtype != torch.float32:
+        # Entries of the gradient below float16's smallest, 4,096 times larger, are nothing.
+        rounding = 2.0**-36 * float(inputs.weight.norm()) / 1e-6
+    assert_no_worse_than_eager(
+        outcome(lambda *t: ours(*t, workspace_bytes=workspace_bytes, **options), inputs[:3], dtype),
+        outcome(lambda *t: truth(*t, **options), inputs[:3], dtype),
+        outcome(lambda *t: truth(*t, **options), inputs[:3], torch.float64),
+        dtype,
+        [floor, *[floor + rounding] * 3],
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmaxes_are_no_worse_than_eager(name, reduction, dtype, plans):
+    check(name, layer(70, 100, 40), dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
+def test_sigmoids_are_no_worse_than_eager(name, reduction, dtype):
+    check(name, layer(70, 100, 40), dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("temper", [0.0, 16.0])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmaxes_at_any_temperature(name, temper, dtype, plans):
+    inputs = layer(70, 90, 32)
+    check(name, inputs._replace(weight=inputs.weight * temper), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("temper", [0.0, 16.0])
+@pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
+def test_sigmoids_at_any_temperature(name, temper, dtype):
+    inputs = layer(70, 90, 32)
+    check(name, inputs._replace(weight=inputs.weight * temper), dtype)
+
+
+@pytest.mark.parametrize("n, vocabulary, width, dtype", [
+    (1, 5, 8, torch.float32),
+    (1, 70, 65, torch.bfloat16),
+    (17, 41, 4096, torch.bfloat16),
+    (127, 129, 1, torch.float32),
+    (129, 64, 65, torch.float16),
+    (64, 301, 33, torch.float32),
+])  # fmt: skip
+@pytest.mark.parametrize("name", LOSSES)
+def test_any_size(name, n, vocabulary, width, dtype):
+    inputs = layer(n, vocabulary, width)
+    check(name, inputs._replace(weight=inputs.weight / width**0.5), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmaxes_in_a_small_workspace(name, dtype, plans):
+    inputs = layer(201, 190, 24, density=0.01)
+    workspace_bytes = 200_000 if name == "multi-target" else 110_000
+    check(name, inputs, dtype, workspace_bytes=workspace_bytes)
+    assert all(p.rows < 201 or p.columns < 190 for p in plans)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
+def test_sigmoids_in_a_small_workspace(name, dtype):
+    check(name, layer(201, 190, 24, density=0.01), dtype, workspace_bytes=150_000)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_bars(name):
+    inputs = layer(150, 120, 64)
+    inputs = inputs._replace(weight=inputs.weight / 8)
+    ours, truth = loss_of(name, inputs)
+    want = outcome(truth, inputs[:3], torch.float64)
+    for g, w in zip(outcome(ours, inputs[:3], torch.float32), want, strict=True):
+        assert error(g, w) <= 1e-5 * w.norm()
+    got = outcome(ours, inputs[:3], torch.bfloat16)
+    for k in (1, 2):
+        assert error(got[k], want[k]) <= 1.1 * error(want[k].bfloat16().double(), want[k])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["cross entropy", "multi-target"])
+def test_a_learned_target_keeps_its_gradient(name, dtype, plans):
+    """``p - 1`` of -2e-4 there, which is nothing beside a p in 16 bits."""
+    hidden, weight = torch.eye(2, 16).double(), torch.zeros(40, 16).double()
+    weight[3, 0], weight[5, 1] = 12.0, 11.0
+    target = torch.zeros(2, 40).double()
+    target[0, 3] = target[1, 5] = 1.0
+    ours, truth = loss_of(name, Layer(hidden, weight, torch.zeros(40), target))
+    leaves = [t.to(dtype).requires_grad_() for t in (hidden, weight)]
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    got = torch.autograd.grad(ours(*leaves, None, reduction="sum"), leaves)
+    want = torch.autograd.grad(truth(*exact, None, reduction="sum"), exact)
+    bar = 1e-3 if dtype == torch.float32 else 3e-3
+    for g, w in zip(got, want, strict=True):
+        assert error(g.double(), w) <= bar * w.norm()
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**-20])
+@pytest.mark.parametrize("name", LOSSES)
+def test_upstream_gradients_of_any_size(name, scale):
+    inputs = layer(50, 60, 16)
+    ours, truth = loss_of(name, inputs)
+    up = scale * torch.linspace(-1, 2, 50)
+
+    def called(loss, dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in inputs[:3]]
+        values = loss(*leaves, reduction="none")
+        return torch.autograd.grad((values * up.to(values.dtype)).sum(), leaves)
+
+    for g, w in zip(called(ours, torch.bfloat16), called(truth, torch.float64), strict=True):
+        assert error(g.double(), w) <= 4e-3 * w.norm()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("frozen", range(7))
+def test_gradient_of_whatever_asks_for_it(name, frozen):
+    inputs = layer(40, 50, 16)
+    ours, truth = loss_of(name, inputs)
+    needed = [k for k in range(3) if not frozen >> k & 1]
+    leaves = [t.float().requires_grad_(k in needed) for k, t in enumerate(inputs[:3])]
+    wanted = [leaves[k] for k in needed]
+    got, want = (torch.autograd.grad(loss(*leaves), wanted) for loss in (ours, truth))
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_no_gradient_and_no_bias(name):
+    inputs = layer(40, 50, 16)
+    ours, truth = loss_of(name, inputs)
+    hidden, weight = inputs.hidden.float(), inputs.weight.float()
+    got, want = (loss(hidden, weight, None, reduction="none") for loss in (ours, truth))
+    torch.testing.assert_close(got.double(), want.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_rows_without_targets_may_hold_anything(name, plans):
+    inputs = layer(40, 50, 16)
+    inputs.target[::3] = 0
+    ours, truth = loss_of(name, inputs)
+    hidden = inputs.hidden.float()
+    hidden[::3] = torch.nan
+    hidden.requires_grad_()
+    loss = ours(hidden, inputs.weight.float(), inputs.bias.float())
+    clean = inputs.hidden.float().requires_grad_()
+    want = truth(clean, inputs.weight.float(), inputs.bias.float())
+    torch.testing.assert_close(loss.double(), want.double())
+    (got,), (want,) = torch.autograd.grad(loss, hidden), torch.autograd.grad(want, clean)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    assert (got[::3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "sparse sigmoid"])
+def test_masked_vocabulary(name, dtype, plans):
+    inputs = layer(50, 90, 8)
+    seen = [*range(3), *range(70, 90)]
+    inputs.bias[3:70] = -torch.inf
+    inputs.target[:, 3:70] = 0
+    few = Layer(inputs.hidden, inputs.weight[seen], inputs.bias[seen], inputs.target[:, seen])
+    leaves = [t.to(dtype).requires_grad_() for t in inputs[:3]]
+    exact = [t.clone().requires_grad_() for t in few[:3]]
+    options = {"reduction": "sum"}
+    if name == "sparse sigmoid":
+        weights = class_weights(90)
+        ours = linear_sigmoid_cross_entropy(
+            *leaves[:2], parts(inputs.target), leaves[2], backend="triton", **weights, **options
+        )
+        want = reference.linear_sigmoid_cross_entropy(
+            *exact[:2], few.target, exact[2], **{k: w[seen] for k, w in weights.items()}, **options
+        )
+    else:
+        ours = loss_of(name, inputs).ours(*leaves, **options)
+        want = loss_of(name, few).truth(*exact, **options)
+    torch.testing.assert_close(ours.double(), want, rtol=1e-5, atol=1e-4)
+    got, want = torch.autograd.grad(ours, leaves), torch.autograd.grad(want, exact)
+    bar = 1e-5 if dtype == torch.float32 else 4e-3
+    assert error(got[0].double(), want[0]) <= bar * want[0].norm()
+    for k in (1, 2):
+        assert error(got[k][seen].double(), want[k]) <= bar * want[k].norm()
+        assert (got[k][3:70] == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_strided_inputs(name):
+    inputs = layer(40, 50, 16)
+    ours, _ = loss_of(name, inputs)
+    hidden, weight, bias = (t.bfloat16() for t in inputs[:3])
+    strided = [
+        hidden.T.contiguous().T,
+        weight.repeat_interleave(3, 1)[:, ::3],
+        bias.repeat_interleave(2)[::2],
+    ]
+    outcomes = []
+    for tensors in (strided, [hidden, weight, bias]):
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        loss = ours(*leaves)
+        outcomes.append((loss, *torch.autograd.grad(loss, leaves)))
+    torch.testing.assert_close(*outcomes, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_rows(name):
+    inputs = layer(2, 5, 4)
+    inputs = Layer(inputs.hidden[:0], inputs.weight, inputs.bias, inputs.target[:0])
+    leaves = [t.float().requires_grad_() for t in inputs[:3]]
+    loss = loss_of(name, inputs).ours(*leaves)
+    loss.backward()
+    assert loss == 0 and all((t.grad == 0).all() for t in leaves)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmaxes_read_only_what_they_wrote(poisoned_memory, name, dtype, plans):
+    check(name, layer(101, 143, 20, density=0.01), dtype, workspace_bytes=150_000)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
+def test_sigmoids_read_only_what_they_wrote(poisoned_memory, name, dtype):
+    check(name, layer(101, 143, 20, density=0.01), dtype, workspace_bytes=150_000)
+
+
+def rows_op(name: str, inputs: Layer):
+    """The op by rows, the op, and their operands between bias and the options."""
+    if name.startswith("cross entropy"):
+        return linear_cross_entropy_rows, linear_cross_entropy_op, (labels_of(inputs),)
+    sparse = parts(inputs.target)
+    if name == "multi-target":
+        return multi_target_cross_entropy_rows, multi_target_cross_entropy_op, sparse
+    weights = class_weights(len(inputs.weight)).values()
+    labels = (None, *sparse) if name == "sparse sigmoid" else (inputs.target, None, None, None)
+    ops = linear_sigmoid_cross_entropy_rows, linear_sigmoid_cross_entropy_op
+    return *ops, (*labels, *weights)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_memory_stays_within_the_workspace(name):
+    inputs, workspace_bytes = layer(300, 400, 16, density=0.002), 2**18
+    inputs = Layer(*(t.float() for t in inputs[:3]), inputs.target)
+    op, _, operands = rows_op(name, inputs)
+    options = (-100, 0.1) if name.startswith("cross entropy") else ()
+
+    def run(*matrices):
+        op(*matrices, *operands, None, *options, True, True, True, workspace_bytes, "triton")
+
+    check_memory(run, inputs, workspace_bytes)
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_softmaxes_give_the_same_bits_again(name, plans):
+    inputs = layer(80, 70, 24)
+    ours = loss_of(name, inputs).ours
+    check_same_bits_again(lambda *t: ours(*t, workspace_bytes=200_000), inputs)
+
+
+@pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
+def test_sigmoids_give_the_same_bits_again(name):
+    inputs = layer(80, 70, 24)
+    check_same_bits_again(loss_of(name, inputs).ours, inputs)
+
+
+@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "sparse sigmoid"])
+def test_compiles_whole(name):
+    inputs = layer(33, 40, 8)
+    check_compiles_whole(loss_of(name, inputs).ours, inputs)
+
+
+def test_opcheck():
+    inputs = layer(20, 30, 8)
+    op_by_rows, op, operands = rows_op("multi-target", inputs)
+    check_opcheck(op_by_rows, op, inputs, operands, "triton")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_is_refused(name):
+    inputs = layer(20, 30, 8)
+    ours = loss_of(name, inputs).ours
+    with pytest.raises(TypeError, match="backend='triton' got float64 features; accepted: float32"):
+        ours(*inputs[:3])
+    with pytest.raises(ValueError, match="workspace_bytes=1000 is too small: 20 x 30 logits"):
+        ours(*(t.float() for t in inputs[:3]), workspace_bytes=1000)
