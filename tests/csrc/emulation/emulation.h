@@ -172,9 +172,15 @@ inline void run_block(int threads, std::function<void()> body) {
   }
   std::memset(shared_memory, 0xff, sizeof shared_memory);  // NaN wherever nothing was written
   int left = threads, idle = 0;
+  static unsigned turn = 1;
   while (left > 0) {
     const long before = b.progress;
-    for (int t = 0; t < threads; ++t) {
+    // Another order each round, so that what must not depend on it shows: warps in any order, and
+    // either end of a warp first.
+    turn = turn * 1664525u + 1013904223u;
+    const unsigned first = turn >> 16, flip = turn >> 15 & 1 ? 31 : 0;
+    for (int k = 0; k < threads; ++k) {
+      const int t = (first % b.warps.size() * 32 + (k ^ flip)) % threads;
       if (b.fibers[t].done) continue;
       b.current = t;
       threadIdx.x = t;
