@@ -127,39 +127,37 @@ def check(name, inputs, dtype, workspace_bytes=AMPLE, **options):
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name", SOFTMAXES)
 def test_softmaxes_are_no_worse_than_eager(name, reduction, dtype, plans):
-    check(name, layer(70, 100, 40), dtype, reduction=reduction)
+    check(name, layer(70, 70, 33), dtype, reduction=reduction)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 @pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
 def test_sigmoids_are_no_worse_than_eager(name, reduction, dtype):
-    check(name, layer(70, 100, 40), dtype, reduction=reduction)
+    check(name, layer(70, 70, 33), dtype, reduction=reduction)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temper", [0.0, 16.0])
 @pytest.mark.parametrize("name", SOFTMAXES)
 def test_softmaxes_at_any_temperature(name, temper, dtype, plans):
-    inputs = layer(70, 90, 32)
+    inputs = layer(40, 70, 32)
     check(name, inputs._replace(weight=inputs.weight * temper), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temper", [0.0, 16.0])
 @pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
 def test_sigmoids_at_any_temperature(name, temper, dtype):
-    inputs = layer(70, 90, 32)
+    inputs = layer(40, 70, 32)
     check(name, inputs._replace(weight=inputs.weight * temper), dtype)
 
 
 @pytest.mark.parametrize("n, vocabulary, width, dtype", [
-    (1, 5, 8, torch.float32),
     (1, 70, 65, torch.bfloat16),
-    (17, 41, 4096, torch.bfloat16),
+    (17, 5, 4096, torch.bfloat16),
     (127, 129, 1, torch.float32),
-    (129, 64, 65, torch.float16),
-    (64, 301, 33, torch.float32),
+    (64, 201, 8, torch.float16),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", LOSSES)
 def test_any_size(name, n, vocabulary, width, dtype):
@@ -170,21 +168,21 @@ def test_any_size(name, n, vocabulary, width, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SOFTMAXES)
 def test_softmaxes_in_a_small_workspace(name, dtype, plans):
-    inputs = layer(201, 190, 24, density=0.01)
-    workspace_bytes = 200_000 if name == "multi-target" else 110_000
+    inputs = layer(131, 140, 24, density=0.01)
+    workspace_bytes = 130_000 if name == "multi-target" else 75_000
     check(name, inputs, dtype, workspace_bytes=workspace_bytes)
-    assert all(p.rows < 201 or p.columns < 190 for p in plans)
+    assert all(p.rows < 131 or p.columns < 140 for p in plans)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
 def test_sigmoids_in_a_small_workspace(name, dtype):
-    check(name, layer(201, 190, 24, density=0.01), dtype, workspace_bytes=150_000)
+    check(name, layer(131, 140, 24, density=0.01), dtype, workspace_bytes=150_000)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_bars(name):
-    inputs = layer(150, 120, 64)
+    inputs = layer(100, 80, 64)
     inputs = inputs._replace(weight=inputs.weight / 8)
     ours, truth = loss_of(name, inputs)
     want = outcome(truth, inputs[:3], torch.float64)
@@ -327,16 +325,16 @@ def test_no_rows(name):
     assert loss == 0 and all((t.grad == 0).all() for t in leaves)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SOFTMAXES)
 def test_softmaxes_read_only_what_they_wrote(poisoned_memory, name, dtype, plans):
-    check(name, layer(101, 143, 20, density=0.01), dtype, workspace_bytes=150_000)
+    check(name, layer(71, 103, 20, density=0.01), dtype, workspace_bytes=150_000)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["dense sigmoid", "sparse sigmoid"])
 def test_sigmoids_read_only_what_they_wrote(poisoned_memory, name, dtype):
-    check(name, layer(101, 143, 20, density=0.01), dtype, workspace_bytes=150_000)
+    check(name, layer(71, 103, 20, density=0.01), dtype, workspace_bytes=150_000)
 
 
 def rows_op(name: str, inputs: Layer):
@@ -354,7 +352,7 @@ def rows_op(name: str, inputs: Layer):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_memory_stays_within_the_workspace(name):
-    inputs, workspace_bytes = layer(300, 400, 16, density=0.002), 2**18
+    inputs, workspace_bytes = layer(200, 250, 16, density=0.002), 2**17
     inputs = Layer(*(t.float() for t in inputs[:3]), inputs.target)
     op, _, operands = rows_op(name, inputs)
     options = (-100, 0.1) if name.startswith("cross entropy") else ()
