@@ -25,8 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
         session.run(cfg, distributed.start())
     except UserError as error:
-        if distributed.first_to_tell():
-            print(f"error: {error}", file=sys.stderr)
+        distributed.tell(error)
         return 2
     except RuntimeError:
         if distributed.error_was_told():

@@ -1,13 +1,18 @@
 """Starting the process group: under the deepspeed launcher, torchrun or plain python."""
 
+import contextlib
 import logging
 import os
 import socket
+import sys
+import time
 import warnings
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+from fastclip.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -55,30 +60,39 @@ def stop() -> None:
 
 
 _ERRORS = "fastclip/errors"
+_PATIENCE = 5.0
 
 
-def first_to_tell() -> bool:
-    """Whether this process is the one that prints the error it met; the others stay silent.
+def tell(error: UserError) -> None:
+    """Print an error, once however many processes meet one.
 
-    Before the processes know each other that is the first one of each machine, afterwards the
-    first that asks: an error may be one rank's alone.
+    Before the processes know each other the first one of each machine prints, afterwards whichever
+    comes first: an error may be one rank's alone.
     """
-    if not dist.is_initialized():
-        return os.environ.get("LOCAL_RANK", "0") == "0"
-    if dist.get_world_size() == 1:
-        return True
-    try:
-        return _store().add(_ERRORS, 1) == 1
-    except RuntimeError:
-        return False  # Rank 0 keeps the store: it has told its error and gone.
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return
+    # Where the store does not answer, rank 0, which keeps it, has told its error and gone.
+    with contextlib.suppress(RuntimeError):
+        store, patience = _store(), time.monotonic() + _PATIENCE
+        if store.add(_ERRORS, 1) == 1:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        # Rank 0 stays until the others, who may be on their way to the same error, have asked.
+        while dist.get_rank() == 0 and store.add(_ERRORS, 0) < dist.get_world_size():
+            if time.monotonic() > patience:
+                return
+            time.sleep(0.05)
 
 
 def error_was_told() -> bool:
-    """Whether another process has met an error, which may break this one's collectives."""
-    try:
-        return dist.is_initialized() and _store().add(_ERRORS, 0) > 0
-    except RuntimeError:
+    """Whether another process has met an error, which breaks this one's collectives."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return False
+    try:
+        return _store().add(_ERRORS, 0) > 0
+    except RuntimeError:
+        return True
 
 
 def _store() -> dist.Store:
