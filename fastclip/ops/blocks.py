@@ -85,6 +85,7 @@ def plan(
     workspace_bytes: int,
     largest_rows: int = 0,
     tile_bytes: int = 0,
+    largest_side: int = 0,
 ) -> Blocks:
     """The largest blocks whose buffers fit ``workspace_bytes``, square if anything must be cut.
 
@@ -92,6 +93,7 @@ def plan(
         tile: rows and columns that cuts are multiples of.
         largest_rows: no more rows than these, rounded up to a tile's, in a block; 0 for no bound.
         tile_bytes: workspace of each tile of a block.
+        largest_side: neither rows nor columns above this multiple of SIDE; 0 for no bound.
     The least is a block of one tile, which may be more than the workspace: callers compare.
     """
     # int: sizes may be symbolic, while torch.compile traces.
@@ -99,6 +101,10 @@ def plan(
     row_limit = n
     if 0 < largest_rows < n:
         row_limit = min(n, -(-largest_rows // tile[0]) * tile[0])
+
+    column_limit = m
+    if largest_side:
+        row_limit, column_limit = min(row_limit, largest_side), min(column_limit, largest_side)
 
     def size(rows: int, columns: int) -> int:
         tiles = -(-rows // tile[0]) * -(-columns // tile[1])
@@ -116,7 +122,7 @@ def plan(
             half //= 2
         return sorted((s for s in whole if s <= limit), reverse=True)
 
-    row_sides, column_sides = sides(row_limit, tile[0]), sides(m, tile[1])
+    row_sides, column_sides = sides(row_limit, tile[0]), sides(column_limit, tile[1])
     rows, columns = row_sides[-1], column_sides[-1]
     for side in sorted({*row_sides, *column_sides}, reverse=True):
         r = next((s for s in row_sides if s <= side), row_sides[-1])

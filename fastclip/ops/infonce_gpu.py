@@ -15,6 +15,7 @@ from torch import Tensor
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile
 from fastclip.ops.blocks import (
+    SIDE,
     Blocks,
     Products,
     plan,
@@ -28,6 +29,9 @@ from fastclip.ops.softmax_tiles import LOG2_E, bits, target_gradient
 
 # Vectors of the two sides in the backward pass, float64 temporaries among them.
 BYTES_PER_VECTOR_ENTRY = 48
+# Blocks beyond these sides gain nothing: their accumulators' traffic is small as it is. To keep all
+# logits, blocks may become as small as these.
+LARGEST_SIDE, FAIR_SIDE = 2 * SIDE, SIDE // 4
 # Rows of tiles in one launch of the forward pass that occupy any GPU.
 FORWARD_TILE_ROWS = 16
 
@@ -175,7 +179,7 @@ class Passes:
             self.tile(operation, x, y) for operation in ("statistics", "gradient", "kept")
         )
         vectors = BYTES_PER_VECTOR_ENTRY * (n + m)
-        blocks = plan(x, y, _cut(keeping, again), workspace_bytes - vectors)
+        lines, item = self.lines(keeping), 4 if x.dtype == torch.float32 else 2
 
         def partials(tile_rows: int) -> int:
             """Bytes of the forward pass for so many rows of tiles at a time, of either kind."""
@@ -183,17 +187,18 @@ class Passes:
                 _partial_bytes(min(n, tile_rows * used.rows), m, used) for used in (plain, keeping)
             )
 
-        needed, ample = vectors + blocks.bytes, partials(FORWARD_TILE_ROWS)
-        refuse(workspace_bytes, n, m, max(needed, partials(1)))
-        return _Plan(
-            plain,
-            again,
-            keeping,
-            self.lines(keeping),
-            blocks,
-            max(needed, ample if ample <= workspace_bytes else partials(1)),
-            4 if x.dtype == torch.float32 else 2,
-        )
+        # Beside all logits if blocks of a fair size fit there, else in the whole workspace.
+        for free in (workspace_bytes - _Kept(n, m, item, lines).bytes, workspace_bytes):
+            cut = _cut(keeping, again)
+            blocks = plan(x, y, cut, free - vectors, largest_side=LARGEST_SIDE)
+            needed = max(vectors + blocks.bytes, partials(1))
+            fair = blocks.rows >= min(n, FAIR_SIDE) and blocks.columns >= min(m, FAIR_SIDE)
+            if fair and needed <= free:
+                break
+        refuse(workspace_bytes, n, m, needed)
+        ample = partials(FORWARD_TILE_ROWS)
+        needed = max(needed, ample if ample <= free else 0)
+        return _Plan(plain, again, keeping, lines, blocks, needed, item)
 
     def new_kept(self, x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
         """Room for the logits of as many first rows as fit the workspace beside the buffers."""

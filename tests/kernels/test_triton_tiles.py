@@ -12,6 +12,8 @@ pytest.importorskip("triton")
 
 from fastclip.kernels import tiles
 
+from fastclip.ops import infonce_triton
+
 ARCHITECTURES = {"sm_80", "sm_90", "sm_100", tiles.INTERPRETER}
 
 
@@ -95,6 +97,21 @@ def test_blocks_fit_and_cut_along_tiles(n, m, width, dtype, workspace_bytes):
         assert max(span.stop - span.start for span in cut) <= largest
     if n * m * dtype.itemsize > workspace_bytes:
         assert planned.bytes > workspace_bytes / 8
+
+
+@pytest.mark.parametrize("workspace_bytes, rows", [(3 * 2**30, 32768), (2**28, 1), (2**24, 0)])
+def test_logits_are_kept_where_they_fit_beside_fair_blocks(workspace_bytes, rows):
+    n = 32768
+    x, y = torch.empty(2, n, 512, dtype=torch.bfloat16, device="meta")
+    passes = infonce_triton._passes
+    kept, planned = (
+        passes.new_kept(x, y, True, workspace_bytes).numel(), passes._plan(x, y, workspace_bytes)
+    )  # fmt: skip
+    assert kept + planned.bytes <= workspace_bytes
+    found = planned.kept_rows(torch.empty(kept, device="meta"), n, n)
+    assert found == rows or 0 < rows < found < n / 10
+    if rows == n:
+        assert planned.blocks.rows * planned.blocks.columns >= 2**26
 
 
 def test_auto_takes_what_passed_its_accuracy_tests(monkeypatch):
