@@ -52,7 +52,7 @@ def forward(
     )
     products = Products(hidden, weight, need_hidden, need_weight, blocks)
     # Labels within [0, 1] keep the gradient below the largest weight.
-    peak = torch.ones((), device=device)
+    peak = torch.ones((), dtype=torch.float32, device=device)
     for vector in (positive_weight, negative_weight):
         if vector is not None:
             peak = torch.maximum(peak, peak_of(vector))
@@ -64,7 +64,7 @@ def forward(
     row_factor = factor.expand(n) if row_weight is None else row_weight * factor
     row_factor = row_factor.float().contiguous()
 
-    scale = torch.full((), LOG2_E, device=device)
+    scale = torch.full((), LOG2_E, dtype=torch.float32, device=device)
     losses = hidden.new_zeros(n, dtype=statistics)
     c = hidden.new_zeros(vocabulary if need_bias else 0, dtype=statistics)
     for rows in spans(n, blocks.rows, used.rows):

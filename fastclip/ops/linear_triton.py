@@ -74,7 +74,7 @@ class SoftmaxRows:
         tiles = linear_plan.Tiles(
             *(tile(name, hidden.dtype, hidden.device) for name in linear_plan.Tiles._fields)
         )
-        self._scale = torch.full((), LOG2_E, device=hidden.device)
+        self._scale = torch.full((), LOG2_E, dtype=torch.float32, device=hidden.device)
         # Partial tops and totals and sums; cuts of entries; partial gradients of the bias.
         row_bytes = 8 + 4 * sums + (0 if entry_rows else 16)
         held = held_bytes + 64 * n + 8 * entries + (16 * vocabulary if needs[2] else 0)
@@ -179,7 +179,8 @@ class SoftmaxRows:
     ) -> None:
         lse = self.lse[rows]
         shift = lse.float()
-        # What rounding the log-sum-exp takes away is in the factor; a row of no weight may have none.
+        # What rounding the log-sum-exp takes away is in the factor. A row of no weight may have no
+        # log-sum-exp.
         factor = (shift - lse).exp2_().mul_(terms.weight).mul_(self._factor)
         factor = torch.where(terms.weight == 0, 0, factor).float()
         partial = None

@@ -396,3 +396,16 @@ def test_what_is_refused(name):
         ours(*inputs[:3])
     with pytest.raises(ValueError, match="workspace_bytes=1000 is too small: 20 x 30 logits"):
         ours(*(t.float() for t in inputs[:3]), workspace_bytes=1000)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_whatever_the_default_dtype(name):
+    inputs = layer(20, 30, 8)
+    ours, truth = loss_of(name, inputs)
+    matrices = [t.float() for t in inputs[:3]]
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = ours(*matrices)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(got.double(), truth(*inputs[:3]), rtol=1e-5, atol=1e-6)
