@@ -97,7 +97,7 @@ class TrainConfig:
     wd: float = 0.1
     """Weight decay (not applied to gains, biases and the loss's own scalars)."""
     grad_clip_norm: float = 0.0
-    """Largest gradient norm; 0 leaves gradients as they are."""
+    """Largest gradient norm of the towers, the logit scale shrinking with them; 0 clips nothing."""
     init_logit_scale: float | None = None
     """Initial logit scale before the logarithm; 1/0.07 (CLIP) or 10 (SigLIP) where left out."""
     precision: Precision = "auto"

@@ -227,6 +227,8 @@ class Trainer:
             "--seed": cfg.seed,
             "--train-micro-batch-size-per-gpu": self.micro_batch,
             "--workers": cfg.workers,
+            # DeepSpeed's ZeRO optimisers take it from the checkpoint, whatever the flag says.
+            "--grad-clip-norm": cfg.grad_clip_norm,
             "--siglip": cfg.siglip,
         }
 
