@@ -2,8 +2,9 @@
 
 Tests marked ``accuracy(operation=...)`` have parameters ``dtype`` and ``backend``. With
 ``--accuracy-record FILE`` the file, a list of {architecture, operation, dtype, backend}, gets an
-entry for each combination all of whose tests ran and passed, and loses those of this architecture
-that ran and did not. Committed as ``fastclip/ops/accuracy.json`` it lets ``auto`` choose them.
+entry for each combination of which some tests passed and none failed or was left out (one that
+skips says nothing), and loses those of this architecture of which some did. Committed as
+``fastclip/ops/accuracy.json`` it lets ``auto`` choose them.
 """
 
 import json
@@ -54,7 +55,10 @@ class Record:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        if report.when == "call" and report.passed and (key := _key(item)):
+        key = _key(item)
+        if key and report.skipped:
+            self.tests[key] -= 1
+        elif key and report.when == "call" and report.passed:
             self.passed[key] += 1
         return report
 
@@ -78,7 +82,8 @@ def update(path, tests, passed):
     names = ("architecture", "operation", "dtype", "backend")
     known = json.loads(path.read_text()) if path.exists() else []
     record = {tuple(entry[name] for name in names) for entry in known}
-    record -= {(architecture, *key) for key in tests}
-    record |= {(architecture, *key) for key, count in tests.items() if passed[key] == count}
+    ran = {key: count for key, count in tests.items() if count}
+    record -= {(architecture, *key) for key in ran}
+    record |= {(architecture, *key) for key, count in ran.items() if passed[key] == count}
     lines = [json.dumps(dict(zip(names, entry, strict=True))) for entry in sorted(record)]
     path.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n" if lines else "[]\n")

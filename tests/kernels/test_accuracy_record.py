@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+PARAMETERS = {"dtype": torch.bfloat16, "backend": "triton"}
+OUTCOMES = ("passed", "failed", "skipped")
 CONFTEST = Path(__file__).parents[1] / "gpu" / "conftest.py"
 
 
@@ -32,11 +34,33 @@ def test_what_ran_replaces_what_was_known_of_it(hook, tmp_path):
     path.write_text(json.dumps([elsewhere, entry("infonce", "float16"), entry("other", "float32")]))
     keys = [("infonce", "bfloat16", "triton"), ("infonce", "float16", "triton")]
     tests, passed = Counter(dict.fromkeys(keys, 5)), Counter(dict.fromkeys(keys, 5))
-    passed[keys[1]] = 4  # one failed, was skipped, or was never reached
+    passed[keys[1]] = 4  # one failed, or was never reached
+    tests["other", "float32", "triton"] = 0  # all skipped
     hook.update(path, tests, passed)
     assert json.loads(path.read_text()) == [
         elsewhere, entry("infonce", "bfloat16"), entry("other", "float32"),
     ]  # fmt: skip
+
+
+def test_only_a_skip_says_nothing(hook):
+    class Item:
+        def __init__(self):
+            self.callspec = type("Spec", (), {"params": PARAMETERS})
+
+        def get_closest_marker(self, name):
+            return pytest.mark.accuracy(operation="infonce").mark
+
+    record = hook.Record()
+    record.pytest_deselected([Item()])
+    record.pytest_collection_finish(type("Session", (), {"items": [Item() for _ in range(4)]}))
+    for when, outcome in (("call", "passed"), ("call", "failed"), ("setup", "skipped")):
+        report = type("Report", (), {"when": when, **{k: k == outcome for k in OUTCOMES}})
+        step = record.pytest_runtest_makereport(Item(), None)
+        next(step)
+        with pytest.raises(StopIteration):
+            step.send(report)
+    key = ("infonce", "bfloat16", "triton")
+    assert record.tests == {key: 4} and record.passed == {key: 1}
 
 
 def test_nothing_passed(hook, tmp_path):
