@@ -140,7 +140,7 @@ def test_bad_checkpoints_are_refused_in_one_sentence(tmp_path):
     assert "made with --zero-stage 1, this run has 3" in found["stage"]
     assert "made with --precision fp32, this run has amp_bf16" in found["precision"]
     assert "made with --seed 0, this run has 5" in found["seed"]
-    assert "made with --grad-clip-norm 0.0, this run has 1.0" in found["clip"]
+    assert "made with --grad-clip-norm 0.5, this run has 1.0" in found["clip"]
     assert "written by 4 processes, found 1: resume with 4" in found["world size"]
     assert "could not be written" in found["full disk"]
     assert found["after full disk"]
