@@ -5,11 +5,11 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-PARAMETERS = {"dtype": torch.bfloat16, "backend": "triton"}
 OUTCOMES = ("passed", "failed", "skipped")
 CONFTEST = Path(__file__).parents[1] / "gpu" / "conftest.py"
 
@@ -43,19 +43,17 @@ def test_what_ran_replaces_what_was_known_of_it(hook, tmp_path):
 
 
 def test_only_a_skip_says_nothing(hook):
-    class Item:
-        def __init__(self):
-            self.callspec = type("Spec", (), {"params": PARAMETERS})
-
-        def get_closest_marker(self, name):
-            return pytest.mark.accuracy(operation="infonce").mark
+    def item():
+        marker = SimpleNamespace(kwargs={"operation": "infonce"})
+        spec = SimpleNamespace(params={"dtype": torch.bfloat16, "backend": "triton"})
+        return SimpleNamespace(callspec=spec, get_closest_marker=lambda name: marker)
 
     record = hook.Record()
-    record.pytest_deselected([Item()])
-    record.pytest_collection_finish(type("Session", (), {"items": [Item() for _ in range(4)]}))
+    record.pytest_deselected([item()])
+    record.pytest_collection_finish(SimpleNamespace(items=[item() for _ in range(4)]))
     for when, outcome in (("call", "passed"), ("call", "failed"), ("setup", "skipped")):
-        report = type("Report", (), {"when": when, **{k: k == outcome for k in OUTCOMES}})
-        step = record.pytest_runtest_makereport(Item(), None)
+        report = SimpleNamespace(when=when, **{name: name == outcome for name in OUTCOMES})
+        step = record.pytest_runtest_makereport(item(), None)
         next(step)
         with pytest.raises(StopIteration):
             step.send(report)
