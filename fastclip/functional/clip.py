@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from fastclip.comm import Peers, Shards, peers_of_function
 from fastclip.functional.settings import Engine
-from fastclip.functional.sharded import Flags, by_peak, needed, scale_part
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
+from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
 from fastclip.ops.inputs import paired, scalar
@@ -122,6 +122,10 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
 
     call = f"clip_loss({flags}, {engine.call})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)
+    run = implementation("infonce", engine.backend, x.device, x.dtype)
+    check_workspace(
+        lambda x, y: run.new_kept(x, y, True, engine.workspace_bytes), shards, (x,), (y,)
+    )
     return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
 
 

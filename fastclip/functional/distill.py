@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from fastclip.comm import Peers, Shards
 from fastclip.functional.settings import Engine
-from fastclip.functional.sharded import Flags, by_peak, needed, scale_part
+from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.ops.dispatch import implementation
 from fastclip.ops.distill import (
     distill_backward,
     distill_clip_loss_single,
@@ -58,6 +59,11 @@ def distilled(
 
     call = f"distillation({flags}, {engine.call})"
     shards, tensors = peers.meet(call, image, prepare)
+    x, y, _, tx, *_ = tensors
+    run = implementation("distill", engine.backend, x.device, x.dtype)
+    check_workspace(
+        lambda x, tx, y: run.plan_tiles(x, y, tx, engine.workspace_bytes), shards, (x, tx), (y,)
+    )
     return _ShardedDistillation.apply(*tensors, shards, flags, engine)
 
 

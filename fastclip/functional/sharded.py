@@ -8,7 +8,8 @@ are summed over ranks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +57,20 @@ def needed(shards: Shards, flags: Flags) -> Needed:
     b = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
     a = bool(own & IMAGE) or (scale and (flags.one_sided or not b))
     return Needed(a, b, scale)
+
+
+def check_workspace(
+    plan: Callable[..., Any], shards: Shards, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]
+) -> None:
+    """Plans the block of the rank with most rows, on every rank.
+
+    What a block needs grows with its rows: where it does not fit the workspace, all ranks refuse it
+    and none is left waiting. ``plan`` gets matrices of that block's shapes that hold no memory.
+    """
+    most = max(shards.rows)
+    if min(shards.rows) < most:
+        sizes = [(t, most) for t in rows] + [(t, shards.total) for t in columns]
+        plan(*(t.new_empty(()).expand(size, t.shape[1]) for t, size in sizes))
 
 
 def scale_part(need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from fastclip.ops.softmax_tiles import LOG2_E, Running, Side, TileGradient, bits
 from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
-def _tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
+def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
     item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1] + tx.shape[1]
     cost = TileCost(
         entry=3 * item,  # student, teacher, a second gradient where rows and columns part
@@ -33,7 +33,7 @@ def forward(
     """See ``fastclip.ops.distill.distill_forward``."""
     n, m = x.shape[0], y.shape[0]
     dtype, precise = accumulation_dtype(x.dtype), statistics_dtype(x.device)
-    tiles = _tiles(x, y, tx, workspace_bytes)
+    tiles = plan_tiles(x, y, tx, workspace_bytes)
     student = Logits(x, y, bits(scale), tiles, dtype)
     teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
     scratch, product = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
@@ -89,7 +89,7 @@ def backward(
     b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
     if n == 0 or not (need_x or need_y):
         return a, b
-    tiles = _tiles(x, y, tx, workspace_bytes)
+    tiles = plan_tiles(x, y, tx, workspace_bytes)
     student = Logits(x, y, bits(scale), tiles, dtype)
     teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
     second = None if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)

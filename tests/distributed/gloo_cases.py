@@ -235,6 +235,11 @@ def faulty_step(rank: int, world: int, name: str, fault: str) -> Any:
         options["world_size"] = 7
     if fault == "equal shards":
         options["shards"] = "equal"
+    if fault == "workspace":
+        # Enough for every shard but rank 1's.
+        options["workspace_bytes"] = 50_000
+        if odd:
+            image, text = (t.requires_grad_() for t in features(1000, torch.float32))
     if odd:
         if fault == "width":
             image, text = image[:, 1:], text[:, 1:]
@@ -265,7 +270,7 @@ def faulty_step(rank: int, world: int, name: str, fault: str) -> Any:
     if name == "SigLipLoss":
         return loss(image, text, scale, -10.0)
     if name == "DistillClipLoss":
-        teacher, other = features(5 if odd and fault == "equal shards" else 4, torch.float32)
+        teacher, other = features(len(image) if image is not None else 4, torch.float32)
         teacher.requires_grad_(odd and fault == "teacher")
         return loss(image, text, scale, teacher, other, 10.0)
     return loss(image, text, scale)

@@ -52,6 +52,11 @@ def test_other_flags_or_another_loss(pool):
     assert "clip_loss(" in message and "siglip_loss(" in message
 
 
+@pytest.mark.parametrize("loss", ["ClipLoss", "DistillClipLoss"])
+def test_a_workspace_too_small_for_one_shard(pool, loss):
+    assert "50000 is too small" in refusals(pool, 3, loss, "workspace")
+
+
 def test_a_teacher_that_requires_a_gradient(pool):
     assert "dist_image_features" in refusals(pool, 3, "DistillClipLoss", "teacher")
 
