@@ -118,6 +118,8 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
         if isinstance(logit_bias, Tensor):
             scalar(logit_bias, image, "logit_bias")
         x, y = paired(image, text)
+        # Strides may differ between ranks: one that is refused must not leave the others waiting.
+        engine.check_features("infonce", x, y)
         return x, y, scalar(logit_scale, x)
 
     call = f"clip_loss({flags}, {engine.call})"

@@ -38,6 +38,12 @@ class Engine:
         """Raises ValueError for a backend that the operation does not have."""
         implementation(op, self.backend, device)
 
+    def check_features(self, op: str, x: Tensor, y: Tensor) -> None:
+        """Raises TypeError or ValueError for features that the backend cannot take."""
+        run = implementation(op, self.backend, x.device, x.dtype)
+        if hasattr(run, "check_features"):
+            run.check_features(x, y)
+
     def reduce_scatter(self, shards: Shards, partial: Tensor, dtype: torch.dtype) -> Tensor:
         """This rank's rows of an accumulator ``[N, D]`` summed over ranks, in its own dtype."""
         wire = partial.to(dtype) if self.reduce_dtype == "input" else partial

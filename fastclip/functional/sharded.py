@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastclip.comm import IMAGE, SCALE, TEXT, Shards
 from fastclip.functional.settings import warn_once
@@ -65,12 +66,19 @@ def check_workspace(
     """Plans the block of the rank with most rows, on every rank.
 
     What a block needs grows with its rows: where it does not fit the workspace, all ranks refuse it
-    and none is left waiting. ``plan`` gets matrices of that block's shapes that hold no memory.
+    and none is left waiting. ``plan`` gets contiguous matrices of that block's shapes that hold no
+    memory.
     """
     most = max(shards.rows)
     if min(shards.rows) < most:
         sizes = [(t, most) for t in rows] + [(t, shards.total) for t in columns]
-        plan(*(t.new_empty(()).expand(size, t.shape[1]) for t, size in sizes))
+        with FakeTensorMode():
+            plan(
+                *(
+                    torch.empty(size, t.shape[1], dtype=t.dtype, device=t.device)
+                    for t, size in sizes
+                )
+            )
 
 
 def scale_part(need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor) -> Tensor:

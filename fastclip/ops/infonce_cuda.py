@@ -138,3 +138,4 @@ class Kernels:
 
 _passes = Passes(Kernels, _tile, _lines, _check)
 new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
+check_features = _passes.check

@@ -14,3 +14,4 @@ def _tile(operation: str, x: Tensor, y: Tensor) -> Tile:
 
 _passes = Passes(kernels, _tile, lines=lambda used: used, check=lambda x, y: check_dtype(x))
 new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
+check_features = _passes.check

@@ -1,0 +1,41 @@
+"""What ranks check before any of them waits for the others."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fastclip.functional import clip, sharded
+from fastclip.functional.settings import Engine
+from fastclip.ops import dispatch
+
+
+def test_the_largest_shard_is_planned_on_matrices_like_its_own():
+    x, y = torch.randn(2, 3, 24, dtype=torch.bfloat16)
+    planned = []
+
+    def plan(*matrices):
+        planned.extend((t.shape, t.stride(), t.dtype, t.device) for t in matrices)
+
+    shards = SimpleNamespace(rows=[3, 10**9], total=10**9 + 3)
+    sharded.check_workspace(plan, shards, (x,), (y,))
+    for found, rows in zip(planned, (10**9, 10**9 + 3), strict=True):
+        assert found == ((rows, 24), (24, 1), torch.bfloat16, x.device)
+
+
+def test_features_that_one_rank_refuses_are_refused_before_ranks_meet(monkeypatch):
+    def refuse(x, y):
+        raise ValueError(f"refused strides {x.stride()}")
+
+    run = dispatch.implementation("infonce", "torch", torch.device("cpu"))
+    monkeypatch.setattr(run, "check_features", refuse, raising=False)
+
+    class Peers:
+        def meet(self, call, features, prepare):
+            with pytest.raises(ValueError, match="refused strides"):
+                prepare()
+            raise InterruptedError
+
+    x, y = torch.randn(2, 4, 8)
+    with pytest.raises(InterruptedError):
+        clip.contrastive(x, y, 1.0, None, clip.Flags(), Peers(), Engine())
