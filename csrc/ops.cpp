@@ -229,29 +229,31 @@ void infonce_gradient(const Tensor x, const Tensor y, const Tensor scale, int64_
                        : fastclip::infonce_gradient_sm80(p, g, launch.stream()));
 }
 
-void infonce_gradient_fixed(const Tensor values, const Tensor lines, int64_t target_offset,
+void infonce_gradient_fixed(const Tensor x, const Tensor y, const Tensor scale,
+                            const Tensor values, const Tensor lines, int64_t target_offset,
                             const Tensor row_shift, const Tensor row_factor,
                             const Tensor column_shift, const Tensor column_factor, Tensor out,
                             int64_t block_rows, int64_t block_columns) {
-  check_device(values, "values", values);
+  const fastclip::Product p = product(x, y, scale, target_offset, false);
+  check_device(values, "values", x);
   if (values.scalar_type() != ScalarType::Short) fail("values is not int16");
+  check_shape(values, "values", {p.n, p.m});
   check_runs(values, "values");
-  check_device(out, "out", values);
+  check_device(out, "out", x);
   if (block_rows < 1 || block_columns < 8 || block_columns % 8 != 0)
     fail("blocks of ", block_rows, " x ", block_columns,
          "; accepted: any rows, a multiple of 8 columns");
-  const int64_t n = values.size(0), m = values.size(1);
   const fastclip::Fixed fixed{static_cast<const uint16_t*>(values.data_ptr()),
-                              check_lines(lines, n, m, block_rows, block_columns, values),
+                              check_lines(lines, p.n, p.m, block_rows, block_columns, x),
                               values.stride(0),
                               lines.stride(0) / 2,
                               static_cast<int>(block_rows),
                               static_cast<int>(block_columns)};
   const fastclip::Gradient g =
-      gradient(row_shift, row_factor, column_shift, column_factor, out, n, m);
-  if (n == 0 || m == 0) return;
-  const Launch launch(values);
-  Launch::check(fastclip::infonce_gradient_fixed(n, m, target_offset, fixed, g, launch.stream()));
+      gradient(row_shift, row_factor, column_shift, column_factor, out, p.n, p.m);
+  if (p.n == 0 || p.m == 0) return;
+  const Launch launch(x);
+  Launch::check(fastclip::infonce_gradient_fixed(p, fixed, g, launch.stream()));
 }
 
 void infonce_fold(const Tensor top, const Tensor sum, Tensor lse, bool running) {
@@ -279,7 +281,8 @@ STABLE_TORCH_LIBRARY(fastclip_cuda, library) {
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
       " Tensor(a!) out, bool hopper) -> ()");
   library.def(
-      "infonce_gradient_fixed(Tensor values, Tensor lines, int target_offset,"
+      "infonce_gradient_fixed(Tensor x, Tensor y, Tensor scale,"
+      " Tensor values, Tensor lines, int target_offset,"
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
       " Tensor(a!) out, int block_rows, int block_columns) -> ()");
   library.def("infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()");

@@ -85,6 +85,11 @@ struct Line {
   float middle, step;
 };
 
+// The coarsest steps, in bits, whose error in a softmax is well below a gradient's rounding to
+// bfloat16 (that of fastclip.kernels.logits). A coarser block takes its product again.
+constexpr float kCoarsestStep = 1.0f / 512.0f;
+FASTCLIP_INLINE bool too_coarse(Line line) { return !(line.step <= kCoarsestStep); }
+
 FASTCLIP_INLINE Line line_between(float low, float high) {
   const float step = high > low ? (high - low) * (1.0f / 65535.0f) : 0.0f;
   return {low + 32768.0f * step, step};

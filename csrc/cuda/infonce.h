@@ -71,9 +71,9 @@ struct Fixed {
   int block_rows, block_columns;
 };
 
-// The gradient of kept logits; `out` may lie where their values do.
-cudaError_t infonce_gradient_fixed(int64_t n, int64_t m, int64_t target_offset, const Fixed&,
-                                   const Gradient&, cudaStream_t);
+// The gradient of kept logits; `out` may lie where their values do. Blocks of too coarse a line are
+// not read: they come from the product.
+cudaError_t infonce_gradient_fixed(const Product&, const Fixed&, const Gradient&, cudaStream_t);
 
 // lse [length], float64 in bits: log2 of the sum of 2^lse (where running) and all partials.
 cudaError_t infonce_fold(Partials, int64_t count, int64_t length, bool running, double* lse,

@@ -2,6 +2,10 @@
 
 bfloat16 and float16 features with unit column strides, on compute capability 8.0 and later. On 9.0
 features whose rows start on 16 bytes take the Hopper kernel, all others the portable one.
+
+What is kept is planned from shapes and strides alone, which is all that ``torch.compile`` knows.
+Where rows are whole 16-byte runs apart but a matrix does not start on one, which only its address
+tells, nothing of the room for logits is used and the portable kernel takes them again.
 """
 
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from fastclip.ops.infonce_gpu import Passes
 
 RUN_BYTES = 16  # what the copy engine moves at least
 HOPPER = (9, 0)
+UNKNOWN = 0x7F  # every byte of kept logits that nobody wrote
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,10 @@ def _lines(tile: Tile) -> Tile:
     return Tile(tile.block_rows, tile.block_columns)
 
 
-def _operand(matrix: Tensor, tile: CudaTile) -> Tensor:
-    """A matrix as the kernel of this tile reads it: copied in the rare case that its rows are a
-    multiple of 16 bytes apart but do not start on one."""
-    if tile.hopper and matrix.data_ptr() % RUN_BYTES:
-        return matrix.clone()
-    return matrix
+def _starts_off_runs(x: Tensor, y: Tensor) -> bool:
+    """Whether the Hopper kernel, which strides speak for, cannot read these addresses."""
+    off = any(matrix.data_ptr() % RUN_BYTES for matrix in (x, y))
+    return off and _tile("kept", x, y).hopper
 
 
 class Kernels:
@@ -92,8 +95,8 @@ class Kernels:
         keep: Fixed | None = None,
     ) -> None:
         operators().infonce_statistics(
-            _operand(x, tile),
-            _operand(y, tile),
+            x,
+            y,
             scale,
             target_offset,
             *row_partials,
@@ -121,12 +124,21 @@ class Kernels:
     ) -> None:
         if kept is not None:
             operators().infonce_gradient_fixed(
-                *kept, target_offset, *by_row, *by_column, out, tile.block_rows, tile.block_columns
+                x,
+                y,
+                scale,
+                *kept,
+                target_offset,
+                *by_row,
+                *by_column,
+                out,
+                tile.block_rows,
+                tile.block_columns,
             )
             return
         operators().infonce_gradient(
-            _operand(x, tile),
-            _operand(y, tile),
+            x,
+            y,
             scale,
             target_offset,
             *by_row,
@@ -136,6 +148,60 @@ class Kernels:
         )
 
 
-_passes = Passes(Kernels, _tile, _lines, _check)
-new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
-check_features = _passes.check
+_planned = Passes(Kernels, _tile, _lines, _check)
+_portable = Passes(Kernels, lambda *_: _tile_of(False), _lines, _check)
+new_kept = _planned.new_kept
+
+
+def forward(
+    x: Tensor, y: Tensor, scale: Tensor, target_offset: int, keep: bool, workspace_bytes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.infonce.infonce_forward``."""
+    if not _starts_off_runs(x, y):
+        return _planned.forward(x, y, scale, target_offset, keep, workspace_bytes)
+    _check(x, y)
+    kept = new_kept(x, y, keep, workspace_bytes)
+    # Lines of steps of 3e38: should saved tensors come back at other addresses, whose backward
+    # reads what is kept, it finds all blocks too coarse and takes their products.
+    kept.fill_(UNKNOWN)
+    free = workspace_bytes - kept.numel()
+    row_lse, col_lse, target, _ = _portable.forward(x, y, scale, target_offset, False, free)
+    return row_lse, col_lse, target, kept
+
+
+def backward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    row_lse: Tensor,
+    col_lse: Tensor,
+    target: Tensor,
+    row_weight: Tensor,
+    col_weight: Tensor,
+    kept: Tensor,
+    target_offset: int,
+    coupled: bool,
+    need_x: bool,
+    need_y: bool,
+    workspace_bytes: int,
+) -> tuple[Tensor, Tensor]:
+    """See ``fastclip.ops.infonce.infonce_backward``."""
+    passes = _planned
+    if _starts_off_runs(x, y):
+        passes, workspace_bytes, kept = _portable, workspace_bytes - kept.numel(), kept[:0]
+    return passes.backward(
+        x,
+        y,
+        scale,
+        row_lse,
+        col_lse,
+        target,
+        row_weight,
+        col_weight,
+        kept,
+        target_offset,
+        coupled,
+        need_x,
+        need_y,
+        workspace_bytes,
+    )

@@ -120,14 +120,14 @@ class Operators:
         self._run("gradient", c_bool(hopper), byref(product), byref(to))
 
     def infonce_gradient_fixed(
-        self, values, lines, target_offset, row_shift, row_factor, column_shift, column_factor, out,
-        block_rows, block_columns,
+        self, x, y, scale, values, lines, target_offset, row_shift, row_factor, column_shift,
+        column_factor, out, block_rows, block_columns,
     ):  # fmt: skip
         to = _gradient(row_shift, row_factor, column_shift, column_factor, out)
         strides = values.stride(0), lines.stride(0) // 2
         fixed = Fixed(values.data_ptr(), lines.data_ptr(), *strides, block_rows, block_columns)
-        sizes = (c_int64(size) for size in (*values.shape, target_offset))
-        self._run("gradient_fixed", *sizes, byref(fixed), byref(to))
+        product = _product(x, y, scale, target_offset)
+        self._run("gradient_fixed", byref(product), byref(fixed), byref(to))
 
     def infonce_fold(self, top, total, lse, running):
         pointers = (c_void_p(t.data_ptr()) for t in (top, total))

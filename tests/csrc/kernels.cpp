@@ -21,9 +21,8 @@ int gradient(bool hopper, const Product* p, const Gradient* out) {
                 : infonce_gradient_sm80(*p, *out, nullptr);
 }
 
-int gradient_fixed(int64_t n, int64_t m, int64_t target_offset, const Fixed* in,
-                   const Gradient* out) {
-  return infonce_gradient_fixed(n, m, target_offset, *in, *out, nullptr);
+int gradient_fixed(const Product* p, const Fixed* in, const Gradient* out) {
+  return infonce_gradient_fixed(*p, *in, *out, nullptr);
 }
 
 int fold(float* top, float* sum, int64_t count, int64_t length, bool running, double* lse) {

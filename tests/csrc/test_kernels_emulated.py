@@ -64,32 +64,100 @@ def test_same_bits_twice(kernels):
     check.check_same_bits_twice(kernels)
 
 
+@pytest.fixture
+def infonce_cuda(monkeypatch, library):
+    """The backend's module, its kernels emulated."""
+    module = pytest.importorskip("fastclip.ops.infonce_cuda", exc_type=ImportError)
+    monkeypatch.setattr(module, "operators", lambda: Operators(library))
+    return module
+
+
+def backward_of(module, x, y, scale, statistics, offset, coupled, workspace_bytes):
+    weights = torch.linspace(1, 2, len(x)), torch.linspace(2, 1, len(y))
+    *vectors, kept = statistics
+    return module.backward(
+        x, y, scale, *vectors, *weights, kept, offset, coupled, True, True, workspace_bytes
+    )
+
+
+def expected_of(x, y, scale, offset, coupled):
+    wide = x.double(), y.double(), scale.double()
+    statistics = reference.infonce_forward(*wide, offset)
+    weights = torch.linspace(1, 2, len(x)).double(), torch.linspace(2, 1, len(y)).double()
+    return statistics, reference.infonce_backward(*wide, *statistics, *weights, offset, coupled)
+
+
+def check_results(statistics, gradients, expected, atol=1e-4):
+    for found, truth in zip(statistics, expected[0], strict=True):
+        torch.testing.assert_close(found, truth, rtol=0, atol=atol)
+    for found, truth in zip(gradients, expected[1], strict=True):
+        rounding = (truth.bfloat16() - truth).norm()
+        assert (found.bfloat16() - truth).norm() <= 1.1 * rounding
+        assert (found - truth).norm() <= 1e-3 * truth.norm()
+
+
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
 @pytest.mark.parametrize("workspace_bytes, coupled", [(2**19, True), (2**23, False)])
-def test_backend(monkeypatch, library, capability, workspace_bytes, coupled):
+@pytest.mark.parametrize("scale", [50.0, 1000.0])
+def test_backend(monkeypatch, infonce_cuda, capability, workspace_bytes, coupled, scale):
     """The whole backend, logits kept (in part at the smaller workspace) and taken again."""
-    infonce_cuda = pytest.importorskip("fastclip.ops.infonce_cuda", exc_type=ImportError)
-    monkeypatch.setattr(infonce_cuda, "operators", lambda: Operators(library))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     n, m, width, offset = 270, 400, 40, 7
-    x, y = Kernels(Operators(library), False).features(n, m, width, torch.bfloat16, seed=7)
-    scale = torch.tensor(50.0)
+    x, y = features(infonce_cuda, n, m, width, seed=7)
+    scale = torch.tensor(scale)
+    expected = expected_of(x, y, scale, offset, coupled)
     for keep in (True, False):
-        row_lse, col_lse, target, kept = infonce_cuda.forward(
-            x, y, scale, offset, keep, workspace_bytes
-        )
-        assert (kept.numel() > 0) == keep
-        wide = x.double(), y.double(), scale.double()
-        expected = reference.infonce_forward(*wide, offset)
-        for found, truth in zip((row_lse, col_lse, target), expected, strict=True):
-            torch.testing.assert_close(found, truth, rtol=0, atol=1e-4)
-        weights = torch.linspace(1, 2, n), torch.linspace(2, 1, m)
-        found = infonce_cuda.backward(
-            x, y, scale, row_lse, col_lse, target, *weights, kept, offset, coupled, True, True,
-            workspace_bytes,
-        )  # fmt: skip
-        truth = reference.infonce_backward(
-            *wide, *expected, *(w.double() for w in weights), offset, coupled
-        )
-        for one, other in zip(found, truth, strict=True):
-            assert (one - other).norm() <= 1e-3 * other.norm()
+        statistics = infonce_cuda.forward(x, y, scale, offset, keep, workspace_bytes)
+        assert (statistics[3].numel() > 0) == keep
+        found = backward_of(infonce_cuda, x, y, scale, statistics, offset, coupled, workspace_bytes)
+        check_results(statistics[:3], found, expected)
+
+
+def features(module, n, m, width, seed):
+    return Kernels(module.operators(), False).features(n, m, width, torch.bfloat16, seed)
+
+
+def off_runs(matrix):
+    """The same matrix two bytes further on, its rows as far apart."""
+    room = matrix.new_zeros(matrix.numel() + 8)[1:]
+    assert room.data_ptr() % 16 == 2
+    return room[: matrix.numel()].view_as(matrix).copy_(matrix)
+
+
+@pytest.mark.parametrize("workspace_bytes", [2**19, 2**23])
+@pytest.mark.parametrize("which", ["x", "y"])
+def test_matrix_that_starts_off_16_bytes(monkeypatch, infonce_cuda, workspace_bytes, which):
+    """What is kept has the size that strides alone give; the features may move before backward."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    taken, statistics = [], infonce_cuda.Kernels.statistics
+    monkeypatch.setattr(
+        infonce_cuda.Kernels,
+        "statistics",
+        staticmethod(lambda *a, **k: (taken.append(a[7].hopper), statistics(*a, **k))),
+    )
+    offset = 3
+    x, y = features(infonce_cuda, 150, 290, 24, seed=8)
+    scale = torch.tensor(60.0)
+    moved = (off_runs(x), y) if which == "x" else (x, off_runs(y))
+    expected = expected_of(x, y, scale, offset, True)
+    for first, second in ((moved, moved), (moved, (x, y)), ((x, y), moved)):
+        taken.clear()
+        found = infonce_cuda.forward(*first, scale, offset, True, workspace_bytes)
+        assert set(taken) == {first is not moved}
+        size = infonce_cuda.new_kept(x, y, True, workspace_bytes).numel()
+        assert found[3].numel() == size > 0
+        gradients = backward_of(infonce_cuda, *second, scale, found, offset, True, workspace_bytes)
+        check_results(found[:3], gradients, expected)
+
+
+@pytest.mark.parametrize("workspace_bytes", [148_672, 160_000, 250_000])
+def test_least_workspace_serves_any_address(monkeypatch, infonce_cuda, workspace_bytes):
+    """A workspace that serves features on 16 bytes serves the same off them."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    x, y = features(infonce_cuda, 300, 520, 24, seed=9)
+    scale = torch.tensor(20.0)
+    expected = expected_of(x, y, scale, 0, True)
+    for one, other in ((x, y), (off_runs(x), off_runs(y))):
+        found = infonce_cuda.forward(one, other, scale, 0, True, workspace_bytes)
+        gradients = backward_of(infonce_cuda, one, other, scale, found, 0, True, workspace_bytes)
+        check_results(found[:3], gradients, expected)

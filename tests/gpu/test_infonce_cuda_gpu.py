@@ -94,7 +94,7 @@ def with_backend(backend, workspace_bytes):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("n, width", [(1, 8), (127, 65), (1000, 512), (4099, 768)])
-@pytest.mark.parametrize("scale", [14.3, 100.0])
+@pytest.mark.parametrize("scale", [14.3, 100.0, 1000.0])
 @pytest.mark.parametrize("workspace_bytes", [2**23, 2**28])
 def test_loss_and_gradients(n, width, dtype, scale, workspace_bytes):
     """Against fp64 on the same 16-bit features: 1.1 times the rounding of an exact gradient."""

@@ -49,6 +49,7 @@ struct __nv_bfloat16 {
   }
 };
 struct __half {
+  uint16_t bits;
   static float widen(uint16_t bits) {
     _Float16 value;
     std::memcpy(&value, &bits, 2);
@@ -59,6 +60,13 @@ struct __half2 { _Float16 x, y; };
 inline __half2 __floats2half2_rn(float x, float y) {
   return {static_cast<_Float16>(x), static_cast<_Float16>(y)};
 }
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+inline float __half2float(__half value) { return __half::widen(value.bits); }
 template <class T>
 T __ldg(const T* pointer) {
   return *pointer;
