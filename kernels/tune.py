@@ -1,8 +1,9 @@
 """Measures tiles on the GPU present and rewrites the table of its architecture.
 
-``python -m fastclip.kernels.tune [--rows N] [--width D]``: for each kernel of the table
-and each width of features it times the candidates below on square matrices and keeps the fastest.
-Exit code 2 where there is no GPU.
+``python -m fastclip.kernels.tune [--operation NAME ...] [--rows N] [--width D]``: for each kernel
+of the table, or those named, and each width of features it times the candidates below on square
+matrices and keeps the fastest. The table is written after each kernel; a candidate that does not
+compile or run is reported and passed over. Exit code 2 where there is no GPU.
 """
 
 import argparse
@@ -87,29 +88,52 @@ class Problem:
         )
 
 
-def tuned(rows: int, width: int) -> dict[str, dict[str, Tile]]:
-    """operation -> bits of a feature -> the fastest tile."""
-    best: dict[str, dict[str, tuple[float, Tile]]] = {}
-    for bits, dtype in DTYPES.items():
-        problem = Problem(rows, width, dtype)
-        for tile in CANDIDATES:
-            for operation, launch in problem.launches(tile):
-                try:
-                    took = triton.testing.do_bench(launch, warmup=5, rep=30, return_mode="median")
-                except triton.runtime.errors.OutOfResources:
-                    continue
-                entries = best.setdefault(operation, {})
-                if bits not in entries or took < entries[bits][0]:
-                    entries[bits] = took, tile
-                    print(f"{operation} {bits} bits: {took:.3f} ms with {tile}", flush=True)
-    return {
-        operation: {bits: tile for bits, (_, tile) in entries.items()}
-        for operation, entries in best.items()
-    }
+def fastest(label: str, time: Callable[[Tile], float]) -> Tile | None:
+    """The candidate of the least ``time`` in ms; None where none runs."""
+    best: tuple[float, Tile] | None = None
+    for tile in CANDIDATES:
+        try:
+            took = time(tile)
+        except torch.AcceleratorError:  # no kernel runs in this process any more
+            raise
+        except triton.runtime.errors.OutOfResources:
+            continue
+        except (triton.TritonError, RuntimeError) as error:
+            why = (str(error).splitlines() or [""])[0]
+            print(f"{label}: {type(error).__name__} with {tile}: {why}", file=sys.stderr)
+            continue
+        if best is None or took < best[0]:
+            best = took, tile
+            print(f"{label}: {took:.3f} ms with {tile}", flush=True)
+    return best and best[1]
+
+
+def tuned(operation: str, problems: dict[str, Problem]) -> dict[str, Tile]:
+    """bits of a feature -> the fastest tile, where any runs."""
+    found = {}
+    for bits, problem in problems.items():
+
+        def time(tile: Tile, problem: Problem = problem) -> float:
+            launch = dict(problem.launches(tile))[operation]
+            return triton.testing.do_bench(launch, warmup=5, rep=30, return_mode="median")
+
+        tile = fastest(f"{operation} {bits} bits", time)
+        if tile is not None:
+            found[bits] = tile
+    return found
 
 
 def main() -> int:
+    operations = list(tiles.tables()[tiles.INTERPRETER])
     parser = argparse.ArgumentParser(description="Tune Triton's tiles on the GPU present.")
+    parser.add_argument(
+        "--operation",
+        nargs="+",
+        choices=operations,
+        default=operations,
+        metavar="NAME",
+        help=f"kernels to tune, of {', '.join(operations)}; all by default",
+    )
     parser.add_argument("--rows", type=int, default=16384, help="rows and columns of the logits")
     parser.add_argument("--width", type=int, default=768, help="width of the features")
     options = parser.parse_args()
@@ -117,12 +141,15 @@ def main() -> int:
         print("fastclip.kernels.tune needs a CUDA GPU; torch finds none", file=sys.stderr)
         return 2
     name = tiles.architecture(torch.device("cuda", torch.cuda.current_device()))
-    table = {
-        operation: {bits: Tile(**entry) for bits, entry in entries.items()}
-        for operation, entries in tiles.tables()[name].items()
-    }
-    tiles.rewrite(table | tuned(options.rows, options.width), name)
-    print(f"wrote {name} to {tiles.TABLE_FILE}")
+    problems = {bits: Problem(options.rows, options.width, dtype) for bits, dtype in DTYPES.items()}
+    for operation in options.operation:
+        table = {
+            other: {bits: Tile(**entry) for bits, entry in entries.items()}
+            for other, entries in tiles.tables()[name].items()
+        }
+        table[operation] |= tuned(operation, problems)
+        tiles.rewrite(table, name)
+        print(f"wrote {operation} of {name} to {tiles.TABLE_FILE}", flush=True)
     return 0
 
 

@@ -10,7 +10,8 @@ from fastclip.ops import blocks, dispatch
 
 pytest.importorskip("triton")
 
-from fastclip.kernels import tiles
+import triton
+from fastclip.kernels import tiles, tune
 
 from fastclip.ops import infonce_triton
 
@@ -77,6 +78,35 @@ def test_tuning_needs_a_gpu():
     )  # fmt: skip
     assert run.returncode == 2
     assert run.stderr == "fastclip.kernels.tune needs a CUDA GPU; torch finds none\n"
+
+
+def test_candidates_that_fail_lose_nothing(capsys):
+    good = tune.CANDIDATES[5]
+
+    def time(tile):
+        if tile == good:
+            return 2.0
+        if tile == tune.CANDIDATES[3]:
+            return 3.0
+        if tile.warps == 4:
+            raise triton.runtime.errors.OutOfResources(1, 0, "shared memory")
+        raise RuntimeError("PassManager::run failed\nmore")
+
+    assert tune.fastest("gradient 16 bits", time) == good
+    printed = capsys.readouterr()
+    assert "gradient 16 bits: 2.000 ms" in printed.out
+    assert "RuntimeError" in printed.err and "PassManager::run failed\n" in printed.err
+
+    def fails(tile):
+        raise triton.TritonError("no")
+
+    assert tune.fastest("gradient 16 bits", fails) is None
+
+    def broken(tile):
+        raise torch.AcceleratorError("an illegal memory access")
+
+    with pytest.raises(torch.AcceleratorError):
+        tune.fastest("gradient 16 bits", broken)
 
 
 @pytest.mark.parametrize("n, m, width, dtype", [
