@@ -164,6 +164,7 @@ class _ShardedInfoNCE(torch.autograd.Function):
         x, texts, scale, row_lse, column_lse, target, kept = ctx.saved_tensors
         batch = 2 * max(1, shards.total)
         need = needed(shards, flags)
+        epilogue = "infonce", engine.backend
 
         weights = scale.new_ones(shards.world)
         unit = upstream / batch
@@ -194,11 +195,11 @@ class _ShardedInfoNCE(torch.autograd.Function):
             engine.workspace_bytes,
             engine.backend,
         )
-        d_scale = scale_part(need, x, texts, a, b)
+        d_scale = scale_part(need, x, texts, a, b, *epilogue)
         if need.b:
             b = engine.reduce_scatter(shards, b, texts.dtype)
         if flags.one_sided and need.scale:
-            d_scale = d_scale + inner_product(texts[shards.span], b)
+            d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
 
         scale_unit = unit
         if not flags.local_loss and flags.gather_with_grad:
@@ -210,8 +211,8 @@ class _ShardedInfoNCE(torch.autograd.Function):
 
         need_image, need_text, need_scale = ctx.needs_input_grad[:3]
         return (
-            scale_and_round(a, unit * scale, x.dtype) if need_image else None,
-            scale_and_round(b, unit * scale, texts.dtype) if need_text else None,
+            scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
+            scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
             scale_unit * d_scale if need_scale else None,
             None,
             None,

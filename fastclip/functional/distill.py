@@ -138,6 +138,7 @@ class _ShardedDistillation(torch.autograd.Function):
             shares = weights
             blocks = [(loss, loss.expand_as(weights)) for loss in torch.eye(2).to(weights)]
         need = needed(shards, flags)
+        epilogue = "distill", engine.backend
         terms = [
             distill_backward(
                 x,
@@ -162,7 +163,7 @@ class _ShardedDistillation(torch.autograd.Function):
             for rows, columns in blocks
         ]
         own = shares[shards.rank]
-        d_scales = torch.stack([scale_part(need, x, texts, a, b) for a, b in terms])
+        d_scales = torch.stack([scale_part(need, x, texts, a, b, *epilogue) for a, b in terms])
         a = _combine([a for a, _ in terms], own) if need.a else None
         if need.b:
             spread = [shards.spread(share)[:, None] for share in shares.T]
@@ -172,14 +173,14 @@ class _ShardedDistillation(torch.autograd.Function):
             d_scales = shards.all_gather_scalars(d_scales).sum(0)
         d_scale = (own * d_scales).sum()
         if flags.one_sided and need.scale:
-            d_scale = d_scale + inner_product(texts[shards.span], b)
+            d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
         if flags.gather_with_grad and not flags.local_loss:
             d_scale = d_scale / shards.world
         unit = peak * unit
         need_image, need_text, need_scale = ctx.needs_input_grad[:3]
         return (
-            scale_and_round(a, unit * scale, x.dtype) if need_image else None,
-            scale_and_round(b, unit * scale, texts.dtype) if need_text else None,
+            scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
+            scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
             unit * d_scale if need_scale else None,
             *(None,) * 6,
         )

@@ -81,11 +81,14 @@ def check_workspace(
             )
 
 
-def scale_part(need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def scale_part(
+    need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor, op: str, backend: str
+) -> Tensor:
     """This block's part of the scale gradient: ``sum of G * (images @ texts.T)``."""
     if not need.scale:
         return a.new_zeros(())
-    return inner_product(images, a) if need.a else inner_product(texts, b)
+    operands = (images, a) if need.a else (texts, b)
+    return inner_product(*operands, op, backend)
 
 
 def by_peak(upstreams: Tensor) -> tuple[Tensor, Tensor]:

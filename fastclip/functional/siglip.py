@@ -167,7 +167,7 @@ class _ShardedSigmoid(torch.autograd.Function):
         scale, a, b, d_scale, d_bias = ctx.saved_tensors
         need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
         d_text = None
-        unit = upstream * ctx.unit
+        unit, epilogue = upstream * ctx.unit, ("sigmoid", ctx.engine.backend)
         if shards.wanted(TEXT):
             peak = upstream.new_ones(())
             if ctx.engine.reduce_dtype == "input":
@@ -176,9 +176,9 @@ class _ShardedSigmoid(torch.autograd.Function):
                 peak = torch.where(peak == 0, 1, peak)
             b = ctx.engine.reduce_scatter(shards, b * (upstream / peak), ctx.dtype)
             if need_text:
-                d_text = scale_and_round(b, peak * ctx.unit * scale, ctx.dtype)
+                d_text = scale_and_round(b, peak * ctx.unit * scale, ctx.dtype, *epilogue)
         return (
-            scale_and_round(a, unit * scale, ctx.dtype) if need_image else None,
+            scale_and_round(a, unit * scale, ctx.dtype, *epilogue) if need_image else None,
             d_text,
             unit * d_scale if need_scale else None,
             unit * d_bias if need_bias else None,

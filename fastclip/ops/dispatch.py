@@ -48,7 +48,12 @@ _PREFERRED = ("triton",)
 def implementation(
     op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None
 ) -> ModuleType:
-    """The module that runs ``op`` on ``device`` for features of ``dtype``.
+    """The module of the backend that ``resolved`` names."""
+    return importlib.import_module(_IMPLEMENTATIONS[op][resolved(op, backend, device, dtype)])
+
+
+def resolved(op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
+    """The backend that runs ``op`` on ``device`` for features of ``dtype``.
 
     ``backend="auto"`` reads the environment variable ``FASTCLIP_BACKEND`` and, where that is
     unset or ``auto`` too, takes the best backend that passed its accuracy tests on the device's
@@ -71,7 +76,7 @@ def implementation(
         _check_triton(source, device)
     if backend == "cuda":
         _check_cuda(source, device)
-    return importlib.import_module(available[backend])
+    return backend
 
 
 def _check_triton(source: str, device: torch.device) -> None:

@@ -1,12 +1,16 @@
-"""From a gradient accumulator to a gradient, in bounded memory."""
+"""From a gradient accumulator to a gradient, in bounded memory.
 
-import importlib.util
-from functools import cache
+Kernels do it where kernels made the accumulator: ``op`` is the operation that it is of, and
+``backend`` what that operation was asked for.
+"""
+
+import importlib
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from fastclip.ops.dispatch import resolved
 from fastclip.ops.inputs import statistics_dtype
 
 # Entries of an accumulator handled at a time: temporaries stay below 200 kB, in a core's cache; on
@@ -19,26 +23,23 @@ def _row_chunks(tensor: Tensor) -> int:
     return max(1, entries // max(1, tensor.shape[1]))
 
 
-@cache
-def _triton_kernels() -> ModuleType | None:
-    if importlib.util.find_spec("triton") is None:
+def _kernels(
+    accumulator: Tensor, features: torch.dtype, op: str, backend: str
+) -> ModuleType | None:
+    """Kernels for a contiguous float32 accumulator, where the backend of the operation has them."""
+    fits = accumulator.dtype == torch.float32 and accumulator.is_contiguous()
+    if not fits or resolved(op, backend, accumulator.device, features) == "torch":
         return None
     return importlib.import_module("fastclip.kernels.epilogue")
 
 
-def _kernels(accumulator: Tensor) -> ModuleType | None:
-    """Kernels for a contiguous float32 accumulator on a GPU."""
-    fits = accumulator.dtype == torch.float32 and accumulator.is_contiguous()
-    return _triton_kernels() if fits and accumulator.device.type == "cuda" else None
-
-
 @torch.library.custom_op("fastclip::inner_product", mutates_args=())
-def inner_product(x: Tensor, a: Tensor) -> Tensor:
+def inner_product(x: Tensor, a: Tensor, op: str, backend: str) -> Tensor:
     """Sum of ``x * a`` over all entries, ``x [n, D]`` in any dtype, ``a [n, D]`` an accumulator.
 
     0-d, in a's dtype, summed in float64. With ``a = (dL/dz) @ y`` this is dL/dscale.
     """
-    if kernels := _kernels(a):
+    if kernels := _kernels(a, x.dtype, op, backend):
         return kernels.inner_product(x, a).sum(dtype=statistics_dtype(a.device)).to(a.dtype)
     total = a.new_zeros((), dtype=statistics_dtype(a.device))
     rows = _row_chunks(a)
@@ -48,17 +49,17 @@ def inner_product(x: Tensor, a: Tensor) -> Tensor:
 
 
 @inner_product.register_fake
-def _(x: Tensor, a: Tensor) -> Tensor:
+def _(x: Tensor, a: Tensor, op: str, backend: str) -> Tensor:
     return a.new_empty(())
 
 
 @torch.library.custom_op("fastclip::scale_and_round", mutates_args=())
-def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype, op: str, backend: str) -> Tensor:
     """``(factor * a).to(dtype)`` for a matrix ``a`` and a 0-d ``factor``, rounded once."""
     if a.dtype == dtype:
         return a * factor
     out = torch.empty_like(a, dtype=dtype)
-    if kernels := _kernels(a):
+    if kernels := _kernels(a, dtype, op, backend):
         kernels.scale_and_round(a, factor, out)
         return out
     rows = _row_chunks(a)
@@ -68,7 +69,7 @@ def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @scale_and_round.register_fake
-def _(a: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def _(a: Tensor, factor: Tensor, dtype: torch.dtype, op: str, backend: str) -> Tensor:
     return torch.empty_like(a, dtype=dtype)
 
 

@@ -182,13 +182,15 @@ def _clip_loss_backward(ctx, grad_loss, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit = grad_loss / (2 * max(1, n))
+    unit, engine = grad_loss / (2 * max(1, n)), ("infonce", ctx.backend)
     d_scale = None
     if need_scale:
-        d_scale = unit * (inner_product(text, b) if need_text else inner_product(image, a))
+        d_scale = unit * (
+            inner_product(text, b, *engine) if need_text else inner_product(image, a, *engine)
+        )
     return (
-        scale_and_round(a, unit * scale, image.dtype) if need_image else None,
-        scale_and_round(b, unit * scale, text.dtype) if need_text else None,
+        scale_and_round(a, unit * scale, image.dtype, *engine) if need_image else None,
+        scale_and_round(b, unit * scale, text.dtype, *engine) if need_text else None,
         d_scale,
         None,
         None,

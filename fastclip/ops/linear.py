@@ -101,9 +101,9 @@ def remember(ctx, reduction: str, inputs: Sequence[Any], output: Sequence[Tensor
 
 
 def gradients(
-    ctx, grad_loss: Tensor | None, rows: Callable[..., Sequence[Tensor]]
+    ctx, grad_loss: Tensor | None, op: str, rows: Callable[..., Sequence[Tensor]]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias, the first three inputs of the op.
+    """Gradients of hidden, weight and bias, the first three inputs of ``op``.
 
     ``rows(*inputs)`` runs the ``*_rows`` op on what was saved, weighted by ``grad_loss``.
     """
@@ -118,7 +118,7 @@ def gradients(
         unit = grad_loss / divisor
     need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
     return (
-        scale_and_round(a, unit, ctx.dtype) if need_hidden else None,
-        scale_and_round(b, unit, ctx.dtype) if need_weight else None,
+        scale_and_round(a, unit, ctx.dtype, op, ctx.backend) if need_hidden else None,
+        scale_and_round(b, unit, ctx.dtype, op, ctx.backend) if need_weight else None,
         (c * unit).to(ctx.dtype) if need_bias else None,
     )

@@ -102,12 +102,12 @@ def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *needs_and_o
 
 
 def _context(ctx, inputs, output):
-    hidden, weight, bias, target, reduction, *ctx.options = inputs
+    hidden, weight, bias, target, reduction, *ctx.options, ctx.backend = inputs
     remember(ctx, reduction, (hidden, weight, bias, target), output)
 
 
 def _backward(ctx, grad_loss, *_):
-    ignore_index, label_smoothing, *_, workspace_bytes, backend = ctx.options
+    ignore_index, label_smoothing, *_, workspace_bytes = ctx.options
 
     def rows(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return linear_cross_entropy_rows(
@@ -117,10 +117,10 @@ def _backward(ctx, grad_loss, *_):
             label_smoothing,
             *ctx.needs_input_grad[:3],
             workspace_bytes,
-            backend,
+            ctx.backend,
         )
 
-    return *gradients(ctx, grad_loss, rows), *(None,) * 9
+    return *gradients(ctx, grad_loss, "linear_cross_entropy", rows), *(None,) * 9
 
 
 linear_cross_entropy_op.register_autograd(_backward, setup_context=_context)

@@ -133,7 +133,7 @@ def _backward(ctx, grad_loss, *_):
             *operands, grad_loss, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
         )
 
-    return *gradients(ctx, grad_loss, rows), *(None,) * 12
+    return *gradients(ctx, grad_loss, "linear_sigmoid_cross_entropy", rows), *(None,) * 12
 
 
 linear_sigmoid_cross_entropy_op.register_autograd(_backward, setup_context=_context)

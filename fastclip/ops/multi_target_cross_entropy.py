@@ -113,7 +113,7 @@ def _backward(ctx, grad_loss, *_):
             *operands, grad_loss, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
         )
 
-    return *gradients(ctx, grad_loss, rows), *(None,) * 9
+    return *gradients(ctx, grad_loss, "multi_target_cross_entropy", rows), *(None,) * 9
 
 
 multi_target_cross_entropy_op.register_autograd(_backward, setup_context=_context)

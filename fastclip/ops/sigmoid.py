@@ -65,7 +65,8 @@ def sigmoid_forward(
     )
     d_scale = torch.zeros_like(loss)
     if want_grad:
-        d_scale = inner_product(x, a) if sum_a else inner_product(y, b)
+        operands = (x, a) if sum_a else (y, b)
+        d_scale = inner_product(*operands, "sigmoid", backend)
     return loss, a if need_x else a.new_empty((0, x.shape[1])), b, d_scale, d_bias
 
 
@@ -122,7 +123,7 @@ def _(
 
 
 def _siglip_loss_context(ctx, inputs, output):
-    image, _, scale, *_ = inputs
+    image, _, scale, *_, ctx.backend = inputs
     _, a, b, d_scale, d_bias = output
     ctx.save_for_backward(scale, a, b, d_scale, d_bias)
     ctx.rows, ctx.dtype = image.shape[0], image.dtype
@@ -136,10 +137,10 @@ def _siglip_loss_backward(ctx, grad_loss, *_):
         return (None,) * 10
     scale, a, b, d_scale, d_bias = ctx.saved_tensors
     need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
-    unit = grad_loss / max(1, ctx.rows)
+    unit, engine = grad_loss / max(1, ctx.rows), ("sigmoid", ctx.backend)
     return (
-        scale_and_round(a, unit * scale, ctx.dtype) if need_image else None,
-        scale_and_round(b, unit * scale, ctx.dtype) if need_text else None,
+        scale_and_round(a, unit * scale, ctx.dtype, *engine) if need_image else None,
+        scale_and_round(b, unit * scale, ctx.dtype, *engine) if need_text else None,
         unit * d_scale if need_scale else None,
         unit * d_bias if need_bias else None,
         *(None,) * 6,

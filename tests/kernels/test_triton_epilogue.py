@@ -42,10 +42,20 @@ def test_rows_of_targets(first):
     torch.testing.assert_close(out, want)
 
 
-def test_accumulators_on_a_gpu_take_the_kernels(monkeypatch):
-    monkeypatch.setattr(ops, "_kernels", lambda accumulator: epilogue)
+@pytest.mark.parametrize("backend, launches", [("torch", 0), ("auto", 0), ("triton", 2)])
+def test_only_a_backend_with_kernels_takes_them(backend, launches, monkeypatch):
+    taken = []
+
+    def recorded(launch):
+        return lambda *arguments: taken.append(launch) or launch(*arguments)
+
+    for name in ("inner_product", "scale_and_round"):
+        monkeypatch.setattr(epilogue, name, recorded(getattr(epilogue, name)))
+    monkeypatch.delenv("FASTCLIP_BACKEND", raising=False)
     x, a = torch.randn(40, 30).bfloat16(), torch.randn(40, 30)
-    torch.testing.assert_close(ops.inner_product(x, a), (x.float() * a).sum())
+    engine = "infonce", backend
+    torch.testing.assert_close(ops.inner_product(x, a, *engine), (x.float() * a).sum())
     assert torch.equal(
-        ops.scale_and_round(a, torch.tensor(3.0), torch.bfloat16), (3 * a).bfloat16()
+        ops.scale_and_round(a, torch.tensor(3.0), torch.bfloat16, *engine), (3 * a).bfloat16()
     )
+    assert len(taken) == launches

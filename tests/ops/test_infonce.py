@@ -267,7 +267,7 @@ def test_opcheck():
         torch.library.opcheck(infonce_backward, backward)
     leaves = [t.clone().requires_grad_() for t in (x, y, scale)]
     torch.library.opcheck(clip_loss, (*leaves, True, *options))
-    torch.library.opcheck(inner_product, (x.bfloat16(), y))
+    torch.library.opcheck(inner_product, (x.bfloat16(), y, "infonce", "torch"))
 
 
 def test_compiles_whole():
