@@ -11,6 +11,7 @@ Standard library alone at the top: setup.py reads this file too.
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 SWITCH = "FASTCLIP_CUDA"
 # The oldest torch whose ABI the library may use: 2.11.
 TARGET = "0x020b000000000000"
+OLDEST_NVCC = (12, 8)
 # PTX last: what later architectures start from.
 _PORTABLE = (
     "-gencode=arch=compute_80,code=sm_80",
@@ -81,6 +83,21 @@ def nvcc() -> str | None:
     return shutil.which("nvcc", path=os.pathsep.join(folders))
 
 
+@cache
+def _why_not_compiler(path: str) -> str | None:
+    """Why the compiler at ``path`` cannot compile csrc, or None."""
+    try:
+        said = _run(path, "--version")
+    except CudaUnavailable:
+        return f"{path} does not run"
+    version = re.search(r"release (\d+)\.(\d+)", said)
+    if version is None:
+        return f"{path} does not say which CUDA release it is of"
+    if tuple(map(int, version.groups())) < OLDEST_NVCC:
+        return f"{path} is of {version[0].replace('release', 'CUDA')}; accepted: 12.8 or later"
+    return None
+
+
 def _torch_folder() -> Path | None:
     """Of a torch with CUDA, found without importing it."""
     spec = importlib.util.find_spec("torch")
@@ -110,9 +127,12 @@ def reason() -> str | None:
         return "this installation has no folder csrc"
     if _torch_folder() is None:
         return "torch is not installed or has no CUDA"
-    if existing() is None and nvcc() is None:
+    if existing() is not None:
+        return None
+    compiler = nvcc()
+    if compiler is None:
         return "it is not built and no nvcc was found in $CUDA_HOME, on the path or in /usr/local"
-    return None
+    return _why_not_compiler(compiler)
 
 
 def available() -> bool:
@@ -151,13 +171,23 @@ def build(folder: Path) -> Path:
 
 
 def _run(*command: object) -> str:
-    """What the command says."""
+    """What the command says. A failure is one sentence; the command and all that it said are
+    notes of the exception."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CudaUnavailable(f"the CUDA backend could not be built: {error}") from None
+    said = done.stdout + done.stderr
     if done.returncode:
-        tail = "\n".join((done.stderr or done.stdout).splitlines()[:20])
-        raise CudaUnavailable(f"the CUDA backend could not be built: {' '.join(words)}\n{tail}")
-    return done.stdout + done.stderr
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        errors = [line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)]
+        first = next(iter(errors + lines), f"exit status {done.returncode}")
+        failed = CudaUnavailable(f"the CUDA backend could not be built: {words[0]}: {first}")
+        failed.add_note(" ".join(words))
+        failed.add_note(said)
+        raise failed
+    return said
 
 
 def _built() -> Path:

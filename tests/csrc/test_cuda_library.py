@@ -171,6 +171,47 @@ def test_no_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def compiler(folder, script):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "nvcc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "script, why",
+    [
+        ("echo 'libc.so.6: version not found' >&2; exit 1", r"/nvcc does not run$"),
+        ("echo 'release 12.4, V12.4.131'", r"/nvcc is of CUDA 12\.4; accepted: 12\.8 or later$"),
+        ("echo hello", r"/nvcc does not say which CUDA release it is of$"),
+    ],
+)
+def test_unfit_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path, script, why):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = compiler(tmp_path / "bin", script)
+    monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
+    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    assert re.search(why, cuda_library.reason())
+    with pytest.raises(cuda_library.CudaUnavailable, match=why):
+        cuda_library.build(tmp_path / "out")
+
+
+def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
+    """What else it said is a note of the exception."""
+    unsupported = "nvcc fatal   : Unsupported gpu architecture 'compute_90a'"
+    script = f'case "$*" in *--version*) echo release 13.0;; *) echo "{unsupported}"; exit 1; esac'
+    path = compiler(tmp_path / "bin", script)
+    monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
+    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "existing", lambda: None)
+    assert cuda_library.reason() is None
+    with pytest.raises(cuda_library.CudaUnavailable) as error:
+        cuda_library.build(tmp_path / "out")
+    assert str(error.value) == f"the CUDA backend could not be built: {path}: {unsupported}"
+    assert error.value.__notes__[0].startswith(path)
+
+
 def test_failed_build_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "nvcc", lambda: shutil.which("false"))
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
