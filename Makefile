@@ -13,7 +13,7 @@ train: $(STAMP)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed --quiet fastclip/train.py $(ARGS)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(ARGS)

@@ -92,8 +92,8 @@ PRESETS |= {f"{name}-quickgelu": replace(p, quick_gelu=True) for name, p in PRES
 PRESETS |= {
     "tiny-vit": Preset(
         128,
-        VisionTransformer(patch_size=4, width=128, layers=4, heads=4),
-        TextTransformer(width=128, layers=2, heads=4),
+        VisionTransformer(patch_size=8, width=128, layers=3, heads=4),
+        TextTransformer(width=128, layers=1, heads=4),
         image_size=32,
         context_length=32,
         vocab_size=1024,
