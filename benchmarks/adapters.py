@@ -191,11 +191,32 @@ def torch_chunked_linear_cross_entropy(problem: Problem) -> Step:
     )
 
 
-def liger(problem: Problem) -> Step:
-    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+def liger(problem: Problem, softmax: str = "nvidia-triton") -> Step:
+    """Torch's products, in chunks, around a softmax kernel of the given kind, which Liger's own
+    module would choose by what is installed."""
+    from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
 
-    module = LigerFusedLinearCrossEntropyLoss()
-    return differentiated(lambda hidden, weight, target: module(weight, hidden, target))
+    # No bias, class weights, z-loss, smoothing or cap; the mean; no further outputs.
+    plain = (None, None, -100, 0.0, 0.0, "mean", None, False, None, False, False, False)
+    return differentiated(
+        lambda hidden, weight, target: LigerFusedLinearCrossEntropyFunction.apply(
+            hidden, weight, target, *plain, softmax
+        )[0]
+    )
+
+
+def liger_cute(problem: Problem) -> Step:
+    """All three products and the softmax in its own kernels for compute capability 9.0.
+
+    It refuses rows that are no multiple of 128 and vocabularies that are none of 256.
+    """
+    from liger_kernel.ops.cutedsl.ops.fused_linear_cross_entropy_sm90 import (
+        liger_fused_linear_cross_entropy_sm90,
+    )
+
+    return differentiated(
+        lambda hidden, weight, target: liger_fused_linear_cross_entropy_sm90(hidden, weight, target)
+    )
 
 
 def cut_cross_entropy(problem: Problem) -> Step:

@@ -3,10 +3,14 @@
 #
 #     benchmarks/gpu.sh OUT_FOLDER [accuracy] [benchmarks] [train] [-- PYTEST ARGUMENTS]
 #
-# Needs python3 with torch, triton and pytest; nothing is installed outside a temporary folder, and
-# nothing is fetched. Wheels in .whl/ are unpacked there first (benchmarks/collect_wheels.sh collects
-# them). PYTHON names another interpreter, FASTCLIP_REVISION the revision where there is no
-# git, FASTCLIP_GPU_SECONDS the time to stay within (540).
+# Accuracy needs python3 with torch, triton and pytest; benchmarks also pytest-benchmark; open_clip
+# also timm and torchvision; the training step all of these, transformers and DeepSpeed. Nothing is
+# fetched: wheels in .whl/ are unpacked into a temporary folder first, and
+# benchmarks/collect_wheels.sh says which it collects. Packages are installed nowhere else; what is
+# compiled stays in the user's caches (fastclip's, Triton's, torch's) for the next call.
+# PYTHON names another interpreter, FASTCLIP_REVISION the revision where there is no git,
+# FASTCLIP_GPU_SECONDS the time to stay within (540). Exit code 1: an accuracy test or one of our
+# own implementations failed.
 set -eu
 case "${1:-}" in "" | -*)
     echo "usage: benchmarks/gpu.sh OUT_FOLDER [accuracy] [benchmarks] [train] [-- PYTEST ARGUMENTS]" >&2
@@ -23,7 +27,9 @@ root=$(pwd)
     exit 2
 }
 site=$(mktemp -d)
-trap 'rm -rf "$site"' EXIT INT TERM
+trap 'rm -rf "$site"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # The package without an installation: fastclip/ as it is, with kernels/ as fastclip.kernels.
 mkdir "$site/fastclip"
@@ -34,12 +40,18 @@ ln -s "$root/kernels" "$site/fastclip/kernels"
 for folder in csrc configs; do
     if [ -d "$folder" ]; then ln -s "$root/$folder" "$site/$folder"; fi
 done
-for wheel in .whl/*.whl; do
-    [ -e "$wheel" ] || continue
+unpack() {
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
-        --disable-pip-version-check --upgrade --target "$site" "$wheel" ||
-        echo "$wheel is left out: pip does not install it here" >&2
-done
+        --disable-pip-version-check --upgrade --target "$site" "$@"
+}
+# All at once is fast; one that does not install here fails all, and is left out alone.
+set_of_wheels=$(ls .whl/*.whl 2>/dev/null || true)
+# shellcheck disable=SC2086
+if [ -n "$set_of_wheels" ] && ! unpack $set_of_wheels 2>/dev/null; then
+    for wheel in $set_of_wheels; do
+        unpack "$wheel" || echo "$wheel is left out: pip does not install it here" >&2
+    done
+fi
 export PYTHONPATH="$site:$root/benchmarks" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 export PYTHONDONTWRITEBYTECODE=1
 "$python" benchmarks/gpu_run.py --started "$started" "$out" "$@"

@@ -33,6 +33,10 @@ class Group:
         words = {"losses": "", "large": "", "precision": "error of ", "schedule": "schedule of "}
         return words[self.kind] + self.problem.label
 
+    def case(self, peer: Peer) -> str:
+        """What an entry of the record, or the reason that there is none, is about."""
+        return f"{peer.name}, {self.name}"
+
 
 def case_id(group: Group, peer: Peer) -> str:
     """A test's id: easy to select by ``-k``."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_targets import Entry, speed_up, targets
-from record import GpuRecord
+from record import GpuRecord, badness, worst
 from report import bullets, table
 
 _OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy")
@@ -57,7 +57,8 @@ _LEGEND = (
 )
 _SCHEDULE = (
     "**One rank of eight**, simulated on one GPU: collectives last as long as their bytes do at "
-    "400 GB/s; idle is what the step takes longer than with collectives that last no time:"
+    "400 GB/s; idle is what the step takes longer than with collectives that last no time, spread "
+    "the interquartile range of the latter's time:"
 )
 
 
@@ -100,7 +101,7 @@ def _losses(entries: list[Entry]) -> str:
 
 
 def _worst(errors: dict[str, float]) -> str:
-    name = max(errors, key=errors.__getitem__)
+    name = max(errors, key=lambda name: badness(errors[name]))
     return f"{errors[name]:.1e} ({name})"
 
 
@@ -142,7 +143,7 @@ def _precision(entries: list[Entry]) -> str:
             f"{e['scale']:.3g}",
             e["implementation"],
             *(f"{e['errors'][name]:.1e}" for name in ("image", "text", "scale")),
-            f"{max(e['rounding'].values()):.1e}",
+            f"{worst(e['rounding'].values()):.1e}",
         ]
         for e in entries
     ]
@@ -150,13 +151,14 @@ def _precision(entries: list[Entry]) -> str:
 
 
 def _schedule(entries: list[Entry]) -> str:
-    header = ["shape", "implementation", "MB sent", "compute ms", "communication ms", "idle ms"]
+    whats = ("compute", "communication", "idle", "spread")
+    header = ["shape", "implementation", "MB sent", *(f"{what} ms" for what in whats)]
     rows = [
         [
             _case(e),
             e["implementation"],
             f"{e['sent_bytes'] / 1e6:,.0f}",
-            *(f"{1e3 * e[f'{what}_seconds']:.2f}" for what in ("compute", "communication", "idle")),
+            *(f"{1e3 * e[f'{what}_seconds']:.2f}" for what in whats),
         ]
         for e in entries
     ]

@@ -1,7 +1,11 @@
 """What ``gpu.sh`` runs: accuracy tests, benchmarks and the training step, within a time limit.
 
-Every part gets what the parts before it left of the time, less what is set aside for the training
-step, and is stopped when that is used up. OUT/gpu.json holds what was found by then.
+The CUDA library is built first, so that no test's own time has the build in it. Every part gets
+what the parts before it left of the time, less what is set aside for the training step, and is
+stopped when that is used up. OUT/gpu.json holds what was found by then; parts that this call does
+not run keep what an earlier one left in it.
+
+Exit code 1 says that an accuracy test or one of our own implementations failed.
 """
 
 import argparse
@@ -9,23 +13,26 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import gpu_report
+from bounded_run import run
 from gpu_cases import GPU_LOST
 from record import GpuRecord
+
+from fastclip.ops import cuda_library
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PARTS = ("accuracy", "benchmarks", "train")
+CUDA_BACKEND = "fastclip cuda"
 SECONDS_VARIABLE = "FASTCLIP_GPU_SECONDS"
 _SECONDS = 540.0
-# The most that accuracy may take, what the training step is left, and what a benchmark group that
-# has started may still need.
-_ACCURACY, _TRAIN, _GROUP = 180.0, 130.0, 45.0
+# The most that the build and accuracy may take, what the training step is left, what a benchmark
+# group that has started may still need, and what it takes to stop a part and write everything down.
+_BUILD, _ACCURACY, _TRAIN, _GROUP, _FINISH = 150.0, 180.0, 130.0, 45.0, 20.0
 _TRAIN_NEEDS = ("deepspeed", "transformers")
 # A kernel that ends its process costs that test alone, so often.
 _PROCESSES = 5
@@ -38,37 +45,24 @@ def seconds_for(part: str, left: float, then_train: bool) -> float:
     if part == "train":
         return left
     left = max(0.0, left - _TRAIN if then_train else left)
-    return min(left, _ACCURACY) if part == "accuracy" else left
+    return min(left, {"build": _BUILD, "accuracy": _ACCURACY}.get(part, left))
 
 
-def run(command: list[str], seconds: float, log: Path, **environment: str) -> int | None:
-    """Exit code of ``command``, None where it was stopped; its output goes to the log and here."""
-    print(f"\n{' '.join(command[1:])}", flush=True)
-    process = subprocess.Popen(
-        [*command],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    tee = subprocess.Popen(["tee", str(log)], stdin=process.stdout)
-    assert process.stdout is not None
-    process.stdout.close()
-    try:
-        return process.wait(timeout=max(1.0, seconds))
-    except subprocess.TimeoutExpired:
-        print(f"stopped after {seconds:.0f} s", flush=True)
-        # pytest still writes its summary on an interrupt; compilers that it started may not end.
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+def build(out: Path, seconds: float) -> str | None:
+    """Have the CUDA library built where it can be; why that failed, or None.
+
+    After a failure nothing else tries again.
+    """
+    if cuda_library.reason() is not None:
         return None
-    finally:
-        process.wait()
-        tee.wait()
+    log = out / "build.log"
+    code = "from fastclip.ops import cuda_library; cuda_library.operators()"
+    ended = run([sys.executable, "-c", code], seconds, log, ROOT)
+    if ended == 0:
+        return None
+    os.environ[cuda_library.SWITCH] = "0"
+    how = f"was stopped after {seconds:.0f} s" if ended is None else f"ended with exit code {ended}"
+    return f"its build {how}, see {log.name}"
 
 
 def pytest_command(*arguments: str) -> list[str]:
@@ -80,8 +74,9 @@ def accuracy(out: Path, seconds: float) -> dict:
     if not (ROOT / "tests" / "gpu").is_dir():
         return {"outcomes": {}, "left_out": "there is no tests/gpu"}
     xml, log = out / "accuracy.xml", out / "accuracy.log"
+    xml.unlink(missing_ok=True)
     command = pytest_command("tests/gpu", f"--accuracy-record={out / 'accuracy.json'}")
-    code = run([*command, f"--junit-xml={xml}"], seconds, log)
+    code = run([*command, f"--junit-xml={xml}"], seconds, log, ROOT)
     found: dict = {"outcomes": outcomes(xml)}
     if code is None:
         found["left_out"] = f"stopped after {seconds:.0f} s"
@@ -109,12 +104,14 @@ def benchmarks(out: Path, seconds: float, extra: list[str]) -> str | None:
         return "pytest-benchmark is not installed: carry its wheel in .whl/"
     files = sorted(str(path.relative_to(ROOT)) for path in HERE.glob("test_*_gpu.py"))
     record, end, again = out / "gpu.json", time.monotonic() + seconds, 0
+    if not any(argument.startswith("--continue") for argument in extra):
+        record.unlink(missing_ok=True)
     while (left := end - time.monotonic()) > 0:
         command = pytest_command(*files, f"--gpu-record={record}", *extra)
         command += [f"--budget={max(1.0, left - _GROUP):.0f}"]
         if again:
             command.append(f"--continue={record}")
-        code = run(command, left, out / f"benchmarks{again or ''}.log")
+        code = run(command, left, out / f"benchmarks{again or ''}.log", ROOT)
         if code is None:
             break
         if code in _PYTEST_CODES or not record.exists() or again == _PROCESSES:
@@ -143,8 +140,9 @@ def train(out: Path, seconds: float, extra: list[str]) -> dict:
     if (module := missing(_TRAIN_NEEDS)) is not None:
         return {"runs": [], "left_out": {"training step": f"{module} is not installed"}}
     result = out / "train_step.json"
+    result.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / "train_step_gpu.py"), str(result), *extra]
-    code = run(command, seconds, out / "train_step.log")
+    code = run(command, seconds, out / "train_step.log", ROOT)
     found = json.loads(result.read_text()) if result.exists() else {"runs": [], "left_out": {}}
     if code is None:
         found["left_out"]["the rest"] = f"stopped after {seconds:.0f} s"
@@ -153,7 +151,9 @@ def train(out: Path, seconds: float, extra: list[str]) -> dict:
     return found
 
 
-def finish(out: Path, found: dict[str, dict], stopped: str | None) -> GpuRecord:
+def finish(
+    out: Path, found: dict[str, dict], stopped: str | None, unbuilt: str | None
+) -> GpuRecord:
     """Put every part's outcome into OUT/gpu.json."""
     path = out / "gpu.json"
     record = GpuRecord()
@@ -168,8 +168,33 @@ def finish(out: Path, found: dict[str, dict], stopped: str | None) -> GpuRecord:
     record.train_step = found.get("train", record.train_step)
     if stopped:
         record.not_run["benchmarks"] = stopped
+    record.failed.pop(CUDA_BACKEND, None)
+    if unbuilt:
+        record.failed[CUDA_BACKEND] = unbuilt
     gpu_report.write_record(record, path)
     return record
+
+
+def failures(record: GpuRecord, parts: list[str]) -> list[str]:
+    """What of ours failed in these parts."""
+    found = []
+    if "accuracy" in parts:
+        left_out = record.accuracy.get("left_out", "")
+        if record.accuracy["outcomes"].get("failed") or "exit code" in left_out:
+            found.append("accuracy tests")
+    found += [
+        name
+        for name in record.failed
+        if name == CUDA_BACKEND or ("benchmarks" in parts and "fastclip" in name)
+    ]
+    if "train" in parts and {"fastclip", "comparison"} & set(record.train_step["left_out"]):
+        found.append("training step")
+    return found
+
+
+def _stop(number: int, frame: object) -> None:
+    """What runs is stopped on the way out."""
+    sys.exit(128 + number)
 
 
 def main(arguments: list[str]) -> None:
@@ -186,19 +211,27 @@ def main(arguments: list[str]) -> None:
         parser.error(f"part {min(unknown)!r}; accepted: {', '.join(PARTS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     parts = [part for part in PARTS if part in (args.parts or PARTS)]
-    end = args.started + float(os.environ.get(SECONDS_VARIABLE, _SECONDS))
+    end = args.started + float(os.environ.get(SECONDS_VARIABLE, _SECONDS)) - _FINISH
+    signal.signal(signal.SIGTERM, _stop)
+    # A shell that starts this in the background has it, and what it starts, ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     then_train = "train" in parts and missing(_TRAIN_NEEDS) is None
-    found, stopped = {}, None
-    for part in parts:
+    found, stopped, unbuilt = {}, None, None
+    for part in ("build", *parts):
         seconds = seconds_for(part, end - time.time(), then_train)
-        if part == "accuracy":
+        if part == "build":
+            unbuilt = build(args.out, seconds)
+        elif part == "accuracy":
             found[part] = accuracy(args.out, seconds)
         elif part == "benchmarks":
             stopped = benchmarks(args.out, seconds, extra)
         else:
             found[part] = train(args.out, seconds, [])
-    record = finish(args.out, found, stopped)
+    record = finish(args.out, found, stopped, unbuilt)
     print(f"\n{gpu_report.markdown(record)}\n\nresults: {args.out / 'gpu.json'}")
+    if failed := failures(record, parts):
+        print(f"failed: {'; '.join(failed)}")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

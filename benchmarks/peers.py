@@ -99,6 +99,7 @@ INFONCE, SIGLIP, LINEAR = "InfoNCE", "SigLIP", "linear cross entropy"
 _OPS = {INFONCE: "infonce", SIGLIP: "sigmoid", LINEAR: "linear_cross_entropy"}
 _OURS, _OPEN_CLIP = ("fastclip-engine", "fastclip.loss"), ("open_clip_torch", "open_clip")
 _FUNCTIONAL = "torch.nn.functional"
+_LIGER_CUTE = "liger_kernel.ops.cutedsl.ops"
 
 
 def _ours_on_gpu(operation: str, builder: Builder, over_ranks: bool, kept: bool) -> list[Peer]:
@@ -130,7 +131,6 @@ PEERS = (
         "sentence-transformers",
         "sentence_transformers",
         adapters.sentence_transformers,
-        on=CPU,
     ),
     Peer("memeff", INFONCE, "memeff", "memeff", adapters.memeff, on=GPU, over_ranks=True),
     Peer("Inf-CL", INFONCE, "inf_cl", "inf_cl", adapters.inf_cl, on=GPU, over_ranks=True),
@@ -149,7 +149,23 @@ PEERS = (
         f"{_FUNCTIONAL}:linear_cross_entropy",
         adapters.torch_chunked_linear_cross_entropy,
     ),
-    Peer("Liger", LINEAR, "liger-kernel", "liger_kernel", adapters.liger, on=GPU),
+    Peer("Liger, Triton", LINEAR, "liger-kernel", "liger_kernel", adapters.liger, on=GPU),
+    Peer(
+        "Liger, CuTe softmax",
+        LINEAR,
+        "liger-kernel",
+        f"{_LIGER_CUTE}:LigerCrossEntropyFunction",
+        functools.partial(adapters.liger, softmax="nvidia-cutedsl"),
+        on=GPU,
+    ),
+    Peer(
+        "Liger, CuTe",
+        LINEAR,
+        "liger-kernel",
+        f"{_LIGER_CUTE}.fused_linear_cross_entropy_sm90",
+        adapters.liger_cute,
+        on=GPU,
+    ),
     Peer(
         "cut-cross-entropy, exact",
         LINEAR,

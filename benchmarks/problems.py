@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from record import badness
 from torch import Tensor
 
 _BLOCK_ENTRIES = {"cpu": 1 << 23, "cuda": 1 << 25}
@@ -195,5 +196,5 @@ def relative_errors(found: dict[str, Tensor], problem: Problem) -> dict[str, flo
 def worst_error(found: dict[str, Tensor], problem: Problem) -> tuple[float, str]:
     """The largest of ``relative_errors``, NaN above all, and whose it is."""
     errors = relative_errors(found, problem)
-    worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
+    worst = max(errors, key=lambda name: badness(errors[name]))
     return errors[worst], worst

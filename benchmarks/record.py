@@ -1,7 +1,19 @@
 """What one run found, as plain values: filled by the tests, shown and stored by ``report``."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+def badness(error: float) -> tuple[bool, float]:
+    """A key to sort errors by: NaN is above every number, as it is in no comparison."""
+    return math.isnan(error), error
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest, NaN if there is one."""
+    return max(errors, key=badness)
 
 
 @dataclass
@@ -34,7 +46,8 @@ class GpuRecord:
     ``losses``, ``large``, ``precision`` and ``schedule`` hold one entry a measurement, ``accuracy``
     the outcome of the accuracy tests, ``train_step`` of the training step. ``groups`` names the
     groups and ``tests`` the tests that were started; ``skipped``, ``failed`` and ``not_run`` hold a
-    reason by name.
+    reason by name: ``skipped`` by an implementation's, ``failed`` by an entry's ``case`` or by a
+    test that ended its process.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)

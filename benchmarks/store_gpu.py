@@ -1,8 +1,9 @@
 """Keep what ``gpu.sh`` found: ``python benchmarks/store_gpu.py OUT/gpu.json [MORE/gpu.json ...]``.
 
-Several records of one GPU and revision, as parts of the benchmarks run one after another leave
-them, become one: what a later record measured replaces the same measurement of an earlier one. The
-result goes to ``results/gpu-<name>.json``, its tables and plots beside it and into the README.
+Several records of one GPU, revision and set of versions, as parts of the benchmarks run one after
+another leave them, become one: what a later record measured replaces the same measurement of an
+earlier one, or the reason why that has none. The result goes to ``results/gpu-<name>.json``, its
+tables and plots beside it and into the README.
 """
 
 import argparse
@@ -10,34 +11,41 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import report
 from gpu_targets import targets
+from peers import INFONCE
 from record import GpuRecord
 from run import store
 
 _LISTS = ("losses", "large", "precision", "schedule")
-_IDENTITY = ("operation", "implementation", "rows", "columns", "width", "dtype", "ranks", "scale")
 
 
 def merged(records: list[GpuRecord]) -> GpuRecord:
-    """One record of all; ValueError where they are of several machines or revisions."""
+    """One record of all; ValueError where they are of several machines, revisions or versions."""
+    if not all(record.machine for record in records):
+        raise ValueError("a record names no machine: its run measured nothing")
     for what in ("gpu", "driver", "revision"):
-        found = sorted({str(record.machine[what]) for record in records})
-        if len(found) > 1:
-            raise ValueError(f"records of one {what} can be kept together, found {found}")
-    whole = GpuRecord(machine=records[-1].machine)
+        _one(what, [record.machine[what] for record in records])
+    versions: dict[str, str] = {}
+    for name in sorted({name for record in records for name in record.machine["versions"]}):
+        found = [record.machine["versions"].get(name) for record in records]
+        # What one run did not have cannot be in what it measured.
+        versions[name] = _one(f"version of {name}", [version for version in found if version])
+    whole = GpuRecord(machine=records[-1].machine | {"versions": versions})
     for field in dataclasses.fields(GpuRecord):
         if field.name in _LISTS:
-            entries = {_identity(e): e for r in records for e in getattr(r, field.name)}
+            entries = {e["case"]: e for r in records for e in getattr(r, field.name)}
             setattr(whole, field.name, list(entries.values()))
         elif field.name in ("accuracy", "train_step"):
             parts = [value for r in records if (value := getattr(r, field.name))]
             setattr(whole, field.name, parts[-1] if parts else {})
-        elif field.name in ("skipped", "failed", "not_run"):
-            reasons = {name: why for r in records for name, why in getattr(r, field.name).items()}
-            setattr(whole, field.name, reasons)
+    for record in records:
+        measured = _measured(record)
+        for name in ("skipped", "failed"):
+            earlier, later = getattr(whole, name), getattr(record, name)
+            setattr(whole, name, {n: w for n, w in earlier.items() if n not in measured} | later)
+        whole.not_run |= record.not_run
     # A group that one run had no time for may have been started by another.
     whole.groups = sorted({name for record in records for name in record.groups})
     whole.tests = sorted({name for record in records for name in record.tests})
@@ -46,8 +54,21 @@ def merged(records: list[GpuRecord]) -> GpuRecord:
     return whole
 
 
-def _identity(entry: dict[str, Any]) -> tuple:
-    return tuple(entry.get(key) for key in _IDENTITY)
+def _one(what: str, found: list) -> str:
+    if len(set(found)) > 1:
+        values = ", ".join(sorted(map(str, set(found))))
+        raise ValueError(f"records of one {what} can be kept together, found {values}")
+    return found[0]
+
+
+def _measured(record: GpuRecord) -> set[str]:
+    """Names under which an earlier record may say why it has not got what this one has."""
+    entries = [e for field in _LISTS for e in getattr(record, field)]
+    names = {e["implementation"] for e in entries} | {e["case"] for e in entries}
+    names |= {f"{e['implementation']}, {e.get('operation', INFONCE)}" for e in entries}
+    # Of a backend that an earlier run could not build.
+    names |= {e["implementation"].partition(",")[0] for e in entries if e["ours"]}
+    return names | set(record.tests)
 
 
 def main() -> None:
@@ -57,6 +78,8 @@ def main() -> None:
     try:
         records = [GpuRecord.from_plain(json.loads(path.read_text())) for path in paths]
         path = store(merged(records).to_plain())
+    except LookupError as error:
+        sys.exit(f"store_gpu.py: a record has no {error}")
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f"store_gpu.py: {error}")
     report.write(report.stored())

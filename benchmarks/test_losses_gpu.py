@@ -39,9 +39,9 @@ def test_loss(group: Group, peer: Peer, benchmark, gpu_record: GpuRecord) -> Non
     with among:
         entry, reason = attempt(lambda: measured(problem, peer, benchmark), PEER_SECONDS)
     if entry is None:
-        gpu_record.failed[f"{peer.name}, {problem.label}"] = reason
+        gpu_record.failed[group.case(peer)] = reason
         (pytest.fail if peer.ours else pytest.xfail)(f"{peer.name}: {reason}")
-    gpu_record.losses.append(entry)
+    gpu_record.losses.append({"case": group.case(peer), **entry})
     benchmark.extra_info.update(entry)
 
 

@@ -38,9 +38,9 @@ def test_idle_time(group: Group, peer: Peer, gpu_record: GpuRecord) -> None:
         pytest.skip(f"{peer.name}: {reason}")
     entry, reason = attempt(lambda: measured(problem, peer), SECONDS)
     if entry is None:
-        gpu_record.failed[f"{peer.name}, {group.name}"] = reason
+        gpu_record.failed[group.case(peer)] = reason
         pytest.fail(reason)
-    gpu_record.schedule.append(entry)
+    gpu_record.schedule.append({"case": group.case(peer), **entry})
 
 
 def measured(problem, peer: Peer) -> dict:
@@ -68,6 +68,7 @@ def measured(problem, peer: Peer) -> dict:
         statistics.median(column) for column in zip(*rounds, strict=True)
     )
     idle = statistics.median(w - c for c, w, _ in rounds)
+    lower, _, upper = statistics.quantiles((c for c, _, _ in rounds), n=4)
     return {
         "implementation": peer.name,
         "ours": True,
@@ -81,5 +82,6 @@ def measured(problem, peer: Peer) -> dict:
         "communication_seconds": communication,
         "seconds": whole,
         "idle_seconds": idle,
+        "spread_seconds": upper - lower,
         "delayed": DEVICE == "cuda",
     }

@@ -1,8 +1,7 @@
 """A record of no machine: what the reports are tried on."""
 
-from gpu_cases import groups
+from gpu_cases import Group, groups
 from peers import Peer, peers
-from problems import Problem
 from record import GpuRecord
 
 # In units of the bare products; a peer takes what makes ours meet every ratio.
@@ -25,13 +24,15 @@ def made_up_record(tiny: bool = False) -> GpuRecord:
     for group in groups(tiny):
         problem = group.problem
         for peer in peers(problem.operation, "cuda", problem.ranks):
-            _add(record, group.kind, problem, peer)
+            _add(record, group, peer)
         record.groups.append(group.name)
     return record
 
 
-def _add(record: GpuRecord, kind: str, problem: Problem, peer: Peer) -> None:
+def _add(record: GpuRecord, group: Group, peer: Peer) -> None:
+    kind, problem = group.kind, group.problem
     shape = {
+        "case": group.case(peer),
         "implementation": peer.name,
         "ours": peer.ours,
         "workspace": peer.workspace,
@@ -55,4 +56,6 @@ def _add(record: GpuRecord, kind: str, problem: Problem, peer: Peer) -> None:
         record.precision.append(shape | more)
     elif kind == "schedule" and peer.ours:
         more = {"sent_bytes": 1, "communication_seconds": 2e-3, "compute_seconds": 1e-3}
-        record.schedule.append(shape | time | more | {"idle_seconds": 1e-3, "delayed": True})
+        record.schedule.append(
+            shape | time | more | {"idle_seconds": 1e-3, "spread_seconds": 1e-5, "delayed": True}
+        )

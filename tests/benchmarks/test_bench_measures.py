@@ -71,9 +71,16 @@ def test_bare_products_are_those_of_the_problem() -> None:
     assert end - start > 0
     texts = inputs["text"].detach().repeat(2, 1)
     z = inputs["image"].detach() @ texts.T
-    torch.testing.assert_close(products.g, z)
     torch.testing.assert_close(products.dx, z @ texts)
     torch.testing.assert_close(products.dy, z.T @ inputs["image"].detach())
+
+
+def test_bare_products_hold_no_logits_while_others_are_timed() -> None:
+    problem = Problem("InfoNCE", 64, 64, 4, torch.float32)
+    products = ThreeProducts(problem, problem.inputs())
+    products.run()
+    held = [value for value in vars(products).values() if isinstance(value, torch.Tensor)]
+    assert held and max(tensor.numel() for tensor in held) < problem.rows * problem.columns
 
 
 def test_time_limit_stops_and_leaves_no_alarm() -> None:

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import adapters
 import peers
 import pytest
+import torch
+from problems import Problem, relative_errors
 
 BROKEN = {
     "memeff": "raise RuntimeError('a broken wheel')",
@@ -32,6 +35,50 @@ def test_reasons_to_be_absent() -> None:
     assert a_peer("torch:nn").absent("cpu") is None
     missing = a_peer("fastclip.loss", backend="no-such", workspace=64)
     assert "no-such" in missing.absent("cpu")
+
+
+LIGER = """
+import torch.nn.functional as F
+class LigerFusedLinearCrossEntropyFunction:
+    def apply(
+        _input, weight, target, bias, ce_weight, ignore_index, lse_square_scale, label_smoothing,
+        reduction, softcap, return_z_loss, accum_dtype, use_token_scaling, return_token_accuracy,
+        return_predicted_tokens, ce_impl,
+    ):
+        assert not (return_z_loss or use_token_scaling or return_token_accuracy)
+        assert not (return_predicted_tokens or lse_square_scale or label_smoothing)
+        assert bias is ce_weight is softcap is accum_dtype is None
+        kinds.append(ce_impl)
+        z = _input @ weight.T
+        return F.cross_entropy(z, target, ignore_index=ignore_index, reduction=reduction), None
+kinds = []
+"""
+LIGER_CUTE = """
+import torch.nn.functional as F
+def liger_fused_linear_cross_entropy_sm90(
+    _input, weight, target, ignore_index=-100, reduction="mean"
+):
+    return F.cross_entropy(_input @ weight.T, target, reduction=reduction)
+"""
+
+
+def test_liger_in_each_of_its_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls, against functions with the parameters of version 0.8.5."""
+    problem = Problem(peers.LINEAR, 24, 40, 16, torch.float32)
+    names = ["", ".ops", ".ops.fused_linear_cross_entropy", ".ops.cutedsl", ".ops.cutedsl.ops"]
+    names += [".ops.cutedsl.ops.fused_linear_cross_entropy_sm90"]
+    modules = {name: types.ModuleType(f"liger_kernel{name}") for name in names}
+    exec(LIGER, vars(modules[".ops.fused_linear_cross_entropy"]))
+    exec(LIGER_CUTE, vars(modules[names[-1]]))
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"liger_kernel{name}", module)
+    found = [p for p in peers.peers(peers.LINEAR, "cuda") if p.distribution == "liger-kernel"]
+    assert [p.name for p in found] == ["Liger, Triton", "Liger, CuTe softmax", "Liger, CuTe"]
+    for peer in found:
+        errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
+        assert set(errors) == {"loss", "hidden", "weight"} and max(errors.values()) < 1e-5
+    kinds = modules[".ops.fused_linear_cross_entropy"].kinds
+    assert kinds == ["nvidia-triton", "nvidia-cutedsl"]
 
 
 def test_names_are_unique_within_an_operation_and_device() -> None:

@@ -91,6 +91,55 @@ def test_parts_of_one_run_become_one_record(made_up) -> None:
     assert {target["verdict"] for target in whole.targets} == {"met"}
 
 
+def test_a_reason_goes_where_a_later_record_has_the_measurement(made_up) -> None:
+    kept = {"QuACK, a shape": "no such kernel"}
+    earlier = GpuRecord(machine=made_up.machine, failed=dict(kept))
+    earlier.skipped = {
+        "memeff": "`import memeff` fails",
+        "fastclip cuda, 64 MiB, SigLIP": "no nvcc",
+    }
+    cases = [made_up.losses[0]["case"], made_up.precision[0]["case"], made_up.schedule[0]["case"]]
+    earlier.failed |= dict.fromkeys(cases, "TimeoutError: stopped after 60 s")
+    earlier.failed |= {"test_losses_gpu.py::test_loss[one]": "ended the process"}
+    earlier.failed |= {"fastclip cuda": "its build was stopped after 150 s"}
+    made_up.tests = ["test_losses_gpu.py::test_loss[one]"]
+    whole = store_gpu.merged([earlier, made_up])
+    assert whole.skipped == {} and whole.failed == kept
+    # The other way round the later reasons stand beside the earlier measurements.
+    assert store_gpu.merged([made_up, earlier]).failed == earlier.failed
+
+
+def test_records_of_two_versions_stay_apart(made_up) -> None:
+    one, other = (
+        GpuRecord(machine=made_up.machine | {"versions": versions})
+        for versions in ({"torch": "1", "memeff": "2"}, {"torch": "1", "QuACK": "3"})
+    )
+    whole = store_gpu.merged([one, other])
+    assert whole.machine["versions"] == {"QuACK": "3", "memeff": "2", "torch": "1"}
+    other.machine["versions"]["memeff"] = "4"
+    with pytest.raises(ValueError, match="one version of memeff can be kept together, found 2, 4"):
+        store_gpu.merged([one, other])
+
+
+@pytest.mark.parametrize(
+    ("machine", "sentence"),
+    [({}, "a record names no machine"), ({"gpu": "it"}, "a record has no 'driver'")],
+)
+def test_a_record_without_a_machine_is_explained(
+    machine, sentence, tmp_path: Path, monkeypatch
+) -> None:
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(GpuRecord(machine=machine).to_plain()))
+    monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
+    with pytest.raises(SystemExit, match=f"store_gpu.py: {sentence}"):
+        store_gpu.main()
+
+
+def test_nan_is_the_worst_error_shown(made_up) -> None:
+    made_up.losses[0]["errors"] |= {"text": float("nan")}
+    assert "nan (text)" in gpu_report.markdown(made_up)
+
+
 def test_records_of_two_machines_stay_apart(made_up) -> None:
     other = GpuRecord(machine=made_up.machine | {"gpu": "another"})
     with pytest.raises(ValueError, match="records of one gpu"):

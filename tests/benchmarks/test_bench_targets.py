@@ -1,10 +1,11 @@
 import dataclasses
+import math
 
 import pytest
 from gpu_cases import Budget, groups
 from gpu_targets import Target, targets
 from made_up_record import made_up_record
-from record import GpuRecord
+from record import GpuRecord, worst
 
 
 def test_every_target_is_measured_by_some_group(made_up) -> None:
@@ -35,6 +36,59 @@ def test_verdict(measured: float, at_least: bool, verdict: str) -> None:
 def test_nan_is_no_success() -> None:
     assert Target("a case", float("nan"), 2.0).verdict == "MISSED"
     assert Target("a case", float("nan"), 2.0, at_least=True).verdict == "MISSED"
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        ("losses", "InfoNCE in fp32, N = 32,768, D = 512: relative error"),
+        ("large", "InfoNCE, N = 1,048,576, D = 512: error on sampled rows"),
+        ("precision", "bf16 InfoNCE at scale 100: gradient error over that of the exact gradient"),
+        ("precision", "bf16 InfoNCE at scale 100: open_clip's gradient error over ours"),
+    ],
+)
+def test_nan_in_the_second_error_misses(made_up, found: str, name: str) -> None:
+    ours = [entry for entry in getattr(made_up, found) if entry["ours"]]
+    if found == "precision":
+        # All of ours count here, and the first has no NaN.
+        compiled = [e for e in ours if e["scale"] == 100 and "torch" not in e["implementation"]]
+        ours = compiled[1:2]
+    for entry in ours:
+        entry["errors"]["text"] = float("nan")
+    (target,) = [t for t in targets(made_up) if t.name.startswith(name)]
+    assert target.verdict == "MISSED"
+
+
+def test_worst_is_nan_wherever_it_stands() -> None:
+    assert math.isnan(worst([1.0, float("nan"), 2.0]))
+    assert math.isnan(worst([float("nan"), float("inf")]))
+    assert worst([1.0, 3.0, 2.0]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("communication", "idle", "verdict"),
+    [(1e-3, 9e-6, "met"), (1e-3, 2e-5, "MISSED"), (4e-3, 2.2e-3, "met"), (4e-3, 3e-3, "MISSED")],
+)
+def test_idle_time_beyond_the_unavoidable_misses(made_up, communication, idle, verdict) -> None:
+    for entry in made_up.schedule:
+        entry |= {"compute_seconds": 2e-3, "communication_seconds": communication}
+        entry |= {"idle_seconds": idle, "spread_seconds": 1e-5}
+    found = [t for t in targets(made_up) if t.name.endswith("idle ms")]
+    assert len(found) == 3 and {t.verdict for t in found} == {verdict}
+
+
+def test_the_fastest_liger_counts_and_is_named(made_up) -> None:
+    def of_liger() -> list[Target]:
+        return [t for t in targets(made_up) if t.name.endswith("x speed of Liger")]
+
+    for entry in made_up.losses:
+        if entry["implementation"] == "Liger, CuTe":
+            entry["b3_ratio"] = 0.6
+    assert len(of_liger()) == 4
+    assert {(t.measured, t.verdict) for t in of_liger()} == {(0.5, "MISSED")}
+    assert all(t.by.endswith("; Liger, CuTe") for t in of_liger())
+    made_up.losses = [e for e in made_up.losses if not e["implementation"].startswith("Liger")]
+    assert {t.verdict for t in of_liger()} == {"not measured"}
 
 
 def test_the_fastest_of_ours_counts_and_is_named(made_up) -> None:

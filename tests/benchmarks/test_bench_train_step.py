@@ -1,9 +1,11 @@
 """The training step's script, on the CPU with a small model."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -61,9 +63,67 @@ def test_accumulation_takes_the_largest_pieces_that_fit(cfg, model, monkeypatch)
     found = script.accumulated(cfg, model, batch, 16, "fp32")
     assert tried == [16, 8, 4]
     assert found["trainer"] == "open_clip, accum-freq 4"
+    first, second = found["seconds"]
+    assert found["images_per_second"] == 16 / second
     whole = real(cfg, model, batch, 16, 1, "fp32")
     # Every piece's loss is that of the whole batch before the step.
-    assert found["losses"] == pytest.approx(4 * whole["losses"], rel=1e-4)
+    assert found["losses"][:4] == pytest.approx(4 * whole["losses"], rel=1e-4)
+    assert script.difference(whole, found) is None
+
+
+def test_nothing_of_our_engine_is_left_for_the_next_one(cfg, model, monkeypatch) -> None:
+    from deepspeed import DeepSpeedEngine
+
+    real, engines = DeepSpeedEngine.destroy, []
+
+    def destroy(engine) -> None:
+        # It takes collectives, so that the group must still be there.
+        assert torch.distributed.is_initialized()
+        engines.append(weakref.ref(engine))
+        real(engine)
+
+    monkeypatch.setattr(DeepSpeedEngine, "destroy", destroy)
+    script.our_run(cfg, model, script.random_batch(model, 16, VOCABULARY))
+    gc.collect()
+    assert engines and [engine() for engine in engines if engine() is not None] == []
+
+
+def test_a_trainer_that_cannot_be_built_says_why_itself(cfg, model, monkeypatch) -> None:
+    def refused(*arguments, **options):
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(script, "Trainer", refused)
+    with pytest.raises(RuntimeError, match="no such device"):
+        script.our_run(cfg, model, script.random_batch(model, 16, VOCABULARY))
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_memory_that_is_used_up_is_told_from_other_errors(error, expected: bool) -> None:
+    def run() -> dict:
+        raise error
+
+    if expected:
+        assert script.fits(run) is None
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            script.fits(run)
+
+
+def test_losses_that_differ_are_told() -> None:
+    ours = {"trainer": "ours", "losses": [10.0, 5.0]}
+    assert script.difference(ours, {"trainer": "theirs", "losses": [10.05, 1.0]}) is None
+    theirs = {"trainer": "theirs", "losses": [10.2]}
+    assert script.difference(ours, theirs) == "first loss 10 of ours, 10.2 of theirs"
+    assert script.difference(ours | {"losses": [float("nan")]}, theirs)
 
 
 def test_largest_batch_is_the_last_that_fits(cfg, model, monkeypatch) -> None:
