@@ -19,7 +19,8 @@ _spec = importlib.util.spec_from_file_location(
 )
 cuda_library = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(cuda_library)
-compiles = cuda_library.available()
+# A library in the cache is for this machine: what goes into a package is compiled for it.
+compiles = cuda_library.available() and cuda_library.nvcc() is not None
 
 
 class WithLibrary(build_py):

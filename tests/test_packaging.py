@@ -1,6 +1,7 @@
 """What gets installed, from where it imports, and that no name of ours hides another's."""
 
 import os
+import runpy
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -73,6 +74,23 @@ def test_sdist_to_wheel_to_import(wheel, tmp_path):
     )
     where = python("-S", "-c", f"import site; site.main()\n{code}", cwd=tmp_path)
     assert where == str(target / "fastclip" / "kernels" / "__init__.py")
+
+
+def test_a_library_in_the_cache_makes_no_wheel_one_of_this_platform(tmp_path, monkeypatch):
+    """What goes into a wheel is compiled for it, which takes nvcc."""
+    from fastclip.ops import cuda_library
+
+    monkeypatch.delenv(cuda_library.SWITCH, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("shutil.which", lambda *args, **options: None)
+    library = tmp_path / "fastclip" / cuda_library.library_name(cuda_library.sources())
+    library.parent.mkdir()
+    library.touch()
+    if not cuda_library.available():
+        pytest.skip(cuda_library.reason())
+    monkeypatch.setattr("setuptools.setup", lambda **options: None)
+    monkeypatch.chdir(ROOT)
+    assert runpy.run_path(str(ROOT / "setup.py"))["compiles"] is False
 
 
 def test_version_is_told_once():
