@@ -13,9 +13,9 @@ BLOCK_ROWS, BLOCK_COLUMNS = 16, 256
 
 @triton.jit
 def _block(rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
-    """Ids of rows (int64) and columns of a program's block, and which of them exist."""
+    """Ids (int64) of rows and columns of a program's block, and which of them exist."""
     row_ids = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    column_ids = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    column_ids = tl.program_id(1).to(tl.int64) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     inside = (row_ids < rows)[:, None] & (column_ids < columns)[None, :]
     return row_ids, column_ids, inside
 
@@ -30,6 +30,7 @@ def _scale_and_add_rows_kernel(
     columns,
     first,
     matrix_rows,
+    unit_stride,
     out_stride,
     row_stride,
     stride,
@@ -43,7 +44,8 @@ def _scale_and_add_rows_kernel(
     at = matrix + own[:, None] * row_stride + column_ids[None, :] * stride
     term = tl.load(at, mask=known[:, None] & inside, other=0.0).to(tl.float32) * factors[:, None]
     at = out + row_ids[:, None] * out_stride + column_ids[None, :]
-    total = tl.load(at, mask=inside, other=0.0) * tl.load(unit) + term
+    units = tl.load(unit + column_ids * unit_stride, mask=column_ids < columns, other=0.0)
+    total = tl.load(at, mask=inside, other=0.0) * units[None, :] + term
     tl.store(at, total, mask=inside)
 
 
@@ -54,6 +56,7 @@ def _scale_and_round_kernel(
     out,
     rows,
     columns,
+    factor_stride,
     row_stride,
     stride,
     out_stride,
@@ -63,7 +66,8 @@ def _scale_and_round_kernel(
 ):
     row_ids, column_ids, inside = _block(rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     at = matrix + row_ids[:, None] * row_stride + column_ids[None, :] * stride
-    value = tl.load(at, mask=inside, other=0.0).to(tl.float32) * tl.load(factor)
+    factors = tl.load(factor + column_ids * factor_stride, mask=column_ids < columns, other=0.0)
+    value = tl.load(at, mask=inside, other=0.0).to(tl.float32) * factors[None, :]
     at = out + row_ids[:, None] * out_stride + column_ids[None, :]
     tl.store(at, narrowed(value, out.dtype.element_ty, INTERPRETED), mask=inside)
 
@@ -96,6 +100,11 @@ def _grid(matrix: Tensor) -> tuple[int, int]:
     return triton.cdiv(rows, BLOCK_ROWS), triton.cdiv(columns, BLOCK_COLUMNS)
 
 
+def _stride(factor: Tensor) -> int:
+    """From a column's factor to the next one's."""
+    return factor.stride(0) if factor.ndim else 0
+
+
 _LAUNCH = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_COLUMNS": BLOCK_COLUMNS, "num_warps": 4}
 
 
@@ -104,8 +113,8 @@ def scale_and_add_rows(
 ) -> None:
     """``out *= unit``, then ``out[first + i] += factor[i] * matrix[i]``.
 
-    ``out [m, D]`` is float32 with contiguous rows, ``unit`` 0-d and ``factor [n]`` float32,
-    ``matrix [n, D]`` float32, bfloat16 or float16.
+    ``out [m, D]`` is float32 with contiguous rows, ``unit`` 0-d or ``[D]`` and ``factor [n]``
+    float32, ``matrix [n, D]`` float32, bfloat16 or float16.
     """
     if out.numel() == 0:
         return
@@ -118,6 +127,7 @@ def scale_and_add_rows(
             *out.shape,
             first,
             matrix.shape[0],
+            _stride(unit),
             out.stride(0),
             *matrix.stride(),
             **_LAUNCH,
@@ -126,7 +136,7 @@ def scale_and_add_rows(
 
 def scale_and_round(matrix: Tensor, factor: Tensor, out: Tensor) -> None:
     """``out = factor * matrix`` in out's dtype, rounded once: matrix ``[n, D]`` float32, bfloat16
-    or float16, factor 0-d float32, out ``[n, D]`` with contiguous rows."""
+    or float16, factor 0-d or ``[D]`` float32, out ``[n, D]`` with contiguous rows."""
     if out.numel() == 0:
         return
     with on_device(out):
@@ -135,6 +145,7 @@ def scale_and_round(matrix: Tensor, factor: Tensor, out: Tensor) -> None:
             factor,
             out,
             *out.shape,
+            _stride(factor),
             *matrix.stride(),
             out.stride(0),
             INTERPRETED=INTERPRETED,

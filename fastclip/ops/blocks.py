@@ -5,7 +5,8 @@ float32 accumulators (``Products``).
 
 For 16-bit features these products are in float16, bfloat16 features copied to it a block at a time:
 it rounds G eight times finer than bfloat16, whose rounding would be half the error of the gradient
-of a sharp softmax. Powers of two keep everything in float16's range.
+of a sharp softmax. Powers of two keep everything in float16's range, for bfloat16 features one a
+column, which scales one column of a product.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ SIDE = 8192
 # Row strides of buffers are multiples of this: whole 32-byte sectors in 16 bits, and one variant of
 # each kernel, which Triton compiles for multiples of 16.
 ALIGNMENT = 16
+# Workspace of a float32 entry that torch adds up in float64, in a copy of it.
+SUMMED_BYTES = 4 + 8
+# Workspace of a unit of a column of features, with its inverse and a temporary.
+UNIT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def block_bytes(rows: int, columns: int, x: Tensor, y: Tensor) -> int:
         total += columns * width * item
     if x.dtype != accumulation_dtype(x.dtype):
         total += max(rows, columns) * width * 4
+    if x.dtype == torch.bfloat16:
+        total += 2 * width * UNIT_BYTES
     return total
 
 
@@ -154,12 +161,14 @@ def refuse(workspace_bytes: int, n: int, m: int, needed: int) -> None:
 
 
 def power_above(peak: Tensor) -> Tensor:
-    """The least power of two above a 0-d float32 ``peak >= 0``; 1 for 0."""
-    return torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent)
+    """The least powers of two above float32 ``peak >= 0``, 1 for 0, as far as they and their
+    inverses are normal."""
+    return torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent.clamp(-126, 126))
 
 
 class _Operand:
-    """A matrix of features as products read it: rows over ``unit`` in the dtype of the products."""
+    """A matrix of features as products read it: over ``unit``, 0-d or one a column, in the dtype of
+    the products."""
 
     def __init__(self, matrix: Tensor, largest_span: int) -> None:
         self._matrix, self._copy = matrix, None
@@ -169,8 +178,8 @@ class _Operand:
         dtype = product_dtype(matrix.dtype)
         self._copy = matrix.new_empty((largest_span, matrix.shape[1]), dtype=dtype)
         if matrix.dtype == torch.bfloat16 and matrix.numel():
-            low, high = torch.aminmax(matrix)
-            self.unit = power_above(torch.maximum(-low, high).float())
+            # Not aminmax, which copies what is not contiguous.
+            self.unit = power_above(torch.maximum(-matrix.amin(0), matrix.amax(0)).float())
         self._per_unit = 1 / self.unit
 
     def span(self, rows: slice) -> Tensor:
@@ -203,8 +212,8 @@ class Products:
         self.factor = 1.0 if x.dtype == torch.float32 else 4096.0
         dtype = accumulation_dtype(x.dtype)
         self._features = x, y
-        self._operands = _Operand(x, blocks.rows), _Operand(y, blocks.columns)
-        self._need_x, self._need_y = need_x, need_y
+        self._x = _Operand(x, blocks.rows) if need_y else None
+        self._y = _Operand(y, blocks.columns) if need_x else None
         self.a = x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype)
         self.b = x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype)
         self._room: Tensor | None = None
@@ -220,17 +229,17 @@ class Products:
     def rows(self, rows: slice) -> None:
         """Choose the rows of the blocks to come."""
         self._rows = rows
-        if self._need_y:
-            self._x_part = self._operands[0].span(rows)
+        if self._x is not None:
+            self._x_part = self._x.span(rows)
 
     def add(self, g: Tensor, columns: slice, to_a: bool = True, to_b: bool = True) -> None:
         """Add a block of the chosen rows to what is needed of a and b. Blocks come in order: the
         first of its rows is that at column 0, the first of its columns that at row 0."""
         rows = self._rows
-        if self._need_x and to_a:
-            y_part = self._operands[1].span(columns)
+        if self._y is not None and to_a:
+            y_part = self._y.span(columns)
             _add_product(self.a[rows], g, y_part, first=columns.start == 0)
-        if self._need_y and to_b:
+        if self._x is not None and to_b:
             _add_product(self.b[columns], g.T, self._x_part, first=rows.start == 0)
 
     def finish(
@@ -243,12 +252,12 @@ class Products:
         count = len(row_target)
         if not x.shape[0]:
             self.b.zero_()
-        elif self._need_x:
-            unit = self._operands[1].unit / factor
+        elif self._y is not None:
+            unit = self._y.unit / factor
             own = y[target_offset : target_offset + count]
             kernels.scale_and_add_rows(self.a, unit, row_target, own, 0)
-        if x.shape[0] and self._need_y:
-            unit = self._operands[0].unit / factor
+        if x.shape[0] and self._x is not None:
+            unit = self._x.unit / factor
             kernels.scale_and_add_rows(self.b, unit, col_target, x[:count], target_offset)
 
 
@@ -278,6 +287,8 @@ def _library_adds() -> bool:
         try:
             torch.addmm(total, operand, operand, out_dtype=torch.float32, out=total)
             _adds = True
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             _adds = False
     return _adds

@@ -233,13 +233,12 @@ class Passes:
         planned = self._plan(x, y, workspace_bytes)
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
         scale = bits(scale).float()
-        room = x.new_empty(0, dtype=torch.float32)
-        for rows, used, keeps in _launches(n, m, layout.rows, planned, workspace_bytes - len(kept)):
+        launches = list(_launches(n, m, layout.rows, planned, workspace_bytes - len(kept)))
+        largest = max(_partial_bytes(rows.stop - rows.start, m, used) for rows, used, _ in launches)
+        room = x.new_empty(largest // 4, dtype=torch.float32)
+        for rows, used, keeps in launches:
             height = rows.stop - rows.start
             size = _partial_bytes(height, m, used) // 4
-            if size > len(room):
-                del room  # before there is another
-                room = x.new_empty(size, dtype=torch.float32)
             tile_rows, tile_columns = used.grid(height, m)
             row_room, column_room = room[:size].split(
                 (2 * tile_columns * height, 2 * tile_rows * m)

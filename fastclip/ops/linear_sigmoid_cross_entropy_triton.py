@@ -7,7 +7,15 @@ from torch import Tensor
 from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import tile
-from fastclip.ops.blocks import Products, check_dtype, plan, power_above, refuse, spans
+from fastclip.ops.blocks import (
+    SUMMED_BYTES,
+    Products,
+    check_dtype,
+    plan,
+    power_above,
+    refuse,
+    spans,
+)
 from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear_triton import peak_of
@@ -34,7 +42,10 @@ def forward(
     wanted, write = need_hidden or need_weight or need_bias, need_hidden or need_weight
     used = tile("linear_sigmoid", hidden.dtype, device)
     entries, dense = None, None
-    held, tile_bytes = 32 * n + 24 * vocabulary, 4 * (used.rows + used.columns * need_bias)
+    held, tile_bytes = (
+        32 * n + 24 * vocabulary,
+        SUMMED_BYTES * (used.rows + used.columns * need_bias),
+    )
     if isinstance(labels, Csr):
         check_indices(labels, vocabulary)
         entries = Entries(labels, vocabulary, torch.arange(n, device=device))

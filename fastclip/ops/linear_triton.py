@@ -10,7 +10,14 @@ from fastclip.kernels import infonce, softmax_rows
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import Tile, tile
 from fastclip.ops import linear_plan
-from fastclip.ops.blocks import Products, check_dtype, power_above, spans, stride
+from fastclip.ops.blocks import (
+    SUMMED_BYTES,
+    Products,
+    check_dtype,
+    power_above,
+    spans,
+    stride,
+)
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear_plan import Need
 from fastclip.ops.softmax_tiles import LOG2_E
@@ -76,13 +83,13 @@ class SoftmaxRows:
         )
         self._scale = torch.full((), LOG2_E, dtype=torch.float32, device=hidden.device)
         # Partial tops and totals and sums; cuts of entries; partial gradients of the bias.
-        row_bytes = 8 + 4 * sums + (0 if entry_rows else 16)
+        row_bytes = 8 + SUMMED_BYTES * sums + (0 if entry_rows else 16)
         held = held_bytes + 64 * n + 8 * entries + (16 * vocabulary if needs[2] else 0)
         self._plan = linear_plan.plan(
             hidden,
             weight,
             tiles,
-            Need(needs[0], needs[1], row_bytes, 4 if needs[2] else 0),
+            Need(needs[0], needs[1], row_bytes, SUMMED_BYTES if needs[2] else 0),
             any(needs),
             workspace_bytes,
             held,

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from fastclip.kernels import sigmoid as kernels
 from fastclip.kernels.tiles import tile
-from fastclip.ops.blocks import Products, check_dtype, plan, refuse, spans
+from fastclip.ops.blocks import SUMMED_BYTES, Products, check_dtype, plan, refuse, spans
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.softmax_tiles import bits
 
-BYTES_PER_TILE = 8  # its sums of losses and of gradients
+BYTES_PER_TILE = 2 * SUMMED_BYTES  # its sums of losses and of gradients
 
 
 def forward(

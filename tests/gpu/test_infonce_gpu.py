@@ -83,8 +83,13 @@ def test_bars(workspace_bytes, scale, kind, dtype, backend):
     with Exact():
         got = outcome(ours(backend, workspace_bytes), inputs, dtype)
     if dtype == torch.float32:
-        if scale <= 20:
-            assert all(error(g, w) <= 1e-5 * w.norm() for g, w in zip(got, truth, strict=True))
+        bars = [1e-5 * w.norm() for w in truth]
+        if scale > 20:
+            with Exact():
+                eager = outcome(reference.clip_loss, inputs, dtype)
+            bars = [1.25 * error(e, w) + 1e-6 * w.norm() for e, w in zip(eager, truth, strict=True)]
+        for g, w, bar in zip(got, truth, bars, strict=True):
+            assert error(g, w) <= bar
         return
     for k in (1, 2):
         rounded = truth[k].to(dtype).double()

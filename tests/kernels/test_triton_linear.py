@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from engine_checks import assert_no_worse_than_eager, error, outcome
+from engine_checks import Peak, assert_no_worse_than_eager, error, outcome
 from layer_checks import (
     AMPLE,
     Layer,
@@ -361,6 +361,16 @@ def test_memory_stays_within_the_workspace(name):
         op(*matrices, *operands, None, *options, True, True, True, workspace_bytes, "triton")
 
     check_memory(run, inputs, workspace_bytes)
+
+
+def test_memory_of_statistics_alone():
+    inputs, workspace_bytes = layer(384, 1000, 8), 205_000
+    inputs = Layer(*(t.float() for t in inputs[:3]), inputs.target)
+    op, _, operands = rows_op("cross entropy smoothed", inputs)
+    options = None, -100, 0.1, False, False, False, workspace_bytes, "triton"
+    with Peak() as peak:
+        op(*inputs[:3], *operands, *options)
+    assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + 8 * len(inputs.hidden)
 
 
 @pytest.mark.parametrize("name", SOFTMAXES)
