@@ -150,7 +150,7 @@ class Kernels:
 
 _planned = Passes(Kernels, _tile, _lines, _check)
 _portable = Passes(Kernels, lambda *_: _tile_of(False), _lines, _check)
-new_kept = _planned.new_kept
+new_kept, check_features = _planned.new_kept, _planned.check
 
 
 def forward(

@@ -39,3 +39,15 @@ def test_features_that_one_rank_refuses_are_refused_before_ranks_meet(monkeypatc
     x, y = torch.randn(2, 4, 8)
     with pytest.raises(InterruptedError):
         clip.contrastive(x, y, 1.0, None, clip.Flags(), Peers(), Engine())
+
+
+def test_the_cuda_backend_names_what_it_refuses():
+    pytest.importorskip("triton")
+    from fastclip.ops import infonce_cuda
+
+    x = torch.randn(4, 8).bfloat16()
+    infonce_cuda.check_features(x, x)
+    with pytest.raises(ValueError, match=r"text_features has strides \(1, 4\)"):
+        infonce_cuda.check_features(x, x.T.contiguous().T)
+    with pytest.raises(TypeError, match="image_features is torch.float32"):
+        infonce_cuda.check_features(x.float(), x.float())
