@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import socket
 import sys
 import time
 import warnings
@@ -32,7 +31,8 @@ def start() -> Ranks:
     """Initialise torch.distributed through DeepSpeed; one process where no launcher is."""
     if "RANK" not in os.environ:
         single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+        # Port 0: the store listens on whichever is free when it starts.
+        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # DeepSpeed calls collectives by the names that torch 2.14 renames.
@@ -112,9 +112,3 @@ def mean_over_ranks(value: torch.Tensor, ranks: Ranks) -> float:
     if ranks.world_size > 1:
         dist.all_reduce(value)
     return float(value) / ranks.world_size
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
