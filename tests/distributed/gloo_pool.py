@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 TIMEOUT_SECONDS = 60
 # How long the other ranks may take once one has raised.
@@ -74,9 +75,7 @@ class Pool:
         context.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", "gloo_cases"])
         here = str(Path(__file__).parent)
         os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         for rank in range(self.world):
             ours, theirs = context.Pipe()
             process = context.Process(

@@ -1,11 +1,11 @@
 """The towers under DeepSpeed with parameters partitioned over two processes."""
 
 import os
-import socket
 import time
 
 import pytest
 import torch
+from ports import free_port
 from torch.nn.functional import cross_entropy
 
 from fastclip.models import create_model
@@ -89,9 +89,7 @@ def train_plainly(name: str) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def losses():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with torch.multiprocessing.get_context("spawn").Manager() as manager:
         results = manager.dict()
         context = torch.multiprocessing.spawn(serve, (port, results), nprocs=2, join=False)

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--train-batch-size", "64", "--train-micro-batch-size-per-gpu", "16", "--epochs", "1"]
@@ -21,9 +22,7 @@ def flags(shapes, logs: Path, name: str, *more: str) -> list[str]:
 
 
 def launcher(processes: int) -> tuple[str, ...]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return "deepspeed", "--quiet", "--num_accelerators", str(processes), f"--master_port={port}"
 
 

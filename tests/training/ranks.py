@@ -2,21 +2,19 @@
 
 import io
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.multiprocessing as mp
+from ports import free_port
 
 
 def run_ranks(worker: Callable, world_size: int, *args: Any, timeout: float = 240) -> list:
     """``worker(rank, *args)`` in ``world_size`` fresh processes; results in order of rank."""
     context = mp.get_context("spawn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     results: Any = context.Queue()
     processes = [
         context.Process(target=_enter, args=(rank, world_size, port, worker, args, results))
