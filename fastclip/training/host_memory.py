@@ -11,9 +11,8 @@ def return_large_buffers() -> None:
 
     glibc keeps freed activations of up to 32 MiB in its heap, where the buffers of one phase of a
     step leave holes too small for those of the next: over many micro-batches a process comes to
-    hold half as much again as is ever alive. Fresh pages cost time (a quarter of a step's on a
-    virtual machine), so this is for steps whose size is the point. Without effect where the C
-    library is not glibc.
+    hold much more than is ever alive. Fresh pages cost time, so this is for steps whose size is the
+    point. Without effect where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -207,3 +207,20 @@ def test_agreeing_keys_are_accepted(tmp_path):
     merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
     assert merged["train_batch_size"] == 256
     assert "fp16" not in merged
+
+
+def test_zero_stage_auto_partitions_where_there_is_something_to(tmp_path):
+    def stage(precision, world_size, **more):
+        cfg = TrainConfig(train_batch_size=8, **more)
+        return deepspeed_config.build(cfg, precision, world_size)["zero_optimization"]["stage"]
+
+    assert [stage("fp32", 1), stage("amp_bf16", 1), stage("bf16", 1), stage("fp32", 2)] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    assert stage("fp32", 1, zero_stage=2) == 2
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"overlap_comm": True}}))
+    assert stage("fp32", 1, deepspeed_config=path) == 1
