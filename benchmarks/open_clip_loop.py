@@ -89,7 +89,8 @@ class OpenClipLoop:
             wandb=False,
         )
 
-    def run(self) -> None:
+    def run(self) -> list[float]:
+        """One epoch; the loss of each step."""
         from open_clip_train.train import train_one_epoch
 
         train_one_epoch(
@@ -104,6 +105,6 @@ class OpenClipLoop:
             self.options,
         )
         self.epoch += 1
-
-    def losses(self) -> list[float]:
-        return [float(value) for value in torch.stack(self.loss.values)]
+        losses = torch.stack(self.loss.values).tolist()
+        self.loss.values.clear()
+        return losses

@@ -1,7 +1,6 @@
 """The trainer: samples per second beside open_clip's loop; memory of a step of 32,768 (--full)."""
 
-import copy
-import itertools
+import contextlib
 import json
 import os
 import socket
@@ -9,11 +8,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import measure
 import pytest
 from record import Record
+from train_rate import LOOPS, Loop
 
 BATCH, STEPS, ROUNDS = 512, 4, 5
 SMALL, LARGE = 1024, 32_768
@@ -32,73 +33,55 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ranks():
-    """A process group of this process alone."""
-    from fastclip.training import distributed
-
-    environment = dict(os.environ)
-    yield distributed.start()
-    distributed.stop()
-    os.environ.clear()
-    os.environ.update(environment)
-
-
-@pytest.mark.benchmark(group="training")
-def test_samples_per_second(pictures: Path, ranks, benchmark, record: Record) -> None:
+def loops(pictures: Path, record: Record) -> Iterator[dict[str, Loop]]:
+    """Every loop, built and waiting, by name."""
     try:
         import open_clip_train.train  # noqa: F401
     except ImportError as error:
         record.skipped["open_clip's training loop"] = f"import fails ({error})"
         pytest.skip(f"open_clip_train: {error}")
-    from open_clip_loop import Batches, OpenClipLoop
-    from training_setup import build
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name in LOOPS:
+            found[name] = Loop(name, pictures, BATCH, STEPS)
+            stack.callback(found[name].close)
+        yield found
 
-    setup = build(pictures, ranks, batch=BATCH, zero_stage="auto")
-    batches = list(itertools.islice(setup.loader.epoch(0), STEPS))
-    towers = copy.deepcopy(setup.model)
-    theirs = OpenClipLoop(
-        towers,
-        setup.objective.logit_scale,
-        Batches(batches, copy.deepcopy(setup.model.pixel_norm)),
-        setup.cfg,
-    )
-    trainer = setup.trainer(ranks)
-    trainer.engine.train()
-    their_seconds: list[float] = []
-    our_losses: list[float] = []
+
+@pytest.mark.benchmark(group="training")
+def test_samples_per_second(loops: dict[str, Loop], benchmark, record: Record) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
 
     def run_theirs() -> None:
-        start = time.perf_counter()
-        theirs.run()
-        their_seconds.append(time.perf_counter() - start)
+        for name in LOOPS[1:]:
+            start = time.perf_counter()
+            loops[name].epoch()
+            seconds[name].append(time.perf_counter() - start)
 
-    def run_ours() -> None:
-        for batch in batches:
-            our_losses.append(trainer.train_step(batch)["contrastive_loss"])
+    # The first round warms all up and shows that they do the same work: the same weights, batches,
+    # schedule and optimiser give the same losses.
+    losses = {name: loop.epoch() for name, loop in loops.items()}
+    for name in LOOPS[1:]:
+        assert losses["fastclip"] == pytest.approx(losses[name], rel=1e-3)
 
-    # The first round warms both up and shows that they do the same work: the same weights,
-    # batches, schedule and optimiser give the same losses.
-    run_theirs()
-    run_ours()
-    assert our_losses == pytest.approx(theirs.losses(), rel=1e-3)
-    their_seconds.clear()
-
-    benchmark.pedantic(run_ours, setup=run_theirs, rounds=ROUNDS, iterations=1)
+    benchmark.pedantic(loops["fastclip"].epoch, setup=run_theirs, rounds=ROUNDS, iterations=1)
     if benchmark.disabled:
         return
-    seconds, samples = benchmark.stats.stats.data, BATCH * STEPS
+    seconds["fastclip"] = benchmark.stats.stats.data
     record.throughput = {
-        "model": setup.cfg.model,
+        **loops["fastclip"].facts,
         "batch": BATCH,
-        "zero_stage": setup.deepspeed["zero_optimization"]["stage"],
-        "precision": setup.precision,
         "steps": STEPS,
         "rounds": ROUNDS,
-        "samples_per_second": samples / statistics.median(seconds),
-        "open_clip_samples_per_second": samples / statistics.median(their_seconds),
-        "ratio": statistics.median(
-            theirs / ours for ours, theirs in zip(seconds, their_seconds, strict=True)
-        ),
+        "loops": {
+            name: {
+                "samples_per_second": BATCH * STEPS / statistics.median(found),
+                "ratio": statistics.median(
+                    theirs / ours for theirs, ours in zip(found, seconds["fastclip"], strict=True)
+                ),
+            }
+            for name, found in seconds.items()
+        },
     }
     benchmark.extra_info.update(record.throughput, cpu=measure.cpu_name())
 

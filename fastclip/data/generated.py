@@ -26,7 +26,7 @@ from fastclip.data.progress import Progress
 from fastclip.errors import UserError
 
 # Part of the cache key: raise it whenever the same spec would give other bytes.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 SAMPLES_PER_SHARD = 1000
 DIAMETERS = {"small": 0.39, "medium": 0.45, "large": 0.70}
 SPLITS = ("train", "val-seen", "val-held-out")
@@ -224,7 +224,10 @@ def _write(folder: Path, spec: GeneratedSpec, progress: bool) -> None:
             name = f"{split}.tar"
             sizes[name] = _write_shard(folder / name, spec, split, range(spec.num_val), bar)
     held_out = held_out_classes(spec.seed)
-    classes = {"classes": class_names(), "held_out": held_out, "prompts": grammar.PROMPTS}
+    prompts = [
+        grammar.prompts(s, c, _SIZES_AND_COUNTS) for s in drawing.SHAPES for c in drawing.COLORS
+    ]
+    classes = {"classes": class_names(), "held_out": held_out, "prompts": prompts}
     _write_json(folder / "classes.json", classes)
     _write_json(folder / "sizes.json", sizes)
     manifest = {"fingerprint": spec.fingerprint(), **asdict(spec)}

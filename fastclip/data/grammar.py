@@ -1,14 +1,12 @@
 """Sentences for the generated set: one scene, many phrasings, some with fewer attributes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 NUMBERS = ("one", "two", "three", "four")
 PLURALS = {"cross": "crosses"}
-
-# Zero-shot prompts that read well whatever the class name begins with.
-PROMPTS = ("one {}", "a picture of one {}", "one large {}", "there is one small {}", "{}")
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,23 @@ def class_name(shape: str, color: str) -> str:
     return f"{color} {shape}"
 
 
+def prompts(shape: str, color: str, sizes_and_counts: Collection[tuple[str, int]]) -> list[str]:
+    """The scenes of one class as bare phrases: every count, and every size that it comes in.
+
+    A picture of three squares lies nearest to captions of three, whatever their shape; so the
+    class is the mean over counts.
+    """
+    counts = sorted({count for _, count in sizes_and_counts})
+    said = [("", count) for count in counts]
+    said += sorted({(f"{size} ", count) for size, count in sizes_and_counts})
+    return [f"{NUMBERS[n - 1]} {size}{color} {_things(shape, n)}" for size, n in said]
+
+
 def sentence(scene: Attributes, rng: np.random.Generator) -> str:
     """One sentence on ``scene``. Shape, colour and count are always said, the rest at random."""
     with_size, with_place, with_background, with_tone, article, split = rng.random(6)
     size = f"{scene.size} " if with_size < 0.5 else ""
-    things = scene.shape if scene.count == 1 else PLURALS.get(scene.shape, scene.shape + "s")
+    things = _things(scene.shape, scene.count)
     if split < 0.15:
         subject = _counted(scene.count, size + things, article) + f" in {scene.color}"
     else:
@@ -68,6 +78,10 @@ _PHRASINGS = (
     "{ground} with {subject} {place}",
     "on {ground} {verb} {subject} {place}",
 )
+
+
+def _things(shape: str, count: int) -> str:
+    return shape if count == 1 else PLURALS.get(shape, shape + "s")
 
 
 def _counted(count: int, things: str, article: float) -> str:

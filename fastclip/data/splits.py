@@ -17,8 +17,9 @@ from fastclip.errors import UserError
 class Split:
     """Pictures uint8 [n, 3, S, S] with captions and labels (int64 [n] or None).
 
-    ``classes`` and ``prompts`` come from a classes.json beside the shards, where
-    there is one; a label is an index into ``classes``.
+    ``classes`` and ``prompts`` come from a classes.json beside the shards, where there is one; a
+    label is an index into ``classes``. Prompts are templates in which ``{}`` stands for the name,
+    or one list of sentences a class.
     """
 
     pictures: torch.Tensor
@@ -26,7 +27,7 @@ class Split:
     labels: torch.Tensor | None
     keys: list[str]
     classes: list[str] | None = None
-    prompts: list[str] | None = None
+    prompts: list[str] | list[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -82,4 +83,21 @@ def _class_file(spec: DataSpec) -> dict:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(names, dict):
         raise UserError(f"{path} holds {type(names).__name__}, expected an object")
+    _check_prompts(path, names)
     return names
+
+
+def _check_prompts(path: Path, names: dict) -> None:
+    prompts, classes = names.get("prompts"), names.get("classes", [])
+    if prompts is None:
+        return
+
+    def are_texts(found) -> bool:
+        return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)
+
+    per_class = isinstance(prompts, list) and all(map(are_texts, prompts))
+    if not are_texts(prompts) and not (per_class and len(prompts) == len(classes)):
+        raise UserError(
+            f"{path}: prompts are neither templates nor one list of sentences for each of the "
+            f"{len(classes)} classes"
+        )

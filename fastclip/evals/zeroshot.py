@@ -12,14 +12,27 @@ from torch import Tensor
 from fastclip.evals.retrieval import target_ranks
 
 
+def class_prompts(
+    names: Sequence[str], prompts: Sequence[str] | Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """The prompts of every class: templates where ``{}`` stands for the name, or lists as given.
+
+    One list of sentences a class is the form of CuPL (Pratt et al., 2022, arXiv 2209.03320).
+    """
+    templates = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if templates:
+        return [[template.replace("{}", name) for template in templates] for name in names]
+    return [list(sentences) for sentences in prompts]
+
+
 def class_features(
-    names: Sequence[str], templates: Sequence[str], embed: Callable[[list[str]], Tensor]
+    prompts: Sequence[Sequence[str]], embed: Callable[[list[str]], Tensor]
 ) -> Tensor:
-    """One unit row a class, ``[classes, D]`` fp32; ``{}`` in a template stands for the name."""
-    prompts = [template.replace("{}", name) for name in names for template in templates]
-    features = torch.nn.functional.normalize(embed(prompts).float(), dim=-1)
-    means = features.view(len(names), len(templates), -1).mean(1)
-    return torch.nn.functional.normalize(means, dim=-1)
+    """One unit row a class, ``[classes, D]`` fp32, from the prompts of each."""
+    flat = [prompt for sentences in prompts for prompt in sentences]
+    features = torch.nn.functional.normalize(embed(flat).float(), dim=-1)
+    rows = features.split([len(sentences) for sentences in prompts])
+    return torch.nn.functional.normalize(torch.stack([row.mean(0) for row in rows]), dim=-1)
 
 
 def top1_accuracy(image_features: Tensor, classes: Tensor, labels: Tensor) -> float:

@@ -15,7 +15,7 @@ from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
 from fastclip.evals.embed import embed_rows
 from fastclip.evals.retrieval import recall_at_k
-from fastclip.evals.zeroshot import class_features, top1_accuracy
+from fastclip.evals.zeroshot import class_features, class_prompts, top1_accuracy
 from fastclip.models import DualEncoder
 from fastclip.training import plots
 from fastclip.training.trainer import Trainer
@@ -115,7 +115,8 @@ def _classes(split: Split, embedder: Embedder) -> Candidates | None:
     """The split's classes as prompts, where its records are labelled and classes named."""
     if split.labels is None or not split.classes:
         return None
-    features = class_features(split.classes, split.prompts or DEFAULT_PROMPTS, embedder.texts)
+    prompts = class_prompts(split.classes, split.prompts or DEFAULT_PROMPTS)
+    features = class_features(prompts, embedder.texts)
     return Candidates(split.classes, features, split.labels)
 
 

@@ -14,7 +14,7 @@ from fastclip.training import checkpoint, optim
 from fastclip.training.config import TrainConfig
 from fastclip.training.distributed import Ranks, all_finite, mean_over_ranks
 from fastclip.training.feature_cache import RandomState, step_gradients, unseen_loss_scale
-from fastclip.training.host_memory import return_large_buffers
+from fastclip.training.host_memory import keep_large_buffers, return_large_buffers
 from fastclip.training.reporting import Reporter
 
 
@@ -50,8 +50,9 @@ class Trainer:
         self.micro_batch = deepspeed["train_micro_batch_size_per_gpu"]
         self.precision = precision
         self.zero_stage = deepspeed["zero_optimization"]["stage"]
-        if ranks.device.type == "cpu" and deepspeed["gradient_accumulation_steps"] > 1:
-            return_large_buffers()
+        if ranks.device.type == "cpu":
+            several = deepspeed["gradient_accumulation_steps"] > 1
+            return_large_buffers() if several else keep_large_buffers()
         self.engine, self.optimizer, _, _ = ds.initialize(
             model=model,
             optimizer=optim.adamw(optim.parameter_groups(model, cfg.wd), cfg),

@@ -1,6 +1,7 @@
 """Broken records: counted, named, skipped, and too many of them end the run."""
 
 import io
+import json
 import logging
 import struct
 import zlib
@@ -170,6 +171,15 @@ def test_a_label_without_a_class_name_is_refused(tmp_path):
     write_shards(tmp_path, [5])
     (tmp_path / "classes.json").write_text('{"classes": ["a", "b"]}')
     with pytest.raises(UserError, match="label 4, but 2 classes"):
+        read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
+
+
+@pytest.mark.parametrize("prompts", [[], "{}", [["a"]], [["a"], []], [["a"], "b {}"], [1, 2]])
+def test_prompts_of_no_known_form_are_refused(tmp_path, prompts):
+    write_shards(tmp_path, [2])
+    names = {"classes": ["a", "b"], "prompts": prompts}
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    with pytest.raises(UserError, match="neither templates nor one list .* 2 classes"):
         read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
 
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_split
 from fastclip.errors import UserError
-from fastclip.evals.zeroshot import class_features, top1_accuracy
+from fastclip.evals.zeroshot import class_features, class_prompts, top1_accuracy
 from fastclip.training.config import TrainConfig, to_plain
 from fastclip.training.trained import load_run
 
@@ -44,7 +44,7 @@ def test_a_finished_run_loads_as_a_model(whole, shapes, tmp_path):
     with torch.no_grad():
         images = trained.model.encode_image(split.pictures)
         texts = lambda prompts: trained.model.encode_text(trained.tokenizer(prompts))  # noqa: E731
-        classes = class_features(split.classes, split.prompts, texts)
+        classes = class_features(class_prompts(split.classes, split.prompts), texts)
     figures = json.loads((run / "results.json").read_text())["held-out"]
     found = top1_accuracy(images, classes, split.labels)
     assert found == pytest.approx(figures["zero_shot_accuracy"], abs=1 / 64)
