@@ -61,17 +61,22 @@ def needed(shards: Shards, flags: Flags) -> Needed:
 
 
 def check_workspace(
-    plan: Callable[..., Any], shards: Shards, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]
+    plan: Callable[..., Any],
+    shards: Shards,
+    rows: tuple[Tensor, ...],
+    columns: tuple[Tensor, ...],
+    width: int | None = None,
 ) -> None:
     """Plans the block of the rank with most rows, on every rank.
 
     What a block needs grows with its rows: where it does not fit the workspace, all ranks refuse it
     and none is left waiting. ``plan`` gets contiguous matrices of that block's shapes that hold no
-    memory.
+    memory. ``width`` is the number of columns of the largest block, if not those of all ranks.
     """
     most = max(shards.rows)
     if min(shards.rows) < most:
-        sizes = [(t, most) for t in rows] + [(t, shards.total) for t in columns]
+        width = shards.total if width is None else width
+        sizes = [(t, most) for t in rows] + [(t, width) for t in columns]
         with FakeTensorMode():
             plan(
                 *(

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from fastclip.comm import IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
 from fastclip.functional.settings import Engine
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
+from fastclip.functional.sharded import check_workspace
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import paired, scalar
 from fastclip.ops.sigmoid import siglip_loss_single, sigmoid_forward
@@ -108,6 +109,14 @@ def sigmoid_contrastive(
 
     call = f"siglip_loss(dist_impl={dist_impl!r}, {engine.call})"
     shards, (x, y, scale, bias) = peers.meet(call, image, prepare)
+    run = implementation("sigmoid", engine.backend, x.device, x.dtype)
+    check_workspace(
+        lambda x, y: run.plan_blocks(x, y, chunk_size, engine.workspace_bytes),
+        shards,
+        (x,),
+        (y,),
+        shards.total if dist_impl == "gather" else max(shards.rows),
+    )
     return _ShardedSigmoid.apply(x, y, scale, bias, shards, dist_impl, chunk_size, engine)
 
 

@@ -5,7 +5,20 @@ from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.softmax_tiles import diagonal
-from fastclip.ops.tiles import Logits, TileCost, plan, spans
+from fastclip.ops.tiles import Logits, TileCost, Tiles, plan, spans
+
+
+def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Tiles:
+    """How the logits of ``x`` and ``y`` are cut; raises ValueError where the workspace is short."""
+    n, width = x.shape
+    item = accumulation_dtype(x.dtype).itemsize
+    cost = TileCost(
+        entry=item,
+        row=2 * width * item + 64,  # x upcast, x scaled
+        column=width * item + 64,
+        block_entry=2 * item,
+    )
+    return plan(min(n, chunk_rows or n), y.shape[0], cost, workspace_bytes, x.device)
 
 
 def forward(
@@ -23,14 +36,7 @@ def forward(
     """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
-    item = dtype.itemsize
-    cost = TileCost(
-        entry=item,
-        row=2 * width * item + 64,  # x upcast, x scaled
-        column=width * item + 64,
-        block_entry=2 * item,
-    )
-    tiles = plan(min(n, chunk_rows or n), m, cost, workspace_bytes, x.device)
+    tiles = plan_blocks(x, y, chunk_rows, workspace_bytes)
     # Tiles hold label * z: products give -z, which is that of negatives.
     logits = Logits(x, y, -scale, tiles, dtype)
     scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)

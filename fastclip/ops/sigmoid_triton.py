@@ -5,11 +5,22 @@ from torch import Tensor
 
 from fastclip.kernels import sigmoid as kernels
 from fastclip.kernels.tiles import tile
-from fastclip.ops.blocks import SUMMED_BYTES, Products, check_dtype, plan, refuse, spans
+from fastclip.ops.blocks import SUMMED_BYTES, Blocks, Products, check_dtype, plan, refuse, spans
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.softmax_tiles import bits
 
 BYTES_PER_TILE = 2 * SUMMED_BYTES  # its sums of losses and of gradients
+
+
+def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Blocks:
+    """How the logits of ``x`` and ``y`` are cut; raises ValueError where the workspace is short."""
+    n, m = x.shape[0], y.shape[0]
+    used = tile("sigmoid", x.dtype, x.device)
+    vectors = 4 * n + 64
+    cut = used.rows, used.columns
+    blocks = plan(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
+    refuse(workspace_bytes, n, m, vectors + blocks.bytes)
+    return blocks
 
 
 def forward(
@@ -28,10 +39,7 @@ def forward(
     check_dtype(x)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
-    vectors = 4 * n + 64
-    cut = used.rows, used.columns
-    blocks = plan(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
-    refuse(workspace_bytes, n, m, vectors + blocks.bytes)
+    blocks = plan_blocks(x, y, chunk_rows, workspace_bytes)
 
     write = need_x or need_y
     products = Products(x, y, need_x, need_y, blocks)
