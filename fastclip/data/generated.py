@@ -224,10 +224,10 @@ def _write(folder: Path, spec: GeneratedSpec, progress: bool) -> None:
             name = f"{split}.tar"
             sizes[name] = _write_shard(folder / name, spec, split, range(spec.num_val), bar)
     held_out = held_out_classes(spec.seed)
-    prompts = [
-        grammar.prompts(s, c, _SIZES_AND_COUNTS) for s in drawing.SHAPES for c in drawing.COLORS
+    captions = [
+        grammar.phrases(s, c, _SIZES_AND_COUNTS) for s in drawing.SHAPES for c in drawing.COLORS
     ]
-    classes = {"classes": class_names(), "held_out": held_out, "prompts": prompts}
+    classes = {"classes": class_names(), "held_out": held_out, "captions": captions}
     _write_json(folder / "classes.json", classes)
     _write_json(folder / "sizes.json", sizes)
     manifest = {"fingerprint": spec.fingerprint(), **asdict(spec)}

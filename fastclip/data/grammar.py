@@ -32,12 +32,8 @@ def class_name(shape: str, color: str) -> str:
     return f"{color} {shape}"
 
 
-def prompts(shape: str, color: str, sizes_and_counts: Collection[tuple[str, int]]) -> list[str]:
-    """The scenes of one class as bare phrases: every count, and every size that it comes in.
-
-    A picture of three squares lies nearest to captions of three, whatever their shape; so the
-    class is the mean over counts.
-    """
+def phrases(shape: str, color: str, sizes_and_counts: Collection[tuple[str, int]]) -> list[str]:
+    """The scenes of one class as bare phrases: every count, and every size that it comes in."""
     counts = sorted({count for _, count in sizes_and_counts})
     said = [("", count) for count in counts]
     said += sorted({(f"{size} ", count) for size, count in sizes_and_counts})

@@ -17,9 +17,10 @@ from fastclip.errors import UserError
 class Split:
     """Pictures uint8 [n, 3, S, S] with captions and labels (int64 [n] or None).
 
-    ``classes`` and ``prompts`` come from a classes.json beside the shards, where there is one; a
-    label is an index into ``classes``. Prompts are templates in which ``{}`` stands for the name,
-    or one list of sentences a class.
+    What is said of classes comes from a classes.json beside the shards, where there is one:
+    ``classes`` are their names, of which a label is an index, ``prompts`` templates in which ``{}``
+    stands for a name, ``class_captions`` a list of captions for each class, the nearest of which
+    decides.
     """
 
     pictures: torch.Tensor
@@ -27,7 +28,8 @@ class Split:
     labels: torch.Tensor | None
     keys: list[str]
     classes: list[str] | None = None
-    prompts: list[str] | list[list[str]] | None = None
+    prompts: list[str] | None = None
+    class_captions: list[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -59,6 +61,7 @@ def read_split(
         decoded.keys,
         classes,
         names.get("prompts"),
+        names.get("captions"),
     )
 
 
@@ -83,21 +86,18 @@ def _class_file(spec: DataSpec) -> dict:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(names, dict):
         raise UserError(f"{path} holds {type(names).__name__}, expected an object")
-    _check_prompts(path, names)
+    _check_texts(path, names)
     return names
 
 
-def _check_prompts(path: Path, names: dict) -> None:
-    prompts, classes = names.get("prompts"), names.get("classes", [])
-    if prompts is None:
-        return
-
+def _check_texts(path: Path, names: dict) -> None:
     def are_texts(found) -> bool:
         return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)
 
-    per_class = isinstance(prompts, list) and all(map(are_texts, prompts))
-    if not are_texts(prompts) and not (per_class and len(prompts) == len(classes)):
-        raise UserError(
-            f"{path}: prompts are neither templates nor one list of sentences for each of the "
-            f"{len(classes)} classes"
-        )
+    if "prompts" in names and not are_texts(names["prompts"]):
+        raise UserError(f"{path}: prompts is not a list of templates such as 'a photo of a {{}}.'")
+    captions, count = names.get("captions"), len(names.get("classes", []))
+    if captions is not None:
+        each = isinstance(captions, list) and all(map(are_texts, captions))
+        if not each or len(captions) != count:
+            raise UserError(f"{path}: captions is not a list of texts for each of {count} classes")

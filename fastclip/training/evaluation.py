@@ -15,7 +15,7 @@ from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
 from fastclip.evals.embed import embed_rows
 from fastclip.evals.retrieval import recall_at_k
-from fastclip.evals.zeroshot import class_features, class_prompts, top1_accuracy
+from fastclip.evals.zeroshot import class_features, of_own_class, top1_accuracy
 from fastclip.models import DualEncoder
 from fastclip.training import plots
 from fastclip.training.trainer import Trainer
@@ -66,11 +66,15 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a split's pictures are matched with: names, their features, each picture's right one."""
+    """What a split's pictures are matched with: texts, their features, each picture's right one.
+
+    Where several texts are right together, ``targets`` are classes and ``classes`` each text's.
+    """
 
     names: list[str]
     features: Tensor
     targets: Tensor
+    classes: Tensor | None = None
 
 
 def evaluate(
@@ -94,8 +98,11 @@ def evaluate(
         figures: dict[str, float] = {"pictures": len(split)}
         classes, captions = _classes(split, embedder), _captions(split, embedder)
         if classes is not None:
-            accuracy = top1_accuracy(images, classes.features, classes.targets)
-            figures |= {"zero_shot_accuracy": accuracy, "zero_shot_candidates": len(classes.names)}
+            found = top1_accuracy(images, classes.features, classes.targets, classes.classes)
+            figures |= {
+                "zero_shot_accuracy": found,
+                "zero_shot_candidates": len(split.classes or []),
+            }
         if captions is not None:
             recalls = recall_at_k(images, captions.features, captions.targets, KS)
             figures |= {f"recall@{k}": value for k, value in recalls.items()}
@@ -112,11 +119,15 @@ def evaluate(
 
 
 def _classes(split: Split, embedder: Embedder) -> Candidates | None:
-    """The split's classes as prompts, where its records are labelled and classes named."""
+    """The split's classes as texts, where its records are labelled and classes named."""
     if split.labels is None or not split.classes:
         return None
-    prompts = class_prompts(split.classes, split.prompts or DEFAULT_PROMPTS)
-    features = class_features(prompts, embedder.texts)
+    if split.class_captions:
+        texts = [text for captions in split.class_captions for text in captions]
+        sizes = torch.tensor([len(captions) for captions in split.class_captions])
+        classes = torch.arange(len(sizes)).repeat_interleave(sizes)
+        return Candidates(texts, embedder.texts(texts), split.labels, classes)
+    features = class_features(split.classes, split.prompts or DEFAULT_PROMPTS, embedder.texts)
     return Candidates(split.classes, features, split.labels)
 
 
@@ -139,16 +150,13 @@ def _draw(split: Split, images: Tensor, candidates: Candidates | None, run: Path
     spread = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
     rows = torch.tensor(list(first.values()))[spread]
     some = rows[:24]
-    own = candidates.targets[some]
+    right = of_own_class(len(candidates.names), candidates.targets[some], candidates.classes)
+    scores = images[some] @ candidates.features.T
+    own = scores.masked_fill(~right, -torch.inf).argmax(1)
     names = [candidates.names[target] for target in own.tolist()]
     plots.similarity_matrix(images[some], candidates.features[own], names, run / "similarity.png")
     plots.retrieval_sheet(
-        split.pictures[some],
-        images[some],
-        candidates.names,
-        candidates.features,
-        own.tolist(),
-        run / "retrieval.png",
+        split.pictures[some], scores, candidates.names, right, run / "retrieval.png"
     )
 
 

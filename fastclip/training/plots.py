@@ -47,18 +47,18 @@ def similarity_matrix(images: Tensor, texts: Tensor, captions: Sequence[str], pa
 
 def retrieval_sheet(
     pictures: Tensor,
-    images: Tensor,
+    scores: Tensor,
     names: Sequence[str],
-    candidates: Tensor,
-    targets: Sequence[int],
+    right: Tensor,
     path: Path,
     top: int = 5,
 ) -> None:
-    """Pictures ``[n, 3, H, W]`` uint8 beside the ``top`` names they score highest.
+    """Pictures ``[n, 3, H, W]`` uint8 beside the ``top`` names by their scores ``[n, m]``.
 
-    The right name is green; where it is not among them, its rank is written below in red.
+    Right names (``right``, bool ``[n, m]``) are green; where none is among the top, the best one is
+    written below in red with its rank.
     """
-    scores = images @ candidates.T
+    targets = scores.masked_fill(~right, -torch.inf).argmax(1).tolist()
     best = scores.topk(min(top, len(names)), dim=1)
     columns = min(3, len(pictures))
     rows = -(-len(pictures) // columns)
@@ -73,8 +73,8 @@ def retrieval_sheet(
         lines = []
         for value, candidate in zip(best.values[index], best.indices[index].tolist(), strict=True):
             text = f"{float(value):.2f} {textwrap.shorten(names[candidate], 46, placeholder='...')}"
-            lines.append((text, "tab:green" if candidate == targets[index] else "0.35"))
-        if targets[index] not in best.indices[index]:
+            lines.append((text, "tab:green" if right[index, candidate] else "0.35"))
+        if not right[index, best.indices[index]].any():
             rank = int((scores[index] > scores[index, targets[index]]).sum()) + 1
             name = textwrap.shorten(names[targets[index]], 38, placeholder="...")
             lines.append((f"rank {rank}: {name}", "tab:red"))

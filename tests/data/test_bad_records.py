@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import struct
 import zlib
 
@@ -174,12 +175,21 @@ def test_a_label_without_a_class_name_is_refused(tmp_path):
         read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
 
 
-@pytest.mark.parametrize("prompts", [[], "{}", [["a"]], [["a"], []], [["a"], "b {}"], [1, 2]])
-def test_prompts_of_no_known_form_are_refused(tmp_path, prompts):
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({"prompts": []}, "prompts is not a list of templates such as 'a photo of a {}.'"),
+        ({"prompts": "{}"}, "prompts is not a list"),
+        ({"prompts": [1]}, "prompts is not a list"),
+        ({"captions": [["a"]]}, "captions is not a list of texts for each of 2 classes"),
+        ({"captions": [["a"], []]}, "captions is not a list"),
+        ({"captions": ["a", "b"]}, "captions is not a list"),
+    ],
+)
+def test_class_texts_of_another_form_are_refused(tmp_path, texts, words):
     write_shards(tmp_path, [2])
-    names = {"classes": ["a", "b"], "prompts": prompts}
-    (tmp_path / "classes.json").write_text(json.dumps(names))
-    with pytest.raises(UserError, match="neither templates nor one list .* 2 classes"):
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["a", "b"], **texts}))
+    with pytest.raises(UserError, match=re.escape(words)):
         read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
 
 

@@ -86,8 +86,8 @@ def test_shards_hold_what_the_class_file_says(tmp_path):
     classes = json.loads((made.folder / "classes.json").read_text())
     assert classes["classes"] == class_names()
     assert len(set(classes["classes"])) == 64
-    for name, prompts in zip(class_names(), classes["prompts"], strict=True):
-        assert prompts[:2] == [f"one {name}", f"two {name}{'es' if 'cross' in name else 's'}"]
+    for name, captions in zip(class_names(), classes["captions"], strict=True):
+        assert captions[:2] == [f"one {name}", f"two {name}{'es' if 'cross' in name else 's'}"]
     held_out = set(classes["held_out"])
     sizes = json.loads((made.folder / "sizes.json").read_text())
     for name, labels in (

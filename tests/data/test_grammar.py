@@ -48,9 +48,9 @@ def test_one_scene_has_many_sentences():
     assert len({grammar.sentence(scene, rng) for _ in range(200)}) > 60
 
 
-def test_prompts_say_every_count_and_size_that_is_drawn():
-    prompts = grammar.prompts("cross", "orange", {("small", 1), ("large", 1), ("small", 3)})
-    assert prompts == [
+def test_phrases_say_every_count_and_size_that_is_drawn():
+    phrases = grammar.phrases("cross", "orange", {("small", 1), ("large", 1), ("small", 3)})
+    assert phrases == [
         "one orange cross",
         "three orange crosses",
         "one large orange cross",

@@ -3,7 +3,7 @@
 import torch
 
 from fastclip.evals.retrieval import recall_at_k, target_ranks
-from fastclip.evals.zeroshot import class_features, class_prompts, top1_accuracy
+from fastclip.evals.zeroshot import class_features, top1_accuracy
 
 
 def unit(*shape, seed=0):
@@ -37,16 +37,26 @@ def test_prompts_are_averaged_on_the_sphere():
     def embed(prompts):
         return torch.tensor([table[p] for p in prompts])
 
-    prompts = class_prompts(["red", "blue"], ["a {}", "{}!"])
-    features = class_features(prompts, embed)
+    features = class_features(["red", "blue"], ["a {}", "{}!"], embed)
     torch.testing.assert_close(features, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
     images = torch.tensor([[0.9, 0.1], [-1.0, 0.2], [-0.9, 0.1]])
     assert top1_accuracy(images, features, torch.tensor([0, 1, 0])) == 2 / 3
 
 
-def test_classes_may_have_prompts_of_their_own():
-    prompts = [["a red"], ["a blue", "blue!", "sea"]]
-    assert class_prompts(["red", "blue"], prompts) == prompts
-    table = {"a red": [3.0, 0.0], "a blue": [-1.0, 0.0], "blue!": [-2.0, 0.0], "sea": [0.0, 5.0]}
-    features = class_features(prompts, lambda texts: torch.tensor([table[t] for t in texts]))
-    torch.testing.assert_close(features, torch.tensor([[1.0, 0.0], [-2 / 5**0.5, 1 / 5**0.5]]))
+def test_the_nearest_of_several_captions_decides():
+    captions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    classes = torch.tensor([0, 0, 1])
+    images = torch.tensor([[1.0, 0.1], [0.1, 1.0], [0.6, 0.8], [0.8, 0.6]])
+    found = top1_accuracy(images, captions, torch.tensor([0, 0, 1, 1]), classes)
+    assert found == 1.0
+    assert top1_accuracy(images, captions, torch.tensor([1, 1, 0, 0]), classes) == 0.0
+
+
+def test_classes_that_tie_or_are_nan_are_wrong():
+    same = torch.ones(4, 2) / 2**0.5
+    labels, classes = torch.tensor([0, 1]), torch.tensor([0, 0, 1, 1])
+    assert top1_accuracy(same[:2], same, labels, classes) == 0.0
+    nan = torch.full((2, 2), torch.nan)
+    assert top1_accuracy(nan, same, labels, classes) == 0.0
+    same[2:] = torch.nan
+    assert top1_accuracy(same[:2], same, labels, classes) == 0.0

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_split
 from fastclip.errors import UserError
-from fastclip.evals.zeroshot import class_features, class_prompts, top1_accuracy
+from fastclip.evals.zeroshot import top1_accuracy
 from fastclip.training.config import TrainConfig, to_plain
 from fastclip.training.trained import load_run
 
@@ -43,10 +43,11 @@ def test_a_finished_run_loads_as_a_model(whole, shapes, tmp_path):
     split = read_split(DataSpec(shapes.val_held_out), image_size=32, progress=False)
     with torch.no_grad():
         images = trained.model.encode_image(split.pictures)
-        texts = lambda prompts: trained.model.encode_text(trained.tokenizer(prompts))  # noqa: E731
-        classes = class_features(class_prompts(split.classes, split.prompts), texts)
+        flat = [text for captions in split.class_captions for text in captions]
+        texts = trained.model.encode_text(trained.tokenizer(flat))
     figures = json.loads((run / "results.json").read_text())["held-out"]
-    found = top1_accuracy(images, classes, split.labels)
+    each = torch.arange(64).repeat_interleave(len(flat) // 64)
+    found = top1_accuracy(images, texts, split.labels, each)
     assert found == pytest.approx(figures["zero_shot_accuracy"], abs=1 / 64)
     assert 1 <= trained.logit_scale <= 100
     with pytest.raises(UserError, match=r"has no config\.yaml: expected the folder of a finished"):
