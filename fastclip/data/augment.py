@@ -58,19 +58,19 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in _AT_LEAST_0:
             if not getattr(self, name) >= 0:
-                raise UserError(f"augmentation: {name} is {getattr(self, name)}, expected >= 0")
+                raise UserError(f"augment.{name} is {getattr(self, name)}, expected >= 0")
         for name, most in (("hflip", 1), ("gray", 1), ("erase", 1), ("hue", 0.5)):
             if not 0 <= getattr(self, name) <= most:
                 value = getattr(self, name)
-                raise UserError(f"augmentation: {name} is {value}, expected 0 to {most}")
+                raise UserError(f"augment.{name} is {value}, expected 0 to {most}")
         for name in ("fill", "pivot"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 255:
-                raise UserError(f"augmentation: {name} is {value}, expected 0 to 255")
+                raise UserError(f"augment.{name} is {value}, expected 0 to 255")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"augmentation: scale is {self.scale}, expected 0 < low <= high <= 1")
+            raise UserError(f"augment.scale is {self.scale}, expected 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UserError(f"augmentation: ratio is {self.ratio}, expected 0 < low <= high")
+            raise UserError(f"augment.ratio is {self.ratio}, expected 0 < low <= high")
 
 
 _MOVES = ("padding", "hflip", "degrees", "zoom", "stretch", "shear", "shift")

@@ -21,7 +21,7 @@ class CaptionConfig:
         for name in ("tags", "word_drop"):
             if not 0 <= getattr(self, name) <= 1:
                 value = getattr(self, name)
-                raise UserError(f"captions: {name} is {value}, expected 0 to 1")
+                raise UserError(f"captions.{name} is {value}, expected 0 to 1")
 
     @property
     def fixed(self) -> bool:

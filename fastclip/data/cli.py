@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fastclip-data", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="fastclip-data",
+        description="Write the generated set, or look at what a data set holds.",
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     generate = commands.add_parser("generate", help="write the generated set to webdataset shards")
@@ -31,18 +34,23 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--num-samples", type=int, default=20_000, help="training pictures")
     generate.add_argument("--num-val", type=int, default=1_024, help="pictures a validation split")
     generate.add_argument("--picture-size", type=int, default=32, help="side in pixels")
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--seed", type=int, default=0, help="seed of the set")
     generate.set_defaults(run=_generate)
 
     inspect = commands.add_parser("inspect", help="count records, show captions and bad records")
     inspect.add_argument("data", help="shards (braces, :: and * allowed) or a csv file")
-    inspect.add_argument("--dataset-type", choices=("auto", "webdataset", "csv"), default="auto")
+    inspect.add_argument(
+        "--dataset-type",
+        choices=("auto", "webdataset", "csv"),
+        default="auto",
+        help="format, by default told from the path",
+    )
     inspect.add_argument("--csv-img-key", default="filepath", help="csv column of the picture")
     inspect.add_argument("--csv-caption-key", default="title", help="csv column of the caption")
-    inspect.add_argument("--csv-separator", default="\t")
+    inspect.add_argument("--csv-separator", default="\t", help="csv separator, by default a tab")
     inspect.add_argument("--captions", type=int, default=5, help="captions to print")
     inspect.add_argument("--sheet", type=Path, help="write a PNG of random samples here")
-    inspect.add_argument("--sheet-samples", type=int, default=60)
+    inspect.add_argument("--sheet-samples", type=int, default=60, help="samples on the sheet")
     inspect.add_argument("--seed", type=int, default=0, help="picks the samples of the sheet")
     inspect.set_defaults(run=_inspect)
     return parser
@@ -69,13 +77,18 @@ def _inspect(args: argparse.Namespace) -> None:
         csv_caption_key=args.csv_caption_key,
         csv_separator=args.csv_separator,
     )
+    if args.sheet and not args.sheet.parent.is_dir():
+        raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
     wanted = args.sheet_samples if args.sheet else 0
     found = survey(spec, wanted, random.Random(args.seed))
     print(found.report(args.captions))
     if args.sheet and len(found.sheet_captions):
         from fastclip.data.contact_sheet import contact_sheet
 
-        contact_sheet(found.sheet_pictures, found.sheet_captions).save(args.sheet)
+        try:
+            contact_sheet(found.sheet_pictures, found.sheet_captions).save(args.sheet)
+        except (OSError, ValueError) as error:  # ValueError: an unknown extension
+            raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
 
 

@@ -26,7 +26,7 @@ from fastclip.data.progress import Progress
 from fastclip.errors import UserError
 
 # Part of the cache key: raise it whenever the same spec would give other bytes.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 SAMPLES_PER_SHARD = 1000
 DIAMETERS = {"small": 0.39, "medium": 0.45, "large": 0.70}
 SPLITS = ("train", "val-seen", "val-held-out")
@@ -214,7 +214,9 @@ def _num_shards(num_samples: int) -> int:
 def _write(folder: Path, spec: GeneratedSpec, progress: bool) -> None:
     sizes = {}
     total = spec.num_samples + 2 * spec.num_val
-    with Progress("generating", total, "picture", progress) as bar:
+    with Progress(
+        f"drawing the generated set into {folder.parent}", total, "picture", progress
+    ) as bar:
         for number in range(_num_shards(spec.num_samples)):
             first = number * SAMPLES_PER_SHARD
             last = min(first + SAMPLES_PER_SHARD, spec.num_samples)

@@ -60,7 +60,10 @@ def open_source(spec: DataSpec, need_text: bool = True, with_tags: bool = False)
         return ShardSource(expand(ensure_generated(Path(spec.path)).train), need_text, with_tags)
     if kind == "csv":
         if with_tags:
-            raise UserError(f"{spec.path} is a csv file, and tags are read from webdataset shards")
+            raise UserError(
+                f"{spec.path} is a csv file; the tags that captions.tags asks for are read from "
+                "webdataset shards"
+            )
         return CsvSource(
             Path(spec.path), spec.csv_img_key, spec.csv_caption_key, spec.csv_separator
         )

@@ -45,7 +45,15 @@ def caption_cross_entropy(
 
     Args:
         logits: ``[T, V]``. labels: ``[T]``, int64.
+    Raises ValueError for a label outside V, on a CPU; elsewhere that would wait for the device.
     """
+    if labels.device.type == "cpu":
+        found = labels[(labels != ignore_index) & ((labels < 0) | (labels >= logits.shape[1]))]
+        if len(found):
+            raise ValueError(
+                f"labels holds {int(found[0])}; accepted: 0 to {logits.shape[1] - 1}, and "
+                f"ignore_index={ignore_index}"
+            )
     dtype = accumulation_dtype(logits.dtype)
     lse = logits.new_empty(logits.shape[0], dtype=dtype)
     total = logits.new_zeros((), dtype=torch.float64)

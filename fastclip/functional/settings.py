@@ -28,6 +28,9 @@ class Engine:
             raise ValueError(
                 f"reduce_dtype={self.reduce_dtype!r}; accepted: {', '.join(REDUCE_DTYPES)}"
             )
+        found = self.workspace_bytes
+        if not hasattr(found, "__index__") or found < 1:
+            raise ValueError(f"workspace_bytes={found!r}; accepted: a whole number of 1 or more")
 
     @property
     def call(self) -> str:

@@ -28,6 +28,9 @@ def matched(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:
     As in torch's autocast, float64 is left alone. Raises TypeError for other dtypes and for mixed
     ones, ValueError for tensors on different devices.
     """
+    for name, tensor in zip(names, tensors, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch tensor")
     device = tensors[0].device
     if torch.is_autocast_enabled(device.type):
         target = torch.get_autocast_dtype(device.type)
@@ -90,6 +93,8 @@ def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Te
     """
     dtype = accumulation_dtype(like.dtype)
     if not isinstance(value, Tensor):
+        if value is None or isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}; accepted: a number or a tensor of one element")
         return torch.full((), value, dtype=dtype, device=like.device)
     if value.numel() != 1:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; accepted: one element")

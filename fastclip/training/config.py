@@ -23,7 +23,7 @@ Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """Everything a run depends on. With all defaults: a small CLIP on the generated set."""
+    """Train a model from pictures and captions; with no flags, a small CLIP on generated ones."""
 
     config: Path | None = None
     """Recipe (YAML) whose keys are these flags' names; flags given as well win over it."""
@@ -56,7 +56,8 @@ class TrainConfig:
     """How training captions vary (``--captions.tags 0.8``; a mapping in a recipe)."""
 
     model: str = "tiny-convnet"
-    """Model preset, or timm:<name> for any image tower of timm."""
+    """A preset: tiny-convnet, tiny-vit, tiny-resnet, small-convnet, ViT-B-32, ViT-B-16, ViT-L-14,
+    RN50, RN101, RN50x4 (the big ones also as <name>-quickgelu); or timm:<name>, an image tower."""
     image_size: int | None = None
     """Side of the square picture in pixels; the model's own where left out."""
     context_length: int | None = None
@@ -179,7 +180,8 @@ def load_recipe(path: Path) -> dict:
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"--config {path} is not valid YAML: {error}") from error
+        text = " ".join(str(error).split())
+        raise UserError(f"--config {path} is not valid YAML: {text}") from error
     if not isinstance(raw, dict):
         raise UserError(f"--config {path} holds {type(raw).__name__}, expected a mapping of flags")
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
@@ -189,8 +191,8 @@ def load_recipe(path: Path) -> dict:
         if name == "batch_size":
             raise UserError(f"{path}: {_OPEN_CLIP_BATCH_SIZE}")
         if name not in fields or name in ("config", "local_rank"):
-            accepted = ", ".join(sorted(set(fields) - {"config", "local_rank"}))
-            raise UserError(f"{path}: unknown key {key!r}; accepted are {accepted}")
+            names = sorted(set(fields) - {"config", "local_rank"})
+            raise UserError(f"{path}: unknown key {flags.not_found(str(key), names)}")
         hint = fields[name].type
         if dataclasses.is_dataclass(hint):
             values[name] = _nested(path, name, hint, value)
@@ -207,10 +209,12 @@ def _nested(path: Path, name: str, cls, raw):
     for key, value in raw.items():
         inner = str(key).replace("-", "_")
         if inner not in fields:
-            accepted = ", ".join(sorted(fields))
-            raise UserError(f"{path}: unknown key {key!r} in {name}; accepted are {accepted}")
+            raise UserError(f"{path}: unknown key in {name}: {flags.not_found(str(key), fields)}")
         values[inner] = _typed(path, f"{name}.{inner}", fields[inner].type, value)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _typed(path: Path, name: str, hint, value):

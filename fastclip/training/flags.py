@@ -5,7 +5,8 @@ import dataclasses
 import difflib
 import io
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from fastclip.errors import UserError
@@ -37,7 +38,7 @@ def accepted(hint: Any) -> str:
         if parts[-1] is Ellipsis:
             return f"one or more of {accepted(parts[0])}"
         return " ".join(accepted(part) for part in parts)
-    return hint.__name__
+    return "path" if hint is Path else hint.__name__
 
 
 def flags_of(cls: Any, prefix: str = "--") -> dict[str, Any]:
@@ -79,6 +80,22 @@ def refusal(cls: Any, args: Sequence[str]) -> UserError | None:
                 parse_value(hints[name], words)
             except ValueError as error:
                 return UserError(f"{name} is {error}")
+    return _refused_group(cls, found)
+
+
+def _refused_group(cls: Any, found: Sequence[tuple[str, list[str]]]) -> UserError | None:
+    """What a nested group of flags says against its values, each of which can be read."""
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type):
+            group: Any = field.type
+            prefix = f"--{field.name}."
+            hints = {f.name: f.type for f in dataclasses.fields(group)}
+            given = {n.removeprefix(prefix): w for n, w in found if n.startswith(prefix)}
+            values = {k: parse_value(hints[k], w) for k, w in given.items() if w}
+            try:
+                group(**values)
+            except UserError as error:
+                return UserError(f"--{error}")
     return None
 
 
@@ -87,3 +104,11 @@ def _unknown(name: str, hints: dict[str, Any]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
     near = f", close to {' and '.join(close)}" if close else ""
     return f"unknown flag {name}{near}; --help lists all flags"
+
+
+def not_found(name: str, names: Iterable[str]) -> str:
+    """``name``, and of ``names`` those that it may have meant, or all."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.7)
+    if close:
+        return f"{name!r}, close to {' and '.join(close)}"
+    return f"{name!r}; accepted are {', '.join(sorted(names))}"

@@ -23,8 +23,11 @@ def loss_curve(metrics: Sequence[dict], path: Path) -> None:
         width = max(1, len(steps) // 50)
         if len(steps) > 2 * width:
             smooth = torch.nn.functional.avg_pool1d(values[None], width, 1)[0]
-            axes.plot(steps[width - 1 :], smooth, color=line.get_color())
-        line.set_label(name.replace("_", " "))
+            middle = steps[width // 2 :][: len(smooth)]
+            label = f"{name.replace('_', ' ')}, mean of {width} steps"
+            axes.plot(middle, smooth, color=line.get_color(), label=label)
+        else:
+            line.set_label(name.replace("_", " "))
     axes.set(xlabel="optimiser step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -81,4 +84,5 @@ def retrieval_sheet(
         for line, (text, color) in enumerate(lines):
             y = 0.95 - 0.17 * line
             text_axes.text(0, y, text, color=color, fontsize=8, va="top")
+    figure.suptitle("cosine and caption, highest first; right ones green", fontsize=9)
     figure.savefig(path, dpi=130)

@@ -6,6 +6,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+# On one line beside a bar.
+_SHORT = {
+    "contrastive_loss": "loss",
+    "logit_scale": "scale",
+    "grad_norm": "norm",
+    "samples_per_second": "samples/s",
+}
+
 
 class Reporter:
     """Rank 0 writes; every other rank's calls do nothing.
@@ -43,7 +51,13 @@ class Reporter:
 
             self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
         terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not terminal)
+        self._bar = tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            disable=not terminal,
+            dynamic_ncols=True,
+        )
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Record the metrics of optimiser step ``step`` (from 1)."""
@@ -55,7 +69,7 @@ class Reporter:
                 self._writer.add_scalar(f"train/{name}", value, step)
         self._bar.update(1)
         shown = {k: f"{v:.4g}" for k, v in metrics.items() if k != "epoch"}
-        self._bar.set_postfix(shown, refresh=False)
+        self._bar.set_postfix({_SHORT.get(k, k): v for k, v in shown.items()}, refresh=False)
         if self._bar.disable and (step % self.every == 0 or step == self.total_steps):
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
             print(f"step {step}/{self.total_steps}  {text}", flush=True)

@@ -220,9 +220,9 @@ class Trainer:
         """What a resumed run must share with the run it continues."""
         cfg = self.cfg
         return {
+            "--model": cfg.model,
             "tokenizer (--tokenizer, --vocab-size and the captions)": self.fingerprint[:12],
             "steps an epoch (--train-data and --train-batch-size)": self.loader.steps_per_epoch,
-            "--model": cfg.model,
             "--zero-stage": self.zero_stage,
             "--precision": self.precision,
             "--seed": cfg.seed,

@@ -237,5 +237,5 @@ def test_the_size_of_the_result_is_free_and_chunks_do_not_show(monkeypatch):
 )
 def test_values_out_of_range_are_refused_by_name(values):
     (name,) = values
-    with pytest.raises(UserError, match=f"augmentation: {name} is .*, expected"):
+    with pytest.raises(UserError, match=rf"augment\.{name} is .*, expected"):
         AugmentConfig(**values)

@@ -92,5 +92,5 @@ def test_a_json_without_a_list_of_tags_is_a_bad_record(tmp_path, facts):
 
 @pytest.mark.parametrize("name", ["tags", "word_drop"])
 def test_shares_out_of_range_are_refused(name):
-    with pytest.raises(UserError, match=f"captions: {name} is 1.5"):
+    with pytest.raises(UserError, match=rf"captions\.{name} is 1.5"):
         CaptionConfig(**{name: 1.5})

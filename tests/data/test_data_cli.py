@@ -17,7 +17,7 @@ def test_generate_writes_a_set_that_inspect_reads(tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["inspect", f"{out}/train-*.tar", "--sheet", str(sheet), "--captions", "2"]) == 0
     told = capsys.readouterr().out
-    assert "30 usable of 30, in 1 parts" in told
+    assert "30 usable of 30, shards or files: 1" in told
     assert "labels:   30" in told
     assert "most common 32 x 32 (30)" in told
     assert told.count("\n  ") == 2

@@ -144,7 +144,7 @@ def test_a_wrong_path_gets_one_sentence(tmp_path, monkeypatch, path, said):
 
 def test_tags_are_not_looked_for_in_a_csv(tmp_path):
     spec = DataSpec(str(write_csv(tmp_path, 2)))
-    with pytest.raises(UserError, match="tags are read from webdataset shards"):
+    with pytest.raises(UserError, match="captions.tags asks for are read from webdataset shards"):
         open_source(spec, with_tags=True)
 
 

@@ -39,11 +39,10 @@ class WordTokeniser(Tokeniser):
         self.buckets = buckets
         self.ngrams = tuple(ngrams)
         self.context_length = context_length
-        if min(buckets, context_length, *self.ngrams) < 1:
-            raise UserError(
-                f"buckets, n-gram lengths and context length are {buckets}, {self.ngrams} and "
-                f"{context_length}, expected 1 or more"
-            )
+        lengths = {"n-gram length": min(self.ngrams, default=1), "context length": context_length}
+        for name, found in {"number of n-gram buckets": buckets, **lengths}.items():
+            if found < 1:
+                raise UserError(f"the {name} is {found}, expected 1 or more")
         self._ids = {word: number for number, word in enumerate(self.words, 1)}
         self._features: dict[str, tuple[int, list[int]]] = {}
         self.vocab_size = 1 + len(self.words) + buckets
