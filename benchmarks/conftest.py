@@ -86,7 +86,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.match(_GPU_FILES) and not _has_gpu_part(config):
         names = {peer.name for peer in PEERS if peer.on == ("cuda",) and not peer.ours}
         reason = "torch sees no GPU"
-        config.stash[_RECORD].skipped[f"the GPU part ({', '.join(sorted(names))})"] = reason
+        config.stash[_RECORD].skipped[f"the GPU part ({'; '.join(sorted(names))})"] = reason
         return True
     return None
 

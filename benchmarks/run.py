@@ -16,6 +16,9 @@ import report
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         found, on_gpu = Path(scratch) / "found.json", Path(scratch) / "gpu.json"
         command = [sys.executable, "-m", "pytest", str(report.HERE)]

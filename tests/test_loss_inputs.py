@@ -23,6 +23,16 @@ X, Y = torch.zeros(4, 8), torch.ones(4, 8)
         (lambda: losses.ClipLoss(reduce_dtype="fp8"), ["'fp8'", "float32", "input"]),
         (lambda: losses.ClipLoss(use_horovod=True), ["use_horovod=True", "False"]),
         (lambda: losses.ClipLoss(workspace_bytes=8)(X, Y, 1.0), ["workspace_bytes=8", "at least"]),
+        (
+            lambda: losses.ClipLoss(workspace_bytes=-1)(X, Y, 1.0),
+            ["workspace_bytes=-1", "1 or more"],
+        ),
+        (lambda: losses.ClipLoss(workspace_bytes=1e9)(X, Y, 1.0), ["workspace_bytes=1000000000.0"]),
+        (lambda: losses.SigLipLoss(workspace_bytes="1G")(X, Y, 1.0), ["workspace_bytes='1G'"]),
+        (lambda: losses.ClipLoss()(X, Y, None), ["logit_scale is None", "a number"]),
+        (lambda: losses.SigLipLoss()(X, Y, 1.0, "10"), ["logit_bias is '10'", "a number"]),
+        (lambda: losses.ClipLoss()(X.numpy(), Y, 1.0), ["image_features is a ndarray", "tensor"]),
+        (lambda: losses.ClipLoss()(X, [1.0], 1.0), ["text_features is a list", "tensor"]),
         (lambda: losses.ClipLoss(world_size=2)(X, Y, 1.0), ["world_size is 2", "initialised"]),
         (lambda: losses.SigLipLoss()(X, Y[:3], 1.0, 0.0), ["4 rows", "3"]),
         (lambda: losses.SigLipLoss(dist_impl="tree"), ["'tree'", "bidir", "gather"]),
@@ -40,6 +50,10 @@ X, Y = torch.zeros(4, 8), torch.ones(4, 8)
         (
             lambda: losses.GenLipLoss()(torch.zeros(2, 3, 7), torch.zeros(2, 4).long()),
             ["(6, 7)", "(8,)", "one label per token"],
+        ),
+        (
+            lambda: losses.GenLipLoss()(torch.zeros(1, 2, 7), torch.tensor([[7, 0]])),
+            ["labels holds 7", "0 to 6", "ignore_index=-100"],
         ),
         (lambda: losses.CoCaLoss(1.0, 1.0, group_size=3), ["group_size"]),
         (lambda: losses.clip_loss(X, Y, 1.0, shards="even"), ["'even'", "any", "equal"]),

@@ -68,7 +68,8 @@ def clip_loss(
     Returns:
         0-d, float32 (float64 for float64 features). With ``local_loss``, ``W / 2N`` times the sum
         over this rank's rows, so that the mean over ranks is the mean over the batch; without, that
-        mean.
+        mean. With ``local_loss`` and ``gather_with_grad`` a rank's gradient of the scale is that of
+        its images against all texts: like open_clip's only after averaging over ranks, as DDP does.
 
     Raises:
         TypeError, ValueError: inputs that do not fit. In a group, ValueError on every rank.

@@ -1,5 +1,6 @@
 """From our configuration to DeepSpeed's dictionary, with the user's JSON merged over it."""
 
+import difflib
 import json
 from pathlib import Path
 
@@ -112,9 +113,22 @@ def _read(path: Path) -> dict:
     return user
 
 
+def _refuse_misspelt(key: str, path: Path) -> None:
+    """DeepSpeed ignores keys it does not know, so that a slip of the pen would cost a stage."""
+    from deepspeed.runtime import constants
+
+    known = {v for k, v in vars(constants).items() if k.isupper() and isinstance(v, str)}
+    known |= {*_OURS, "zero_optimization", "activation_checkpointing"}
+    if key not in known and (close := difflib.get_close_matches(key, known, n=1, cutoff=0.9)):
+        raise UserError(
+            f"--deepspeed_config {path} has an unknown key {key!r}, close to {close[0]}"
+        )
+
+
 def _merge(derived: dict, user: dict, path: Path) -> dict:
     merged = dict(derived)
     for key, value in user.items():
+        _refuse_misspelt(key, path)
         if key in _OURS:
             if not _agrees(derived.get(key), value):
                 ours = json.dumps(derived.get(key))

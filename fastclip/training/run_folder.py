@@ -17,6 +17,10 @@ _PACKAGES = ["fastclip-engine", "torch", "deepspeed", "timm", "transformers", "t
 _PACKAGES += ["torchvision", "webdataset", "numpy"]
 
 
+# What a run's course does not depend on.
+_MAY_CHANGE = ("config", "resume", "logs", "name", "local_rank", "report_to", "log_every_n_steps")
+
+
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder and the checkpoint to resume from (None: a fresh run)."""
     logs = cfg.logs.expanduser()
@@ -37,6 +41,19 @@ def _newest(logs: Path) -> Path | None:
     """The run that was started last, whether or not it has a checkpoint yet."""
     runs = [p.parent for p in logs.glob("*/config.yaml")]
     return max(runs, key=lambda p: (p / "config.yaml").stat().st_mtime, default=None)
+
+
+def changes(run: Path, cfg: TrainConfig) -> list[str]:
+    """Flags that differ from what the run was last started with, as ``--lr 0.1 (was 0.003)``."""
+    try:
+        before = yaml.safe_load((run / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return []
+    return [
+        f"--{name.replace('_', '-')} {value} (was {before.get(name)})"
+        for name, value in to_plain(cfg).items()
+        if name not in _MAY_CHANGE and before.get(name) != value
+    ]
 
 
 def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:

@@ -53,6 +53,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         trainer.resume(checkpoint)
     if ranks.is_first:
         resolved = dataclasses.replace(cfg, precision=precision, name=folder.name)
+        if checkpoint and (changed := run_folder.changes(folder, resolved)):
+            print(f"not as in the run's beginning: {', '.join(changed)}", flush=True)
         run_folder.write(folder, resolved, deepspeed)
         tokenizer.save(folder / "tokenizer.json")
         start = f"resuming at step {trainer.step}" if checkpoint else "training"

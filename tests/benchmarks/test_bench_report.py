@@ -2,12 +2,13 @@ import dataclasses
 import json
 from pathlib import Path
 
+import first_model
 import gpu_report
 import pytest
 import report
 import run
 import store_gpu
-from record import GpuRecord
+from record import GpuRecord, Record
 
 README = f"before\n\n{report.BEGIN}\n\nold\n\n{report.END}\n\nafter\n"
 
@@ -63,6 +64,19 @@ def test_plot(made_up, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert not gpu_report.plot(GpuRecord(), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_readme_shows_what_is_stored() -> None:
+    readme = report.README.read_text()
+    for path in report.stored():
+        plain = json.loads(path.read_text())
+        if path.match(report.GPU_PATTERN):
+            text = gpu_report.markdown(GpuRecord.from_plain(plain))
+        else:
+            text = report.markdown(Record.from_plain(plain))
+        assert path.with_suffix(".md").read_text().strip() == text, path
+        assert text in readme, path
+    assert first_model.table(json.loads(first_model.RESULTS.read_text())) in readme
 
 
 def test_readme_speaks_of_gpus_only_where_results_are_stored(made_up, results, tmp_path) -> None:

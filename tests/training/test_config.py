@@ -194,6 +194,7 @@ def test_the_derived_dictionary_and_the_users_over_it(tmp_path):
         ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 256; set it by"),
         ({"optimizer": {"type": "Adam"}}, "set it by --lr"),
         ({"fp16": {"enabled": True}}, "but this run has null; set it by --precision"),
+        ({"zero_optimisation": {}}, "has an unknown key 'zero_optimisation', close to zero_opt"),
         ({"gradient_clipping": 1.0}, "but this run has 0.0; set it by --grad-clip-norm"),
     ],
 )
@@ -207,10 +208,12 @@ def test_a_contradicting_deepspeed_json_is_refused(tmp_path, user, expected):
 
 def test_agreeing_keys_are_accepted(tmp_path):
     path = tmp_path / "ds.json"
-    path.write_text(json.dumps({"train_batch_size": 256, "fp16": {"enabled": False}}))
+    user = {"train_batch_size": 256, "fp16": {"enabled": False}, "flops_profiler": {}}
+    path.write_text(json.dumps(user))
     merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
     assert merged["train_batch_size"] == 256
     assert "fp16" not in merged
+    assert merged["flops_profiler"] == {}
 
 
 def test_zero_stage_auto_partitions_where_there_is_something_to(tmp_path):

@@ -1,0 +1,15 @@
+"""What a run's folder records."""
+
+from dataclasses import replace
+
+from fastclip.training import run_folder
+from fastclip.training.config import TrainConfig
+
+
+def test_changed_flags_are_named(tmp_path):
+    before = TrainConfig(name="run", lr=3e-3)
+    run_folder.write(tmp_path, before, {})
+    assert run_folder.changes(tmp_path, before) == []
+    after = replace(before, lr=0.1, resume="auto", log_every_n_steps=1)
+    assert run_folder.changes(tmp_path, after) == ["--lr 0.1 (was 0.003)"]
+    assert run_folder.changes(tmp_path / "no run", after) == []
