@@ -89,8 +89,7 @@ class OpenClipLoop:
             wandb=False,
         )
 
-    def run(self) -> list[float]:
-        """One epoch; the loss of each step."""
+    def run(self) -> None:
         from open_clip_train.train import train_one_epoch
 
         train_one_epoch(
@@ -105,6 +104,6 @@ class OpenClipLoop:
             self.options,
         )
         self.epoch += 1
-        losses = torch.stack(self.loss.values).tolist()
-        self.loss.values.clear()
-        return losses
+
+    def losses(self) -> list[float]:
+        return [float(value) for value in torch.stack(self.loss.values)]

@@ -11,32 +11,40 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+_PATIENCE = 300.0
 LOOPS = ("fastclip", "open_clip", "open_clip, buffers kept")
 
 
 class Loop:
     """The parent's end: builds one of ``LOOPS`` on the pictures under ``root``, then runs epochs.
 
-    ``facts`` are the model, precision, ZeRO stage and bare product that the loop found.
+    ``facts`` are the model, precision and ZeRO stage that it works with.
     """
 
     def __init__(self, name: str, root: Path, batch: int, steps: int):
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, root, batch, steps))
+        work = (theirs, name, root, batch, steps)
+        self._process = context.Process(target=_serve, args=work, daemon=True)
         self._process.start()
         theirs.close()
-        self.facts: dict[str, Any] = self._ours.recv()
+        self.facts: dict[str, Any] = self._answer()
 
     def epoch(self) -> list[float]:
         """Run ``steps`` steps; the loss of each."""
         self._ours.send(None)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        if not self._ours.poll(_PATIENCE):
+            raise TimeoutError(f"a training loop gave no answer for {_PATIENCE} s")
         return self._ours.recv()
 
     def close(self) -> None:
         self._ours.close()
         self._process.join(60)
         self._process.kill()
+        self._process.join()
 
 
 def _serve(parent: Connection, name: str, root: Path, batch: int, steps: int) -> None:
@@ -51,7 +59,7 @@ def _serve(parent: Connection, name: str, root: Path, batch: int, steps: int) ->
         while True:
             parent.recv()
             parent.send(run())
-    except EOFError:
+    except (EOFError, OSError):
         distributed.stop()
 
 
@@ -77,4 +85,9 @@ def _build(
     normalise = copy.deepcopy(setup.model.pixel_norm)
     scale = setup.objective.logit_scale
     theirs = OpenClipLoop(setup.model, scale, Batches(batches, normalise), setup.cfg)
-    return theirs.run, facts
+
+    def epoch() -> list[float]:
+        theirs.run()
+        return theirs.losses()[-steps:]
+
+    return epoch, facts

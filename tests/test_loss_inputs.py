@@ -28,7 +28,7 @@ X, Y = torch.zeros(4, 8), torch.ones(4, 8)
             ["workspace_bytes=-1", "1 or more"],
         ),
         (lambda: losses.ClipLoss(workspace_bytes=1e9)(X, Y, 1.0), ["workspace_bytes=1000000000.0"]),
-        (lambda: losses.SigLipLoss(workspace_bytes="1G")(X, Y, 1.0), ["workspace_bytes='1G'"]),
+        (lambda: losses.SigLipLoss(workspace_bytes="1G")(X, Y, 1.0, 0.0), ["workspace_bytes='1G'"]),
         (lambda: losses.ClipLoss()(X, Y, None), ["logit_scale is None", "a number"]),
         (lambda: losses.SigLipLoss()(X, Y, 1.0, "10"), ["logit_bias is '10'", "a number"]),
         (lambda: losses.ClipLoss()(X.numpy(), Y, 1.0), ["image_features is a ndarray", "tensor"]),

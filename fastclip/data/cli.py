@@ -77,6 +77,8 @@ def _inspect(args: argparse.Namespace) -> None:
         csv_caption_key=args.csv_caption_key,
         csv_separator=args.csv_separator,
     )
+    if args.sheet and args.sheet.suffix.lower() != ".png":
+        raise UserError(f"--sheet {args.sheet}: expected a name that ends in .png")
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
     wanted = args.sheet_samples if args.sheet else 0
@@ -87,7 +89,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
         try:
             contact_sheet(found.sheet_pictures, found.sheet_captions).save(args.sheet)
-        except (OSError, ValueError) as error:  # ValueError: an unknown extension
+        except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
 

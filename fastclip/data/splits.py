@@ -20,7 +20,7 @@ class Split:
     What is said of classes comes from a classes.json beside the shards, where there is one:
     ``classes`` are their names, of which a label is an index, ``prompts`` templates in which ``{}``
     stands for a name, ``class_captions`` a list of captions for each class, the nearest of which
-    decides.
+    decides (so that a class of more captions has more chances).
     """
 
     pictures: torch.Tensor
@@ -48,7 +48,7 @@ def read_split(
         progress=progress,
         what=spec.path,
     )
-    names = _class_file(spec)
+    names = class_texts(spec)
     classes = names.get("classes")
     if decoded.labels is not None and classes is not None:
         top = int(decoded.labels.max())
@@ -74,30 +74,37 @@ def read_captions(spec: DataSpec) -> Iterator[str]:
                 yield record.text.decode("utf-8", errors="replace").strip()
 
 
-def _class_file(spec: DataSpec) -> dict:
+def class_texts(spec: DataSpec) -> dict[str, list]:
+    """What a classes.json beside the shards says: ``classes``, ``prompts`` and ``captions``.
+
+    Raises :class:`UserError` for texts of another form.
+    """
     if detect_type(spec) != "webdataset":
         return {}
     path = Path(expand(spec.path)[0]).with_name("classes.json")
     if not path.is_file():
         return {}
     try:
-        names = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(names, dict):
-        raise UserError(f"{path} holds {type(names).__name__}, expected an object")
-    _check_texts(path, names)
-    return names
-
-
-def _check_texts(path: Path, names: dict) -> None:
-    def are_texts(found) -> bool:
-        return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)
-
-    if "prompts" in names and not are_texts(names["prompts"]):
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}, expected an object")
+    names = ("classes", "prompts", "captions")
+    found = {name: content[name] for name in names if content.get(name) is not None}
+    classes, captions = found.get("classes", []), found.get("captions")
+    if not _are_texts(classes) and "classes" in found:
+        raise UserError(f"{path}: classes is not a list of names")
+    if not _are_texts(found.get("prompts", ["{}"])):
         raise UserError(f"{path}: prompts is not a list of templates such as 'a photo of a {{}}.'")
-    captions, count = names.get("captions"), len(names.get("classes", []))
     if captions is not None:
-        each = isinstance(captions, list) and all(map(are_texts, captions))
-        if not each or len(captions) != count:
-            raise UserError(f"{path}: captions is not a list of texts for each of {count} classes")
+        each = isinstance(captions, list) and all(map(_are_texts, captions))
+        if not each or len(captions) != len(classes):
+            raise UserError(
+                f"{path}: captions is not a list of texts for each of the {len(classes)} classes"
+            )
+    return found
+
+
+def _are_texts(found) -> bool:
+    return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)

@@ -34,7 +34,7 @@ class Survey:
         told = [c for c in self.captions if c]
         words = sum(len(c.split()) for c in told) / max(1, len(told))
         lines = [
-            f"records:  {self.usable} usable of {total}, shards or files: {self.parts}",
+            f"records:  {self.usable} usable of {total}",
             f"captions: {len(told)}, {len(set(told))} distinct, {words:.1f} words on average",
             f"labels:   {self.labelled}",
         ]

@@ -115,10 +115,10 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
     flags.warn()
 
     def prepare() -> tuple[Tensor, Tensor, Tensor]:
-        engine.check("infonce", image.device)
-        if isinstance(logit_bias, Tensor):
-            scalar(logit_bias, image, "logit_bias")
         x, y = paired(image, text)
+        engine.check("infonce", x.device)
+        if isinstance(logit_bias, Tensor):
+            scalar(logit_bias, x, "logit_bias")
         # Strides may differ between ranks: one that is refused must not leave the others waiting.
         engine.check_features("infonce", x, y)
         return x, y, scalar(logit_scale, x)

@@ -53,8 +53,8 @@ def distilled(
     image, text, logit_scale = student
 
     def prepare() -> tuple[Tensor, ...]:
-        engine.check("distill", image.device)
         x, y = paired(image, text)
+        engine.check("distill", x.device)
         return x, y, scalar(logit_scale, x), *teacher(*teacher_side, x, y)
 
     call = f"distillation({flags}, {engine.call})"

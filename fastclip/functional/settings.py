@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastclip.comm import Shards
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.inputs import check_workspace_bytes
 
 REDUCE_DTYPES = ("float32", "input")
 
@@ -28,9 +29,6 @@ class Engine:
             raise ValueError(
                 f"reduce_dtype={self.reduce_dtype!r}; accepted: {', '.join(REDUCE_DTYPES)}"
             )
-        found = self.workspace_bytes
-        if not hasattr(found, "__index__") or found < 1:
-            raise ValueError(f"workspace_bytes={found!r}; accepted: a whole number of 1 or more")
 
     @property
     def call(self) -> str:
@@ -38,7 +36,8 @@ class Engine:
         return f"reduce_dtype={self.reduce_dtype!r}, workspace_bytes={self.workspace_bytes}"
 
     def check(self, op: str, device: torch.device) -> None:
-        """Raises ValueError for a backend that the operation does not have."""
+        """Raises ValueError for a backend that the operation does not have, or no workspace."""
+        check_workspace_bytes(self.workspace_bytes)
         implementation(op, self.backend, device)
 
     def check_features(self, op: str, x: Tensor, y: Tensor) -> None:

@@ -102,12 +102,12 @@ def sigmoid_contrastive(
         )
 
     def prepare() -> tuple[Tensor, ...]:
-        engine.check("sigmoid", image.device)
         x, y = paired(image, text)
+        engine.check("sigmoid", x.device)
         bias = 0.0 if logit_bias is None else logit_bias
         return x, y, scalar(logit_scale, x), scalar(bias, x, "logit_bias")
 
-    call = f"siglip_loss(dist_impl={dist_impl!r}, {engine.call})"
+    call = f"siglip_loss(dist_impl={dist_impl!r}, chunk_size={chunk_size}, {engine.call})"
     shards, (x, y, scale, bias) = peers.meet(call, image, prepare)
     run = implementation("sigmoid", engine.backend, x.device, x.dtype)
     check_workspace(

@@ -15,6 +15,7 @@ from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_rou
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_target_offset,
+    check_workspace_bytes,
     feature_pair,
     paired,
     scalar,
@@ -226,6 +227,7 @@ def distill_clip_loss_single(
         TypeError, ValueError: inputs that are not accepted, a teacher that requires a gradient
             among them. RuntimeError: on double backward.
     """
+    check_workspace_bytes(workspace_bytes)
     image, text = paired(image, text)
     teacher_image, teacher_text, teacher_scale = teacher(
         teacher_image, teacher_text, teacher_scale, image, text

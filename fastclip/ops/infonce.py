@@ -15,6 +15,7 @@ from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_rou
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_target_offset,
+    check_workspace_bytes,
     gradient_wanted,
     paired,
     scalar,
@@ -221,6 +222,7 @@ def clip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
+    check_workspace_bytes(workspace_bytes)
     image, text = paired(image, text)
     scale = scalar(scale, image)
     keep = gradient_wanted(image, text, scale)

@@ -86,6 +86,12 @@ def check_target_offset(x: Tensor, y: Tensor, target_offset: int) -> None:
         )
 
 
+def check_workspace_bytes(value: int) -> None:
+    """Raise ValueError for a workspace that is no positive whole number."""
+    if not hasattr(value, "__index__") or value < 1:
+        raise ValueError(f"workspace_bytes={value!r}; accepted: a whole number of 1 or more")
+
+
 def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Tensor:
     """A float or a tensor of one element as a 0-d tensor in ``like``'s accumulation dtype.
 
@@ -93,7 +99,7 @@ def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Te
     """
     dtype = accumulation_dtype(like.dtype)
     if not isinstance(value, Tensor):
-        if value is None or isinstance(value, str):
+        if value is None or isinstance(value, (str, list, tuple)):
             raise TypeError(f"{name} is {value!r}; accepted: a number or a tensor of one element")
         return torch.full((), value, dtype=dtype, device=like.device)
     if value.numel() != 1:

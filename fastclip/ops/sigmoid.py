@@ -12,6 +12,7 @@ from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_rou
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_target_offset,
+    check_workspace_bytes,
     gradient_wanted,
     paired,
     scalar,
@@ -173,6 +174,7 @@ def siglip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
+    check_workspace_bytes(workspace_bytes)
     image, text = paired(image, text)
     scale = scalar(scale, image)
     bias = scalar(0.0 if bias is None else bias, image, "logit_bias")

@@ -14,6 +14,7 @@ BYTES_PER_TILE = 2 * SUMMED_BYTES  # its sums of losses and of gradients
 
 def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Blocks:
     """How the logits of ``x`` and ``y`` are cut; raises ValueError where the workspace is short."""
+    check_dtype(x)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
     vectors = 4 * n + 64
@@ -36,10 +37,9 @@ def forward(
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
-    check_dtype(x)
+    blocks = plan_blocks(x, y, chunk_rows, workspace_bytes)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
-    blocks = plan_blocks(x, y, chunk_rows, workspace_bytes)
 
     write = need_x or need_y
     products = Products(x, y, need_x, need_y, blocks)

@@ -90,8 +90,11 @@ def _refused_group(cls: Any, found: Sequence[tuple[str, list[str]]]) -> UserErro
             group: Any = field.type
             prefix = f"--{field.name}."
             hints = {f.name: f.type for f in dataclasses.fields(group)}
-            given = {n.removeprefix(prefix): w for n, w in found if n.startswith(prefix)}
-            values = {k: parse_value(hints[k], w) for k, w in given.items() if w}
+            values = {}
+            for flag, words in found:
+                name = flag.removeprefix(prefix).replace("-", "_")
+                if flag.startswith(prefix) and words:
+                    values[name] = parse_value(hints[name], words)
             try:
                 group(**values)
             except UserError as error:

@@ -2,19 +2,20 @@
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # man 3 mallopt
+# man 3 mallopt, with glibc's defaults.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_NEVER, _MAPPED_BUFFERS = -1, 65_536
 _LARGE = 4 * 2**20
-_ABOVE_ALL, _NEVER = 2**30, -1
 
 
 def keep_large_buffers() -> None:
-    """Let glibc keep freed buffers of any size for the next ones.
+    """Let glibc keep freed buffers, however large, for the next ones.
 
     By default it hands those above 32 MiB, and whatever is free at the heap's end, back to the
     system, and a step that allocates its activations anew has the kernel clear every page of them
     again. The process stays as large as its largest step.
     """
-    _mallopt(_M_MMAP_THRESHOLD, _ABOVE_ALL)
+    _mallopt(_M_MMAP_MAX, 0)
     _mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
@@ -26,7 +27,9 @@ def return_large_buffers() -> None:
     comes to hold much more than is ever alive. Fresh pages cost time, so this is for steps whose
     size is the point.
     """
+    _mallopt(_M_MMAP_MAX, _MAPPED_BUFFERS)
     _mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    _mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)  # twice the other, as glibc keeps them by itself
 
 
 def _mallopt(parameter: int, value: int) -> None:

@@ -21,9 +21,9 @@ def loss_curve(metrics: Sequence[dict], path: Path) -> None:
         values = torch.tensor([row[name] for row in metrics])
         [line] = axes.plot(steps, values, alpha=0.3, linewidth=0.8)
         width = max(1, len(steps) // 50)
-        if len(steps) > 2 * width:
+        if width > 1:
             smooth = torch.nn.functional.avg_pool1d(values[None], width, 1)[0]
-            middle = steps[width // 2 :][: len(smooth)]
+            middle = [step + (width - 1) / 2 for step in steps[: len(smooth)]]
             label = f"{name.replace('_', ' ')}, mean of {width} steps"
             axes.plot(middle, smooth, color=line.get_color(), label=label)
         else:
@@ -35,7 +35,10 @@ def loss_curve(metrics: Sequence[dict], path: Path) -> None:
 
 
 def similarity_matrix(images: Tensor, texts: Tensor, captions: Sequence[str], path: Path) -> None:
-    """Cosines of pictures ``[n, D]`` (rows) and their own captions ``[n, D]`` (columns)."""
+    """Cosines of pictures ``[n, D]`` (rows) and texts ``[n, D]`` (columns), of each its own.
+
+    Where a picture's class has several captions, its own is the nearest of them.
+    """
     cosines = images @ texts.T
     figure = Figure(figsize=(9, 8), layout="constrained")
     axes = figure.subplots()
@@ -84,5 +87,5 @@ def retrieval_sheet(
         for line, (text, color) in enumerate(lines):
             y = 0.95 - 0.17 * line
             text_axes.text(0, y, text, color=color, fontsize=8, va="top")
-    figure.suptitle("cosine and caption, highest first; right ones green", fontsize=9)
+    figure.suptitle("cosines, highest first; right captions green", fontsize=9)
     figure.savefig(path, dpi=130)

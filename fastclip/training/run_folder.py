@@ -17,8 +17,9 @@ _PACKAGES = ["fastclip-engine", "torch", "deepspeed", "timm", "transformers", "t
 _PACKAGES += ["torchvision", "webdataset", "numpy"]
 
 
-# What a run's course does not depend on.
-_MAY_CHANGE = ("config", "resume", "logs", "name", "local_rank", "report_to", "log_every_n_steps")
+# Where a run is and what it tells, not what it learns.
+_MAY_CHANGE = {"resume", "logs", "name", "report_to", "log_every_n_steps", "data_root"}
+_MAY_CHANGE |= {"save_frequency", "keep_checkpoints"}
 
 
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
@@ -44,16 +45,26 @@ def _newest(logs: Path) -> Path | None:
 
 
 def changes(run: Path, cfg: TrainConfig) -> list[str]:
-    """Flags that differ from what the run was last started with, as ``--lr 0.1 (was 0.003)``."""
+    """Flags that differ from those of the run's last start, as ``--lr 0.1 (was 0.003)``."""
     try:
         before = yaml.safe_load((run / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError):
         return []
+    known = _flat(before) if isinstance(before, dict) else {}
     return [
-        f"--{name.replace('_', '-')} {value} (was {before.get(name)})"
-        for name, value in to_plain(cfg).items()
-        if name not in _MAY_CHANGE and before.get(name) != value
+        f"--{name.replace('_', '-')} {value} (was {known[name]})"
+        for name, value in _flat(to_plain(cfg)).items()
+        if name in known and name not in _MAY_CHANGE and known[name] != value
     ]
+
+
+def _flat(plain: dict, prefix: str = "") -> dict:
+    """Nested mappings as one, with dotted names."""
+    found: dict = {}
+    for name, value in plain.items():
+        nested = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
@@ -62,10 +73,15 @@ def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--logs {run.parent}: {run} cannot be made: {error.strerror}") from error
-    plain = to_plain(cfg)
-    (run / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
-    (run / "deepspeed.json").write_text(json.dumps(deepspeed, indent=2))
-    (run / "versions.json").write_text(json.dumps(versions(), indent=2))
+    texts = {
+        "config.yaml": yaml.safe_dump(to_plain(cfg), sort_keys=False),
+        "deepspeed.json": json.dumps(deepspeed, indent=2),
+        "versions.json": json.dumps(versions(), indent=2),
+    }
+    for name, text in texts.items():
+        partial = run / f"{name}.partial"
+        partial.write_text(text)
+        partial.replace(run / name)
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loader import Loader, build_loader
 from fastclip.data.sources import DataSpec, open_source
+from fastclip.data.splits import class_texts
 from fastclip.data.text.interface import Tokeniser
 from fastclip.models import DualEncoder, create_model
 from fastclip.objectives.contrastive import Contrastive
@@ -54,7 +55,7 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     if ranks.is_first:
         resolved = dataclasses.replace(cfg, precision=precision, name=folder.name)
         if checkpoint and (changed := run_folder.changes(folder, resolved)):
-            print(f"not as in the run's beginning: {', '.join(changed)}", flush=True)
+            print(f"changed since the last start: {', '.join(changed)}", flush=True)
         run_folder.write(folder, resolved, deepspeed)
         tokenizer.save(folder / "tokenizer.json")
         start = f"resuming at step {trainer.step}" if checkpoint else "training"
@@ -93,7 +94,9 @@ def data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]
         splits = evaluation.parse_splits(cfg.val_data)
     named = {name: spec(path) for name, path in splits.items()}
     for split in named.values():
-        open_source(split, need_text=False)  # A wrong path is told before the training, not after.
+        # A wrong path, or class names of no use, are told before the training, not after.
+        open_source(split, need_text=False)
+        class_texts(split)
     return spec(train, cfg.train_num_samples), named
 
 

@@ -181,7 +181,10 @@ def test_a_label_without_a_class_name_is_refused(tmp_path):
         ({"prompts": []}, "prompts is not a list of templates such as 'a photo of a {}.'"),
         ({"prompts": "{}"}, "prompts is not a list"),
         ({"prompts": [1]}, "prompts is not a list"),
-        ({"captions": [["a"]]}, "captions is not a list of texts for each of 2 classes"),
+        ({"captions": [["a"]]}, "captions is not a list of texts for each of the 2 classes"),
+        ({"classes": 5}, "classes is not a list of names"),
+        ({"classes": [1, 2]}, "classes is not a list of names"),
+        ({"classes": None, "captions": [["a"]]}, "captions is not a list of texts for each of"),
         ({"captions": [["a"], []]}, "captions is not a list"),
         ({"captions": ["a", "b"]}, "captions is not a list"),
     ],
@@ -191,6 +194,14 @@ def test_class_texts_of_another_form_are_refused(tmp_path, texts, words):
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["a", "b"], **texts}))
     with pytest.raises(UserError, match=re.escape(words)):
         read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
+
+
+def test_class_texts_that_are_null_are_absent(tmp_path):
+    write_shards(tmp_path, [2])
+    names = {"classes": None, "prompts": None, "captions": None, "held_out": [1]}
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    split = read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
+    assert (split.classes, split.prompts, split.class_captions) == (None, None, None)
 
 
 def rgb(mode, color, **save):

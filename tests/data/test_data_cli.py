@@ -17,11 +17,25 @@ def test_generate_writes_a_set_that_inspect_reads(tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["inspect", f"{out}/train-*.tar", "--sheet", str(sheet), "--captions", "2"]) == 0
     told = capsys.readouterr().out
-    assert "30 usable of 30, shards or files: 1" in told
+    assert "30 usable of 30" in told
     assert "labels:   30" in told
     assert "most common 32 x 32 (30)" in told
     assert told.count("\n  ") == 2
     assert len(Image.open(sheet).convert("L").getcolors()) > 50
+
+
+def test_a_sheet_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    write_shards(tmp_path, [1])
+    (tmp_path / "folder.png").mkdir()
+    for sheet, words in (
+        ("no/sheet.png", "there is no folder"),
+        ("sheet.gif", "ends in .png"),
+        ("folder.png", "Is a directory"),
+    ):
+        command = ["inspect", f"{tmp_path}/s-00.tar", "--sheet", str(tmp_path / sheet)]
+        assert main(command) == 2
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert told.startswith("fastclip-data: --sheet") and words in told
 
 
 def test_inspect_names_bad_records(tmp_path, capsys):

@@ -235,7 +235,9 @@ def faulty_step(rank: int, world: int, name: str, fault: str) -> Any:
         options["world_size"] = 7
     if fault == "equal shards":
         options["shards"] = "equal"
-    if fault == "workspace":
+    if fault == "gather workspace":
+        options["dist_impl"] = "gather"
+    if fault in ("workspace", "gather workspace"):
         # Enough for every shard but rank 1's.
         options["workspace_bytes"] = 5_000 if name == "SigLipLoss" else 50_000
         if odd:
@@ -265,6 +267,8 @@ def faulty_step(rank: int, world: int, name: str, fault: str) -> Any:
             "rank": {"rank": 0},
             "flags": {"local_loss": False},
             "dist_impl": {"dist_impl": "shift"},
+            "chunk_size": {"chunk_size": 2},
+            "no workspace": {"workspace_bytes": 0},
         }.get(fault, {})
     loss = getattr(fastclip.loss, name)(**options)
     if name == "SigLipLoss":

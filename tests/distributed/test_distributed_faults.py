@@ -32,7 +32,7 @@ def refusals(pool, world, *case):
         ("pairs", ["rank 1: image_features has 4 rows and text_features 3"]),
         ("mixed", ["rank 1: ", "bfloat16", "autocast"]),
         ("scale", ["rank 1: logit_scale has shape (3,)"]),
-        ("not a tensor", ["rank 1: "]),
+        ("not a tensor", ["rank 1: ", "accepted: a torch tensor"]),
         ("backend", ["rank 1: ", "'metal'"]),
         ("rank", ["rank 1: ", "rank 0 of 3", "rank 1 of 3"]),
         ("equal shards", ["[4, 5, 4] rows", "shards='any'"]),
@@ -45,9 +45,15 @@ def test_one_rank_that_differs(pool, loss, fault, words):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_workspace_of_nothing_on_one_rank(pool, loss):
+    assert "workspace_bytes=0; accepted" in refusals(pool, 3, loss, "no workspace")
+
+
 def test_other_flags_or_another_loss(pool):
     assert "local_loss=False" in refusals(pool, 3, "ClipLoss", "flags")
     assert "dist_impl='shift'" in refusals(pool, 3, "SigLipLoss", "dist_impl")
+    assert "chunk_size=2" in refusals(pool, 3, "SigLipLoss", "chunk_size")
     message = refusals(pool, 3, "ClipLoss", "another loss")
     assert "clip_loss(" in message and "siglip_loss(" in message
 
@@ -55,6 +61,10 @@ def test_other_flags_or_another_loss(pool):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_workspace_too_small_for_one_shard(pool, loss):
     assert "000 is too small: 1000 x " in refusals(pool, 3, loss, "workspace")
+
+
+def test_a_workspace_too_small_for_one_shard_beside_all_texts(pool):
+    assert "5000 is too small: 1000 x 1008" in refusals(pool, 3, "SigLipLoss", "gather workspace")
 
 
 def test_a_teacher_that_requires_a_gradient(pool):

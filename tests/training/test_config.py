@@ -104,6 +104,7 @@ def test_open_clips_batch_size_is_refused(flag):
         (["--augment.scale", "1"], "--augment.scale is '1', expected float float"),
         (["--precision", "tf32"], "--precision is 'tf32', expected one of auto, fp32, amp_bf16"),
         (["--augment.hflip", "3"], "--augment.hflip is 3.0, expected 0 to 1"),
+        (["--captions.word-drop", "2"], "--captions.word_drop is 2.0, expected 0 to 1"),
         (["--captions.tags=2"], "--captions.tags is 2.0, expected 0 to 1"),
         (["--no-siglip", "1"], "--no-siglip takes no value, found '1'"),
     ],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from fastclip.data.augment import AugmentConfig
 from fastclip.training import run_folder
 from fastclip.training.config import TrainConfig
 
@@ -12,4 +13,9 @@ def test_changed_flags_are_named(tmp_path):
     assert run_folder.changes(tmp_path, before) == []
     after = replace(before, lr=0.1, resume="auto", log_every_n_steps=1)
     assert run_folder.changes(tmp_path, after) == ["--lr 0.1 (was 0.003)"]
+    turned = replace(before, augment=AugmentConfig(degrees=5.0))
+    assert run_folder.changes(tmp_path, turned) == ["--augment.degrees 5.0 (was 0.0)"]
     assert run_folder.changes(tmp_path / "no run", after) == []
+    for broken in (b"", b"- 1", b"\xff", b"a: ["):
+        (tmp_path / "config.yaml").write_bytes(broken)
+        assert run_folder.changes(tmp_path, after) == []
