@@ -132,7 +132,10 @@ def reason() -> str | None:
     compiler = nvcc()
     if compiler is None:
         return "it is not built and no nvcc was found in $CUDA_HOME, on the path or in /usr/local"
-    return _why_not_compiler(compiler)
+    why = _why_not_compiler(compiler)
+    if why is None and "NVCC_CCBIN" not in os.environ and shutil.which("gcc") is None:
+        why = f"{compiler} finds no C++ compiler to work with: gcc is not on the path"
+    return why
 
 
 def available() -> bool:

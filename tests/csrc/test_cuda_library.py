@@ -197,6 +197,21 @@ def test_unfit_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path, script,
         cuda_library.build(tmp_path / "out")
 
 
+def test_no_host_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
+    path = compiler(tmp_path / "bin", "echo release 13.0")
+    monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
+    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "existing", lambda: None)
+    monkeypatch.delenv("NVCC_CCBIN", raising=False)
+    monkeypatch.setenv("PATH", "/bin-of-nothing")
+    assert (
+        cuda_library.reason()
+        == f"{path} finds no C++ compiler to work with: gcc is not on the path"
+    )
+    monkeypatch.setenv("NVCC_CCBIN", "/opt/compiler")
+    assert cuda_library.reason() is None
+
+
 def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
     """What else it said is a note of the exception."""
     unsupported = "nvcc fatal   : Unsupported gpu architecture 'compute_90a'"
@@ -205,6 +220,7 @@ def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "existing", lambda: None)
+    monkeypatch.setenv("NVCC_CCBIN", "g++")
     assert cuda_library.reason() is None
     with pytest.raises(cuda_library.CudaUnavailable) as error:
         cuda_library.build(tmp_path / "out")
