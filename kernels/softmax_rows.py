@@ -151,7 +151,8 @@ def _statistics_kernel(
         inside = row_inside[:, None] & (column_ids < extent(columns, values_stride))[None, :]
         if KEEP == "fixed":
             # Copies of the last row and column, outside, lie in the range of the others.
-            value, middle, step = to_fixed(z, tl.min(tl.min(z, 1), 0), tl.max(tl.max(z, 1), 0))
+            # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
+            value, middle, step = to_fixed(z, tl.min(z), tl.max(z))
             line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
             tl.store(line, middle)
             tl.store(line + 1, step)
