@@ -1,3 +1,4 @@
+import gc
 import sys
 from pathlib import Path
 
@@ -5,6 +6,15 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))  # engine_checks
+
+
+@pytest.fixture
+def prompt_collection():
+    """Cycles are collected as they arise: Triton's interpreter keeps a launch's tensors in one."""
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    yield
+    gc.set_threshold(*before)
 
 
 @pytest.fixture

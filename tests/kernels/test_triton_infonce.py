@@ -299,6 +299,7 @@ def test_reads_only_what_it_wrote(poisoned_memory, workspace_bytes, dtype):
 
 @pytest.mark.parametrize("workspace_bytes", [2**16, 2**19])
 @pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.usefixtures("prompt_collection")
 def test_memory_stays_within_the_workspace(workspace_bytes, coupled):
     n, width = 250, 16
     x, y = (t.float() for t in features("normalised", n, width))

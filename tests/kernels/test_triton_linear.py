@@ -351,6 +351,7 @@ def rows_op(name: str, inputs: Layer):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.usefixtures("prompt_collection")
 def test_memory_stays_within_the_workspace(name):
     inputs, workspace_bytes = layer(200, 250, 16, density=0.002), 2**17
     inputs = Layer(*(t.float() for t in inputs[:3]), inputs.target)
@@ -363,7 +364,7 @@ def test_memory_stays_within_the_workspace(name):
     check_memory(run, inputs, workspace_bytes)
 
 
-def test_memory_of_statistics_alone():
+def test_memory_of_statistics_alone(prompt_collection):
     inputs, workspace_bytes = layer(384, 1000, 8), 205_000
     inputs = Layer(*(t.float() for t in inputs[:3]), inputs.target)
     op, _, operands = rows_op("cross entropy smoothed", inputs)

@@ -49,6 +49,7 @@ def test_only_what_is_needed():
     assert torch.equal(alone, b) and none.shape == (0, 8)
 
 
+@pytest.mark.usefixtures("prompt_collection")
 def test_columns_far_apart_are_not_copied_whole():
     x, y = (torch.randn(n, 64).bfloat16()[:, ::2] for n in (1, 4096))
     with Peak() as peak:

@@ -136,6 +136,7 @@ def test_reads_only_what_it_wrote(poisoned_memory, dtype):
     check_against_eager("normalised", 131, 20, 14.3, dtype, workspace_bytes=40_000)
 
 
+@pytest.mark.usefixtures("prompt_collection")
 def test_memory_stays_within_the_workspace():
     n, width, workspace_bytes = 250, 16, 2**16
     x, y = (t.float() for t in features("normalised", n, width))
