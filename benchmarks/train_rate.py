@@ -3,7 +3,6 @@
 The loops are kept apart because our trainer changes what its process does with freed buffers.
 """
 
-import copy
 import itertools
 import multiprocessing
 from collections.abc import Callable
@@ -82,9 +81,8 @@ def _build(
 
     from open_clip_loop import Batches, OpenClipLoop
 
-    normalise = copy.deepcopy(setup.model.pixel_norm)
-    scale = setup.objective.logit_scale
-    theirs = OpenClipLoop(setup.model, scale, Batches(batches, normalise), setup.cfg)
+    given = Batches(batches, setup.model.pixel_norm)
+    theirs = OpenClipLoop(setup.model, setup.objective.logit_scale, given, setup.cfg)
 
     def epoch() -> list[float]:
         theirs.run()

@@ -93,7 +93,7 @@ def class_texts(spec: DataSpec) -> dict[str, list]:
     names = ("classes", "prompts", "captions")
     found = {name: content[name] for name in names if content.get(name) is not None}
     classes, captions = found.get("classes", []), found.get("captions")
-    if not _are_texts(classes) and "classes" in found:
+    if "classes" in found and not _are_texts(classes):
         raise UserError(f"{path}: classes is not a list of names")
     if not _are_texts(found.get("prompts", ["{}"])):
         raise UserError(f"{path}: prompts is not a list of templates such as 'a photo of a {{}}.'")

@@ -18,7 +18,6 @@ _SHEET_SIZE = 112
 class Survey:
     """Counts over a set; ``sheet_*`` hold a random sample of it."""
 
-    parts: int
     usable: int = 0
     labelled: int = 0
     captions: list[str] = field(default_factory=list)
@@ -53,7 +52,7 @@ class Survey:
 def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
     """Decode every record of ``spec``, keeping ``sheet_samples`` of them at random."""
     source = open_source(spec, need_text=False)
-    found = Survey(source.num_parts)
+    found = Survey()
     kept: list[tuple[torch.Tensor, str]] = []
     total = count_records(source)
     with Progress(f"reading {spec.path}", total, "record") as bar:

@@ -65,18 +65,18 @@ def check_workspace(
     shards: Shards,
     rows: tuple[Tensor, ...],
     columns: tuple[Tensor, ...],
-    width: int | None = None,
+    block_columns: int | None = None,
 ) -> None:
     """Plans the block of the rank with most rows, on every rank.
 
     What a block needs grows with its rows: where it does not fit the workspace, all ranks refuse it
     and none is left waiting. ``plan`` gets contiguous matrices of that block's shapes that hold no
-    memory. ``width`` is the number of columns of the largest block, if not those of all ranks.
+    memory. The largest block has ``block_columns`` columns, those of all ranks if None.
     """
     most = max(shards.rows)
     if min(shards.rows) < most:
-        width = shards.total if width is None else width
-        sizes = [(t, most) for t in rows] + [(t, width) for t in columns]
+        across = shards.total if block_columns is None else block_columns
+        sizes = [(t, most) for t in rows] + [(t, across) for t in columns]
         with FakeTensorMode():
             plan(
                 *(

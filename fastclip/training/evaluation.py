@@ -15,9 +15,10 @@ from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
 from fastclip.evals.embed import embed_rows
 from fastclip.evals.retrieval import recall_at_k
-from fastclip.evals.zeroshot import class_features, of_own_class, top1_accuracy
+from fastclip.evals.zeroshot import class_features, nearest_own, of_own_class, top1_accuracy
 from fastclip.models import DualEncoder
 from fastclip.training import plots
+from fastclip.training.run_folder import write_whole
 from fastclip.training.trainer import Trainer
 
 KS = (1, 5, 10)
@@ -111,9 +112,7 @@ def evaluate(
             _draw(split, images, classes or captions, run)
         results[name] = figures
         if trainer.ranks.is_first:
-            partial = run / "results.partial"
-            partial.write_text(json.dumps(results, indent=2) + "\n")
-            partial.replace(run / "results.json")
+            write_whole(run / "results.json", json.dumps(results, indent=2) + "\n")
     trainer.engine.train()
     return results
 
@@ -152,7 +151,7 @@ def _draw(split: Split, images: Tensor, candidates: Candidates | None, run: Path
     some = rows[:24]
     right = of_own_class(len(candidates.names), candidates.targets[some], candidates.classes)
     scores = images[some] @ candidates.features.T
-    own = scores.masked_fill(~right, -torch.inf).argmax(1)
+    own = nearest_own(scores, right)
     names = [candidates.names[target] for target in own.tolist()]
     plots.similarity_matrix(images[some], candidates.features[own], names, run / "similarity.png")
     plots.retrieval_sheet(

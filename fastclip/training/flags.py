@@ -103,15 +103,16 @@ def _refused_group(cls: Any, found: Sequence[tuple[str, list[str]]]) -> UserErro
 
 
 def _unknown(name: str, hints: dict[str, Any]) -> str:
-    names = [flag for flag in hints if flag != "--local-rank"]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
-    near = f", close to {' and '.join(close)}" if close else ""
+    near = _near(name, [flag for flag in hints if flag != "--local-rank"])
     return f"unknown flag {name}{near}; --help lists all flags"
 
 
 def not_found(name: str, names: Iterable[str]) -> str:
     """``name``, and of ``names`` those that it may have meant, or all."""
+    near = _near(name, names)
+    return f"{name!r}{near or '; accepted are ' + ', '.join(sorted(names))}"
+
+
+def _near(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.7)
-    if close:
-        return f"{name!r}, close to {' and '.join(close)}"
-    return f"{name!r}; accepted are {', '.join(sorted(names))}"
+    return f", close to {' and '.join(close)}" if close else ""

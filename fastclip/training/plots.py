@@ -9,6 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from fastclip.evals.zeroshot import nearest_own
+
 matplotlib.use("Agg")
 
 
@@ -64,7 +66,7 @@ def retrieval_sheet(
     Right names (``right``, bool ``[n, m]``) are green; where none is among the top, the best one is
     written below in red with its rank.
     """
-    targets = scores.masked_fill(~right, -torch.inf).argmax(1).tolist()
+    targets = nearest_own(scores, right).tolist()
     best = scores.topk(min(top, len(names)), dim=1)
     columns = min(3, len(pictures))
     rows = -(-len(pictures) // columns)

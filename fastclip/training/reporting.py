@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fastclip.training.run_folder import write_whole
+
 # On one line beside a bar.
 _SHORT = {
     "contrastive_loss": "loss",
@@ -98,6 +100,4 @@ def _forget_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_metrics(path.parent) if row["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    partial.replace(path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -79,9 +79,14 @@ def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
         "versions.json": json.dumps(versions(), indent=2),
     }
     for name, text in texts.items():
-        partial = run / f"{name}.partial"
-        partial.write_text(text)
-        partial.replace(run / name)
+        write_whole(run / name, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text that is there whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def versions() -> dict[str, str]:
