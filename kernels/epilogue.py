@@ -3,7 +3,7 @@
 import torch
 import triton
 import triton.language as tl
-from fastclip.kernels.launch import on_device
+from fastclip.kernels.launch import FUSED, on_device
 from fastclip.kernels.logits import narrowed
 from fastclip.kernels.tiles import INTERPRETED
 from torch import Tensor
@@ -105,7 +105,7 @@ def _stride(factor: Tensor) -> int:
     return factor.stride(0) if factor.ndim else 0
 
 
-_LAUNCH = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_COLUMNS": BLOCK_COLUMNS, "num_warps": 4}
+_LAUNCH = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_COLUMNS": BLOCK_COLUMNS, "num_warps": 4, **FUSED}
 
 
 def scale_and_add_rows(

@@ -9,17 +9,20 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from fastclip.kernels.launch import on_device
+from fastclip.kernels.launch import FUSED, on_device
 from fastclip.kernels.logits import (
     at_edge,
     extent,
     finite_or_zero,
+    fixed_line,
+    halves,
     has_targets,
+    keep_logits,
     logits_tile,
+    merged,
     narrowed,
     outside_to,
     tile_of_program,
-    to_fixed,
 )
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
@@ -64,6 +67,44 @@ def kept_source(kept: Fixed | Tensor | None) -> tuple[str, Tensor | None, Tensor
     return ("fixed", *kept) if isinstance(kept, Fixed) else ("stored", kept, None)
 
 
+@triton.jit
+def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
+    """Writes the partial sums of the columns of a tile, and the logits of targets, strip by strip;
+    returns maxima and sums of rows. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        top, total = _two_sided_statistics(left, first_column, shared, STRIP)
+        first_column += left.shape[1]
+        other_top, other_total = _two_sided_statistics(right, first_column, shared, STRIP)
+        return merged(top, total, other_top, other_total)
+    else:
+        row_ids, tile_row, wanted, with_targets, edge, target = shared[:6]
+        column_top, column_total, rows, columns = shared[6:]
+        column_ids = first_column + tl.arange(0, z.shape[1])
+        column_inside = column_ids < columns
+        if edge:
+            z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+        if with_targets:
+            entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
+            here = (wanted >= first_column) & (wanted < first_column + z.shape[1])
+            tl.store(target + row_ids, entry.to(tl.float64), mask=here & (row_ids < rows))
+        # One exponential an entry, under its row's maximum; the columns weigh it by those maxima.
+        tops = tl.max(z, 1)
+        top = tl.max(tops, 0)
+        exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
+        weights = tl.exp2(tops - finite_or_zero(top))
+        column_tops = tl.zeros((z.shape[1],), dtype=tl.float32) + top
+        totals = tl.sum(exponentials * weights[:, None], 0)
+        if tl.min(tl.where(column_inside, totals, float("inf")), 0) < LEAST_SUM:
+            # Some column lies so far below the strip's maximum that it lost digits to underflow.
+            column_tops = tl.max(z, 0)
+            totals = tl.sum(tl.exp2(z - finite_or_zero(column_tops)[None, :]), 0)
+        at_columns = tile_row.to(tl.int64) * columns + column_ids
+        tl.store(column_top + at_columns, column_tops, mask=column_inside)
+        tl.store(column_total + at_columns, totals, mask=column_inside)
+        return tops, tl.sum(exponentials, 1)
+
+
 @triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
 def _statistics_kernel(
     x,
@@ -90,6 +131,7 @@ def _statistics_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -122,73 +164,36 @@ def _statistics_kernel(
         INTERPRETED,
         "product",
     )
-    row_inside, column_inside = row_ids < rows, column_ids < columns
-    if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
-        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
-    tops = tl.max(z, 1)
-    top = tl.max(tops, 0)
     if KEEP != "product":
-        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        inside = row_inside[:, None] & (column_ids < extent(columns, values_stride))[None, :]
+        low, per_step = 0.0, 0.0
         if KEEP == "fixed":
-            low = tl.min(tl.min(tl.where(z == float("-inf"), top, z), 1), 0)
-            value, middle, step = to_fixed(z, low, top)
+            # Copies of the last row and column, outside, lie in the range of the others.
+            low = tl.min(z)
+            middle, step, per_step = fixed_line(low, tl.max(z))
             line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
             tl.store(line, middle)
             tl.store(line + 1, step)
-            tl.store(at, value, mask=inside)
-        else:
-            tl.store(at, z, mask=inside)
-    if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
-        wanted = row_ids + target_offset
-        entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
-        here = (wanted >= tile_column * BLOCK_COLUMNS) & (
-            wanted < (tile_column + 1) * BLOCK_COLUMNS
-        )
-        tl.store(target + row_ids, entry.to(tl.float64), mask=here & row_inside)
-
-    # One exponential an entry, under its row's maximum; the columns weigh it by those maxima.
-    exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
-    at_rows = tile_column.to(tl.int64) * rows + row_ids
-    tl.store(row_top + at_rows, tops, mask=row_inside)
-    tl.store(row_total + at_rows, tl.sum(exponentials, 1), mask=row_inside)
-    weights = tl.exp2(tops - finite_or_zero(top))
-    totals = tl.sum(exponentials * weights[:, None], 0)
-    column_tops = tl.zeros((BLOCK_COLUMNS,), dtype=tl.float32) + top
-    if tl.min(tl.where(column_inside, totals, float("inf")), 0) < LEAST_SUM:
-        # Some column lies so far below the tile's maximum that it has lost digits to underflow.
-        # The logits are taken anew: to have them at hand still would cost every tile registers.
-        again, _, _ = logits_tile(
-            x,
-            y,
-            scale,
+        keep_logits(
+            z,
             values,
-            lines,
-            tile_row,
-            tile_column,
+            tile_column * BLOCK_COLUMNS,
+            row_ids,
+            low,
+            per_step,
             rows,
             columns,
-            width,
-            x_row_stride,
-            x_stride,
-            y_row_stride,
-            y_stride,
             values_stride,
-            lines_stride,
-            BLOCK_ROWS,
-            BLOCK_COLUMNS,
-            BLOCK_DEPTH,
-            EVEN_DEPTH,
-            PRECISION,
-            INTERPRETED,
-            "product",
+            STRIP,
+            KEEP,
         )
-        again = outside_to(again, float("-inf"), row_ids, column_ids, rows, columns)
-        column_tops = tl.max(again, 0)
-        totals = tl.sum(tl.exp2(again - finite_or_zero(column_tops)[None, :]), 0)
-    at_columns = tile_row.to(tl.int64) * columns + column_ids
-    tl.store(column_top + at_columns, column_tops, mask=column_inside)
-    tl.store(column_total + at_columns, totals, mask=column_inside)
+    with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
+    edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
+    shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target
+    shared += column_top, column_total, rows, columns
+    top, total = _two_sided_statistics(z, tile_column * BLOCK_COLUMNS, shared, STRIP)
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    tl.store(row_top + at_rows, top, mask=row_ids < rows)
+    tl.store(row_total + at_rows, total, mask=row_ids < rows)
 
 
 def statistics(
@@ -282,8 +287,43 @@ def fold(partials: Partials, lse: Tensor, running: bool) -> None:
     block = 32 if length > 4096 else 16
     with on_device(lse):
         _fold_kernel[(triton.cdiv(length, block),)](
-            *partials, lse, count, length, RUNNING=running, STEP=32, BLOCK=block, num_warps=4
+            *partials,
+            lse,
+            count,
+            length,
+            RUNNING=running,
+            STEP=32,
+            BLOCK=block,
+            num_warps=4,
+            **FUSED,
         )
+
+
+@triton.jit
+def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: tl.constexpr):
+    """Writes the gradient of a tile strip by strip. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        _write_gradient(left, first_column, shared, STRIP, INTERPRETED)
+        _write_gradient(right, first_column + left.shape[1], shared, STRIP, INTERPRETED)
+    else:
+        row_ids, row_shifts, row_factors, column_shift, column_factor = shared[:5]
+        least, one_serves, wanted, with_targets, out, rows, columns, out_stride = shared[5:]
+        column_ids = first_column + tl.arange(0, z.shape[1])
+        near_columns = tl.minimum(column_ids, columns - 1)
+        shifts = tl.load(column_shift + near_columns)
+        factors = tl.load(column_factor + near_columns)
+        if one_serves:
+            factors *= tl.exp2(least - shifts)
+            g = tl.exp2(z - least) * (row_factors[:, None] + factors[None, :])
+        else:
+            g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
+            g += tl.exp2(z - shifts[None, :]) * factors[None, :]
+        if with_targets:
+            g = tl.where(wanted[:, None] == column_ids[None, :], 0.0, g)
+        at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+        inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
+        tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
@@ -313,6 +353,7 @@ def _gradient_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -348,24 +389,17 @@ def _gradient_kernel(
     near_rows, near_columns = tl.minimum(row_ids, rows - 1), tl.minimum(column_ids, columns - 1)
     row_shifts, column_shifts = tl.load(row_shift + near_rows), tl.load(column_shift + near_columns)
     row_factors = tl.load(row_factor + near_rows)
-    column_factors = tl.load(column_factor + near_columns)
-
     least = tl.minimum(tl.min(row_shifts, 0), tl.min(column_shifts, 0))
     most = tl.maximum(tl.max(row_shifts, 0), tl.max(column_shifts, 0))
-    if most - least < WIDEST:
-        # No logit is above its row's or column's log-sum-exp: under the least of them one
-        # exponential serves both sides, and what underflows is nothing to either.
+    # No logit is above its row's or column's log-sum-exp: under the least of them one exponential
+    # serves both sides, and what underflows is nothing to either.
+    one_serves = most - least < WIDEST
+    if one_serves:
         row_factors *= tl.exp2(least - row_shifts)
-        column_factors *= tl.exp2(least - column_shifts)
-        g = tl.exp2(z - least) * (row_factors[:, None] + column_factors[None, :])
-    else:
-        g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
-        g += tl.exp2(z - column_shifts[None, :]) * column_factors[None, :]
-    if has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS):
-        g = tl.where((row_ids + target_offset)[:, None] == column_ids[None, :], 0.0, g)
-    at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-    inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-    tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+    with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
+    shared = (row_ids, row_shifts, row_factors, column_shift, column_factor, least, one_serves)
+    shared += (row_ids + target_offset, with_targets, out, rows, columns, out_stride)
+    _write_gradient(z, tile_column * BLOCK_COLUMNS, shared, STRIP, INTERPRETED)
 
 
 def gradient(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
-from fastclip.kernels.logits import extent, logits_tile, narrowed, tile_of_program
+from fastclip.kernels.logits import extent, halves, logits_tile, narrowed, tile_of_program
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
 from fastclip.kernels.softmax_rows import Targets, add_bias, column_of_entry, entries_of_tile
 from fastclip.kernels.tiles import Tile
@@ -30,6 +30,73 @@ def weighted(value, weight, column_ids, columns):
         near_columns = tl.minimum(column_ids, columns - 1)
         value = value * tl.load(weight + near_columns).to(tl.float32)[None, :]
     return value
+
+
+@triton.jit
+def _losses_and_gradient(
+    z,
+    first_of_strip,
+    bias,
+    positive_weight,
+    negative_weight,
+    labels,
+    entry_columns,
+    entry_labels,
+    column_sum,
+    out,
+    factor,
+    shared,
+    STRIP: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """Sums of rows of the losses over a tile; writes the gradient strip by strip, unless ``factor``
+    is None. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        weights = bias, positive_weight, negative_weight
+        given = labels, entry_columns, entry_labels, column_sum, out, factor, shared
+        loss = _losses_and_gradient(left, first_of_strip, *weights, *given, STRIP, INTERPRETED)
+        first_of_strip += left.shape[1]
+        return loss + _losses_and_gradient(
+            right, first_of_strip, *weights, *given, STRIP, INTERPRETED
+        )
+    else:
+        row_ids, tile_row, first, last, most, first_column, rows, columns = shared[:8]
+        labels_row_stride, labels_stride, out_stride = shared[8:]
+        column_ids = first_of_strip + tl.arange(0, z.shape[1])
+        row_inside, column_inside = row_ids < rows, column_ids < columns
+        z = add_bias(z, bias, column_ids, columns)
+        if labels is not None:
+            at = labels + row_ids.to(tl.int64)[:, None] * labels_row_stride
+            at += column_ids.to(tl.int64)[None, :] * labels_stride
+            known = row_inside[:, None] & column_inside[None, :]
+            label = tl.load(at, mask=known, other=0).to(tl.float32)
+        else:
+            label = tl.zeros(z.shape, dtype=tl.float32)
+            for step in tl.range(0, most, num_stages=1):
+                entry = first + step
+                known = entry < last
+                wanted = column_of_entry(entry_columns, entry, known, first_column)
+                value = tl.load(entry_labels + entry, mask=known, other=0.0)
+                here = wanted[:, None] == column_ids[None, :]
+                label = tl.where(here, value[:, None], label)
+        positive = weighted(label, positive_weight, column_ids, columns)
+        negative = weighted(1.0 - label, negative_weight, column_ids, columns)
+        rest, sigmoid, other = sigmoid_parts(z, INTERPRETED)
+        # 0 for no label also where a bias of -inf rules a class out.
+        loss = tl.where(positive == 0.0, 0.0, positive * (rest + LN_2 * tl.maximum(-z, 0.0)))
+        loss += negative * (rest + LN_2 * tl.maximum(z, 0.0))
+        loss = tl.where(column_inside[None, :], loss, 0.0)
+        if factor is not None:
+            g = (negative * sigmoid - positive * other) * factor[:, None]
+            if column_sum is not None:
+                at_columns = tile_row.to(tl.int64) * columns + column_ids
+                tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_inside)
+            if out is not None:
+                at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+                inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
+                tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+        return tl.sum(loss, 1)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
@@ -63,6 +130,7 @@ def _linear_sigmoid_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -94,44 +162,34 @@ def _linear_sigmoid_kernel(
         INTERPRETED,
         "product",
     )
-    z = add_bias(z, bias, column_ids, columns)
-    row_inside, column_inside = row_ids < rows, column_ids < columns
-    if labels is not None:
-        at = labels + row_ids.to(tl.int64)[:, None] * labels_row_stride
-        at += column_ids.to(tl.int64)[None, :] * labels_stride
-        known = row_inside[:, None] & column_inside[None, :]
-        label = tl.load(at, mask=known, other=0).to(tl.float32)
-    else:
-        label = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=tl.float32)
+    first, last = row_ids, row_ids
+    if labels is None:
         first, last = entries_of_tile(
             entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
         )
-        for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
-            entry = first + step
-            known = entry < last
-            wanted = column_of_entry(entry_columns, entry, known, first_column)
-            value = tl.load(entry_labels + entry, mask=known, other=0.0)
-            here = wanted[:, None] == column_ids[None, :]
-            label = tl.where(here, value[:, None], label)
-    positive = weighted(label, positive_weight, column_ids, columns)
-    negative = weighted(1.0 - label, negative_weight, column_ids, columns)
-    rest, sigmoid, other = sigmoid_parts(z)
-    # 0 for no label also where a bias of -inf rules a class out.
-    loss = tl.where(positive == 0.0, 0.0, positive * (rest + LN_2 * tl.maximum(-z, 0.0)))
-    loss += negative * (rest + LN_2 * tl.maximum(z, 0.0))
-    loss = tl.where(column_inside[None, :], loss, 0.0)
-    at_rows = tile_column.to(tl.int64) * rows + row_ids
-    tl.store(losses + at_rows, tl.sum(loss, 1), mask=row_inside)
+    factor = None
     if row_factor is not None:
-        factor = tl.load(row_factor + row_ids, mask=row_inside, other=0.0)
-        g = (negative * sigmoid - positive * other) * factor[:, None]
-        if column_sum is not None:
-            at_columns = tile_row.to(tl.int64) * columns + column_ids
-            tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_inside)
-        if out is not None:
-            at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-            inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-            tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+        factor = tl.load(row_factor + row_ids, mask=row_ids < rows, other=0.0)
+    shared = row_ids, tile_row, first, last, tl.max(last - first, 0), first_column, rows, columns
+    shared += labels_row_stride, labels_stride, out_stride
+    loss = _losses_and_gradient(
+        z,
+        tile_column * BLOCK_COLUMNS,
+        bias,
+        positive_weight,
+        negative_weight,
+        labels,
+        entry_columns,
+        entry_labels,
+        column_sum,
+        out,
+        factor,
+        shared,
+        STRIP,
+        INTERPRETED,
+    )
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    tl.store(losses + at_rows, loss, mask=row_ids < rows)
 
 
 def linear_sigmoid(

@@ -183,6 +183,18 @@ def logits_tile(
 
 
 @triton.jit
+def halves(tile):
+    """The left and the right half of a tile's columns.
+
+    Epilogues go through a tile in strips of a few columns, by halves of halves: what they hold of a
+    strip beside the logits is what decides how many blocks share a multiprocessor, and only with
+    two of them do the products of one run under the epilogue of the other.
+    """
+    pairs = tl.reshape(tile, (tile.shape[0], 2, tile.shape[1] // 2))
+    return tl.split(tl.permute(pairs, (0, 2, 1)))
+
+
+@triton.jit
 def outside_to(z, value, row_ids, column_ids, rows, columns):
     """``z`` with ``value`` in the entries that lie outside the matrix."""
     inside = (row_ids[:, None] < rows) & (column_ids[None, :] < columns)
@@ -217,10 +229,52 @@ def finite_or_zero(top):
 
 
 @triton.jit
-def to_fixed(z, low, high):
-    """Logits between ``low`` and ``high`` as int16, and the middle and the step of the line that
-    gives them back to half a step, ``(high - low) / 131070``."""
+def merged(top, total, other_top, other_total):
+    """Two partial sums of exponentials, each under a maximum of its own, as one."""
+    most = tl.maximum(top, other_top)
+    under = finite_or_zero(most)
+    return most, total * tl.exp2(top - under) + other_total * tl.exp2(other_top - under)
+
+
+@triton.jit
+def fixed_line(low, high):
+    """Of logits between ``low`` and ``high`` in 16 bits: the middle and the step of the line that
+    gives them back to half a step, ``(high - low) / 131070``, and the inverse of the step."""
     step = (high - low) * (1.0 / 65535.0)
     per_step = 65535.0 / tl.where(high > low, high - low, 1.0)
+    return low + 32768.0 * step, step, per_step
+
+
+@triton.jit
+def to_fixed(z, low, per_step):
+    """Logits at least ``low``, but for -inf, as int16."""
     value = ((tl.maximum(z, low) - low) * per_step + 0.5).to(tl.int32) - 32768
-    return value.to(tl.int16), low + 32768.0 * step, step
+    return value.to(tl.int16)
+
+
+@triton.jit
+def keep_logits(
+    z,
+    values,
+    first_column,
+    row_ids,
+    low,
+    per_step,
+    rows,
+    columns,
+    values_stride,
+    STRIP: tl.constexpr,
+    KEEP: tl.constexpr,
+):
+    """Stores a tile of logits where they are kept, strip by strip."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        given = row_ids, low, per_step, rows, columns, values_stride
+        keep_logits(left, values, first_column, *given, STRIP, KEEP)
+        keep_logits(right, values, first_column + left.shape[1], *given, STRIP, KEEP)
+    else:
+        column_ids = first_column + tl.arange(0, z.shape[1])
+        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
+        room = column_ids < extent(columns, values_stride)
+        kept = to_fixed(z, low, per_step) if KEEP == "fixed" else z
+        tl.store(at, kept, mask=(row_ids < rows)[:, None] & room[None, :])

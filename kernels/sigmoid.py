@@ -9,6 +9,7 @@ from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
     extent,
+    halves,
     has_targets,
     logits_tile,
     narrowed,
@@ -36,14 +37,78 @@ def log1p_of(t):
 
 
 @triton.jit
-def sigmoid_parts(z):
-    """For logits in bits, one exponential and one division an entry: ``rest``, ``sigmoid(z)`` and
+def inverse(value, INTERPRETED: tl.constexpr):
+    """``1 / value`` to one unit of float32, for values that are not subnormal: one instruction,
+    where a division also looks after those that are."""
+    if INTERPRETED:
+        return 1.0 / value
+    else:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [value], dtype=tl.float32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def sigmoid_parts(z, INTERPRETED: tl.constexpr):
+    """For logits in bits, one exponential and one inverse an entry: ``rest``, ``sigmoid(z)`` and
     ``sigmoid(-z)``, where ``softplus(z) = rest + max(z, 0)`` and ``softplus(-z) = rest +
     max(-z, 0)``, these maxima in nats (``LN_2 * z``). z may be -inf."""
     t = tl.exp2(-tl.abs(z))
-    most = 1.0 / (1.0 + t)
-    least = t * most
-    return log1p_of(t), tl.where(z > 0, most, least), tl.where(z > 0, least, most)
+    most = inverse(1.0 + t, INTERPRETED)
+    return log1p_of(t), tl.where(z > 0, 1.0, t) * most, tl.where(z > 0, t, 1.0) * most
+
+
+@triton.jit
+def _losses_and_gradient(
+    z,
+    first_column,
+    out,
+    factor,
+    shared,
+    STRIP: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    WRITE: tl.constexpr,
+):
+    """Sums of rows of the losses and of the gradient of the bias over a tile; writes the gradient
+    strip by strip. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        given = out, factor, shared
+        loss, g = _losses_and_gradient(
+            left, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE
+        )
+        first_column += left.shape[1]
+        other_loss, other_g = _losses_and_gradient(
+            right, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE
+        )
+        return loss + other_loss, g + other_g
+    else:
+        row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride = shared
+        column_ids = first_column + tl.arange(0, z.shape[1])
+        is_target = wanted[:, None] == column_ids[None, :]
+        # Negatives lose softplus(z), the target softplus(-z): its logit changes sign.
+        if with_targets:
+            z = tl.where(is_target, -z, z)
+        if edge:
+            z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+        rest, g, _ = sigmoid_parts(z, INTERPRETED)
+        loss = tl.sum(rest + LN_2 * tl.maximum(z, 0.0), 1)
+        sums = tl.sum(g, 1)
+        if GRADIENT:
+            if with_targets:
+                entry = tl.sum(tl.where(is_target, g, 0.0), 1)
+                sums -= 2.0 * entry
+                g = tl.where(is_target, 0.0, g)
+                here = (wanted >= first_column) & (wanted < first_column + z.shape[1])
+                here &= (wanted < columns) & (row_ids < rows)
+                tl.store(on_target + row_ids, -entry, mask=here)
+            if WRITE:
+                at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+                room = column_ids < extent(columns, out_stride)
+                written = narrowed(g * factor, out.dtype.element_ty, INTERPRETED)
+                tl.store(at, written, mask=(row_ids < rows)[:, None] & room[None, :])
+        return loss, sums
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
@@ -70,6 +135,7 @@ def _sigmoid_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -104,33 +170,17 @@ def _sigmoid_kernel(
         "product",
     )
     z += tl.load(bias)
-    # Negatives lose softplus(z), the target softplus(-z): its logit changes sign.
     wanted = row_ids + target_offset
-    some = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
-    if some:
-        z = tl.where(wanted[:, None] == column_ids[None, :], -z, z)
-    if at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS):
-        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
-    rest, g, _ = sigmoid_parts(z)
-    loss = rest + LN_2 * tl.maximum(z, 0.0)
+    with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
+    edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
+    shared = row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride
+    loss, g = _losses_and_gradient(
+        z, tile_column * BLOCK_COLUMNS, out, factor, shared, STRIP, INTERPRETED, GRADIENT, WRITE
+    )
     part = tile_row.to(tl.int64) * tile_columns + tile_column
-    tl.store(losses + part, tl.sum(tl.sum(loss, 1), 0))
+    tl.store(losses + part, tl.sum(loss, 0))
     if GRADIENT:
-        target_sum = 0.0
-        if some:
-            is_target = wanted[:, None] == column_ids[None, :]
-            entry = tl.sum(tl.where(is_target, g, 0.0), 1)
-            target_sum = tl.sum(entry, 0)
-            g = tl.where(is_target, 0.0, g)
-            here = (wanted >= tile_column * BLOCK_COLUMNS) & (
-                wanted < tl.minimum(columns, (tile_column + 1) * BLOCK_COLUMNS)
-            )
-            tl.store(on_target + row_ids, -entry, mask=here & (row_ids < rows))
-        tl.store(bias_gradients + part, tl.sum(tl.sum(g, 1), 0) - target_sum)
-        if WRITE:
-            at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-            inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-            tl.store(at, narrowed(g * factor, out.dtype.element_ty, INTERPRETED), mask=inside)
+        tl.store(bias_gradients + part, tl.sum(g, 0))
 
 
 def sigmoid(

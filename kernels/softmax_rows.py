@@ -13,14 +13,15 @@ import triton.language as tl
 from fastclip.kernels.infonce import Fixed, Partials, Side, kept_source
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
-    at_edge,
     extent,
     finite_or_zero,
+    fixed_line,
+    halves,
+    keep_logits,
     logits_tile,
+    merged,
     narrowed,
-    outside_to,
     tile_of_program,
-    to_fixed,
 )
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
@@ -83,6 +84,47 @@ def add_bias(z, bias, column_ids, columns):
     return z
 
 
+@triton.jit
+def _row_statistics(
+    z,
+    first_of_strip,
+    bias,
+    entry_columns,
+    row_sum,
+    shared,
+    STRIP: tl.constexpr,
+):
+    """Of the part of rows in a tile, strip by strip: the maxima, the sums of exponentials under
+    them, and the sums; the logits of entries are stored. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        given = bias, entry_columns, row_sum, shared
+        top, total, sums = _row_statistics(left, first_of_strip, *given, STRIP)
+        first_of_strip += left.shape[1]
+        other_top, other_total, other_sums = _row_statistics(right, first_of_strip, *given, STRIP)
+        top, total = merged(top, total, other_top, other_total)
+        return top, total, sums + other_sums
+    else:
+        target, first, last, most, first_column, columns = shared
+        column_ids = first_of_strip + tl.arange(0, z.shape[1])
+        inside = (column_ids < columns)[None, :]
+        z = add_bias(z, bias, column_ids, columns)
+        for step in tl.range(0, most, num_stages=1):
+            entry = first + step
+            known = entry < last
+            wanted = column_of_entry(entry_columns, entry, known, first_column)
+            here = wanted[:, None] == column_ids[None, :]
+            found = tl.sum(tl.where(here, z, 0.0), 1)
+            known &= (wanted >= first_of_strip) & (wanted < first_of_strip + z.shape[1])
+            tl.store(target + entry, found.to(tl.float64), mask=known)
+        sums = tl.zeros((z.shape[0],), dtype=tl.float32)
+        if row_sum is not None:
+            sums = tl.sum(tl.where(inside, z, 0.0), 1)
+        z = tl.where(inside, z, float("-inf"))
+        top = tl.max(z, 1)
+        return top, tl.sum(tl.exp2(z - finite_or_zero(top)[:, None]), 1), sums
+
+
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
 def _statistics_kernel(
     x,
@@ -111,6 +153,7 @@ def _statistics_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -144,42 +187,42 @@ def _statistics_kernel(
         "product",
     )
     row_inside = row_ids < rows
-    edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
     if KEEP != "product":
-        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        inside = row_inside[:, None] & (column_ids < extent(columns, values_stride))[None, :]
+        low, per_step = 0.0, 0.0
         if KEEP == "fixed":
             # Copies of the last row and column, outside, lie in the range of the others.
             # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
-            value, middle, step = to_fixed(z, tl.min(z), tl.max(z))
+            low = tl.min(z)
+            middle, step, per_step = fixed_line(low, tl.max(z))
             line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
             tl.store(line, middle)
             tl.store(line + 1, step)
-            tl.store(at, value, mask=inside)
-        else:
-            tl.store(at, z, mask=inside)
-    z = add_bias(z, bias, column_ids, columns)
+        keep_logits(
+            z,
+            values,
+            tile_column * BLOCK_COLUMNS,
+            row_ids,
+            low,
+            per_step,
+            rows,
+            columns,
+            values_stride,
+            STRIP,
+            KEEP,
+        )
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
-    for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
-        entry = first + step
-        known = entry < last
-        wanted = column_of_entry(entry_columns, entry, known, first_column)
-        here = wanted[:, None] == column_ids[None, :]
-        found = tl.sum(tl.where(here, z, 0.0), 1)
-        tl.store(target + entry, found.to(tl.float64), mask=known)
+    shared = target, first, last, tl.max(last - first, 0), first_column, columns
+    top, total, sums = _row_statistics(
+        z, tile_column * BLOCK_COLUMNS, bias, entry_columns, row_sum, shared, STRIP
+    )
     at_rows = tile_column.to(tl.int64) * rows + row_ids
+    tl.store(row_top + at_rows, top, mask=row_inside)
+    tl.store(row_total + at_rows, total, mask=row_inside)
     if row_sum is not None:
-        sums = tl.sum(tl.where((column_ids < columns)[None, :], z, 0.0), 1)
         tl.store(row_sum + at_rows, sums, mask=row_inside)
-    if edge:
-        z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
-    tops = tl.max(z, 1)
-    exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
-    tl.store(row_top + at_rows, tops, mask=row_inside)
-    tl.store(row_total + at_rows, tl.sum(exponentials, 1), mask=row_inside)
 
 
 def statistics(
@@ -234,6 +277,49 @@ def statistics(
         )
 
 
+@triton.jit
+def _write_gradient(
+    z,
+    first_of_strip,
+    bias,
+    row_offset,
+    entry_columns,
+    on_target,
+    column_sum,
+    shared,
+    STRIP: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """Writes the gradient of a tile strip by strip. ``shared`` is what all strips need."""
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        given = bias, row_offset, entry_columns, on_target, column_sum
+        _write_gradient(left, first_of_strip, *given, shared, STRIP, INTERPRETED)
+        first_of_strip += left.shape[1]
+        _write_gradient(right, first_of_strip, *given, shared, STRIP, INTERPRETED)
+    else:
+        row_ids, tile_row, shift, factor, offset, first, last, most = shared[:8]
+        first_column, out, rows, columns, out_stride = shared[8:]
+        column_ids = first_of_strip + tl.arange(0, z.shape[1])
+        z = add_bias(z, bias, column_ids, columns)
+        g = tl.where((factor == 0.0)[:, None], 0.0, tl.exp2(z - shift[:, None]) * factor[:, None])
+        if row_offset is not None:
+            g -= offset[:, None]
+        for step in tl.range(0, most, num_stages=1):
+            entry = first + step
+            known = entry < last
+            wanted = column_of_entry(entry_columns, entry, known, first_column)
+            exact = tl.load(on_target + entry, mask=known, other=0.0)
+            here = wanted[:, None] == column_ids[None, :]
+            g = tl.where(here, exact[:, None], g)
+        if column_sum is not None:
+            at_columns = tile_row.to(tl.int64) * columns + column_ids
+            tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_ids < columns)
+        at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
+        inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
+        tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+
+
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
 def _gradient_kernel(
     x,
@@ -265,6 +351,7 @@ def _gradient_kernel(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    STRIP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
@@ -297,30 +384,30 @@ def _gradient_kernel(
         INTERPRETED,
         SOURCE,
     )
-    z = add_bias(z, bias, column_ids, columns)
     # A row without a weight may hold anything, and rows outside have none.
     row_inside = row_ids < rows
     factor = tl.load(row_factor + row_ids, mask=row_inside, other=0.0)
     shift = tl.load(row_shift + row_ids, mask=row_inside, other=0.0)
-    g = tl.where((factor == 0.0)[:, None], 0.0, tl.exp2(z - shift[:, None]) * factor[:, None])
+    offset = factor
     if row_offset is not None:
-        g -= tl.load(row_offset + row_ids, mask=row_inside, other=0.0)[:, None]
+        offset = tl.load(row_offset + row_ids, mask=row_inside, other=0.0)
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
-    for step in tl.range(0, tl.max(last - first, 0), num_stages=1):
-        entry = first + step
-        known = entry < last
-        wanted = column_of_entry(entry_columns, entry, known, first_column)
-        exact = tl.load(on_target + entry, mask=known, other=0.0)
-        here = wanted[:, None] == column_ids[None, :]
-        g = tl.where(here, exact[:, None], g)
-    if column_sum is not None:
-        at_columns = tile_row.to(tl.int64) * columns + column_ids
-        tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_ids < columns)
-    at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-    inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-    tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+    shared = (row_ids, tile_row, shift, factor, offset, first, last, tl.max(last - first, 0))
+    shared += (first_column, out, rows, columns, out_stride)
+    _write_gradient(
+        z,
+        tile_column * BLOCK_COLUMNS,
+        bias,
+        row_offset,
+        entry_columns,
+        on_target,
+        column_sum,
+        shared,
+        STRIP,
+        INTERPRETED,
+    )
 
 
 def gradient(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import triton
+from fastclip.kernels.launch import FUSED
 
 TABLE_FILE = Path(__file__).with_name("tiles.json")
 INTERPRETER = "interpreter"
@@ -21,7 +22,9 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 class Tile:
     """A tile of ``rows x columns`` logits, its product taken ``depth`` at a time.
 
-    ``group``: tile rows that programs go down before the next tile column. ``precision``: of the
+    ``group``: tile rows that programs go down before the next tile column. ``strip``: columns that
+    an epilogue works on at a time, see ``fastclip.kernels.logits.halves``. ``registers``: the most
+    that a thread may have, 0 for no bound; 65,536 are a multiprocessor's. ``precision``: of the
     products of float32 features, ``"tf32x3"`` or ``"ieee"``; what torch's own setting allows wins.
     """
 
@@ -31,6 +34,8 @@ class Tile:
     warps: int = 4
     stages: int = 3
     group: int = 8
+    strip: int = 32
+    registers: int = 0
     precision: str = "tf32x3"
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
@@ -38,14 +43,17 @@ class Tile:
         return -(-rows // self.rows), -(-columns // self.columns)
 
     @property
-    def launch(self) -> dict[str, int]:
+    def launch(self) -> dict[str, int | None]:
         """Keyword arguments of a launch that all kernels have."""
         return {
             "BLOCK_ROWS": self.rows,
             "BLOCK_COLUMNS": self.columns,
             "GROUP": self.group,
+            "STRIP": self.strip,
             "num_warps": self.warps,
             "num_stages": self.stages,
+            "maxnreg": self.registers or None,
+            **FUSED,
         }
 
     def product(self, width: int, dtype: torch.dtype) -> dict[str, object]:

@@ -18,11 +18,19 @@ from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
 CANDIDATES = [
-    Tile(rows, columns, depth, warps, stages, 8)
-    for (rows, columns, warps), depth, stages in itertools.product(
-        ((64, 128, 4), (128, 64, 4), (128, 128, 4), (128, 128, 8), (64, 256, 8), (128, 256, 8)),
+    Tile(rows, columns, depth, warps, stages, registers=registers)
+    for (rows, columns, warps, registers), depth, stages in itertools.product(
+        (
+            (64, 128, 4, 0),
+            (128, 64, 4, 0),
+            (128, 128, 4, 0),
+            (128, 128, 8, 0),
+            (128, 128, 8, 128),
+            (128, 256, 8, 0),
+            (256, 128, 8, 0),
+        ),
         (32, 64),
-        (2, 3, 4),
+        (3, 4),
     )
 ]
 DTYPES = {"16": torch.bfloat16, "32": torch.float32}

@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.backends.nvidia
 from fastclip.kernels import epilogue, infonce, linear_sigmoid, sigmoid, softmax_rows, tiles
+from fastclip.kernels.launch import FUSED
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -59,7 +60,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
             "INTERPRETED": False,
             "EVEN_DEPTH": variant != "ragged",
         }
-        launch = {"num_warps": used.warps, "num_stages": used.stages}
+        launch = {k: v for k, v in used.launch.items() if not k.isupper()}
         x = y = features
     if kernel == "statistics":
         pointers = dict(
@@ -103,7 +104,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
         constants = {k: v for k, v in constants.items() if k in function.arg_names}
     elif kernel == "fold":
         pointers = dict(top=f32, total=f32, lse="*fp64")
-        constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4}
+        constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4, **FUSED}
         function = infonce._fold_kernel
     else:
         pointers = dict(
@@ -111,7 +112,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
             unit=f32, factor=f32, matrix=f32 if kernel == "scale_and_round" else features,
         )  # fmt: skip
         constants = {k: v for k, v in epilogue._LAUNCH.items() if k.isupper()}
-        constants["INTERPRETED"], launch = False, {"num_warps": 4}
+        constants["INTERPRETED"], launch = False, {"num_warps": 4, **FUSED}
         function = getattr(epilogue, f"_{kernel}_kernel")
     return function, pointers, constants, launch
 
@@ -157,7 +158,8 @@ def usage(binary: bytes) -> dict[str, int]:
 def report(name: str) -> dict[str, object]:
     kernel, architecture, dtype, variant = name.split(":")
     result = compiled(kernel, architecture, getattr(torch, dtype), variant)
-    return {"case": name, "shared": result.metadata.shared, **usage(result.asm["cubin"])}
+    launched = {"shared": result.metadata.shared, "warps": result.metadata.num_warps}
+    return {"case": name, **launched, **usage(result.asm["cubin"])}
 
 
 if __name__ == "__main__":

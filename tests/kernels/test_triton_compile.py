@@ -62,6 +62,20 @@ def test_compiles_without_spills(reports, case):
     assert report["shared"] <= LARGEST_SHARED[case.split(":")[1]]
 
 
+@pytest.mark.parametrize("case", [
+    case for case in CASES
+    if ":sm_90:" in case and "float16:" in case
+    and not case.startswith(("linear_sigmoid", "fold", "scale", "inner"))
+])  # fmt: skip
+def test_two_blocks_share_a_hopper_multiprocessor(reports, case):
+    """So that the products of one run under the epilogue of the other."""
+    report = reports[case]
+    registers = -(-report["reg"] // 8) * 8  # as they are allotted
+    blocks = 65536 // (registers * 32 * report["warps"])
+    reserved = 1024  # of each block's shared memory
+    assert min(blocks, 233_472 // (report["shared"] + reserved)) >= 2
+
+
 def test_a_tile_that_is_too_large_is_seen_to_spill():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     run = subprocess.run(

@@ -27,8 +27,9 @@ def test_every_architecture_has_every_operation():
             assert set(entries) == {"16", "32"}
             for entry in entries.values():
                 used = tiles.Tile(**entry)
-                for side in (used.rows, used.columns, used.depth, used.warps):
+                for side in (used.rows, used.columns, used.depth, used.warps, used.strip):
                     assert side & (side - 1) == 0
+                assert 8 <= used.strip <= used.columns
 
 
 @pytest.mark.parametrize("capability, table", [
