@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 from clock import DEVICE
-from peers import INFONCE, LINEAR, SIGLIP, Peer
-from problems import Problem
+from peers import INFONCE, LINEAR, LINEAR_SIGMOID, MULTI_TARGET, SIGLIP, Peer
+from problems import LAYERS, Problem
 
 BF16, FP32 = torch.bfloat16, torch.float32
 Kind = Literal["losses", "large", "precision", "schedule"]
@@ -50,8 +50,8 @@ def groups(tiny: bool = False) -> list[Group]:
         ranks = more.get("ranks", 1)
         return Problem(operation, n // ranks, n, width, dtype, DEVICE, **more)
 
-    def linear(tokens: int, width: int, vocabulary: int) -> Problem:
-        return Problem(LINEAR, tokens, vocabulary, width, BF16, DEVICE)
+    def linear(rows: int, width: int, vocabulary: int, operation: str = LINEAR) -> Problem:
+        return Problem(operation, rows, vocabulary, width, BF16, DEVICE)
 
     found = [
         Group("losses", contrastive(_N, 512)),
@@ -77,6 +77,14 @@ def groups(tiny: bool = False) -> list[Group]:
         Group("losses", contrastive(_N, 1024, SIGLIP)),
         Group("losses", contrastive(_N, 768, ranks=_RANKS)),
         Group("schedule", contrastive(_N, 768, ranks=_RANKS)),
+        # A step of Mahajan et al. on their 17,000 hashtags, from ResNeXt-101's features; all words
+        # of Joulin et al. from GoogLeNet's, one class against the rest; the n-grams of Li et al.
+        # from ResNet-34's; and as many tags of captions as ICMLM might predict from ResNet-50's.
+        # The last three at batches of today: theirs are of 128 pictures, or not told.
+        Group("losses", linear(8064, 2048, 17_000, MULTI_TARGET)),
+        Group("losses", linear(8192, 1024, 100_000, LINEAR_SIGMOID)),
+        Group("losses", linear(8192, 512, 142_806, MULTI_TARGET)),
+        Group("losses", linear(8192, 2048, 5000, LINEAR_SIGMOID)),
         # Two more points of the plots against N.
         Group("losses", contrastive(8192, 512)),
         Group("losses", contrastive(16_384, 512)),
@@ -87,7 +95,7 @@ def groups(tiny: bool = False) -> list[Group]:
 def _tiny(problem: Problem) -> Problem:
     rows = max(24, problem.rows // 1024)
     columns = rows * problem.ranks
-    if problem.operation == LINEAR:
+    if problem.operation in LAYERS:
         columns = max(40, problem.columns // 1024)
     return replace(problem, rows=rows, columns=columns, width=problem.width // 16)
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from gpu_targets import Entry, speed_up, targets
 from record import GpuRecord, badness, worst
-from report import bullets, table
-
-_OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy")
+from report import OPERATIONS, bullets, table
 
 
 def write_record(record: GpuRecord, path: Path) -> None:
@@ -25,7 +23,7 @@ def markdown(record: GpuRecord) -> str:
     parts = [_machine(record.machine)] if record.machine else []
     if record.accuracy:
         parts.append(_accuracy(record.accuracy))
-    for operation in _OPERATIONS:
+    for operation in OPERATIONS:
         entries = [e for e in record.losses if e["operation"] == operation]
         if entries:
             parts += [f"**{operation}**, forward and backward:", _losses(entries)]

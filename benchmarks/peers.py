@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import adapters
 import torch
 from adapters import Builder, Step
-from problems import Problem
+from problems import LAYERS, Problem
 
 MIB = 1 << 20
 BOTH, CPU, GPU = ("cpu", "cuda"), ("cpu",), ("cuda",)
@@ -95,8 +95,16 @@ def peers(operation: str, device: str, ranks: int = 1) -> list[Peer]:
     return [p for p in found if ranks == 1 or p.over_ranks]
 
 
-INFONCE, SIGLIP, LINEAR = "InfoNCE", "SigLIP", "linear cross entropy"
-_OPS = {INFONCE: "infonce", SIGLIP: "sigmoid", LINEAR: "linear_cross_entropy"}
+INFONCE, SIGLIP = "InfoNCE", "SigLIP"
+LINEAR, MULTI_TARGET, LINEAR_SIGMOID = LAYERS
+_OPS = {
+    INFONCE: "infonce",
+    SIGLIP: "sigmoid",
+    LINEAR: "linear_cross_entropy",
+    MULTI_TARGET: "multi_target_cross_entropy",
+    LINEAR_SIGMOID: "linear_sigmoid_cross_entropy",
+}
+OPERATIONS = tuple(_OPS)
 _OURS, _OPEN_CLIP = ("fastclip-engine", "fastclip.loss"), ("open_clip_torch", "open_clip")
 _FUNCTIONAL = "torch.nn.functional"
 _LIGER_CUTE = "liger_kernel.ops.cutedsl.ops"
@@ -117,8 +125,18 @@ def _ours_on_gpu(operation: str, builder: Builder, over_ranks: bool, kept: bool)
     ]  # fmt: skip
 
 
+def _compiled_torch(name: str, operation: str, builder: Builder, logits_held: float) -> Peer:
+    builder = functools.partial(builder, compiled=True)
+    return Peer(name, operation, "torch", "torch", builder, logits_held, on=GPU)
+
+
 _compiled_open_clip = functools.partial(adapters.open_clip_infonce, compiled=True)
-_compiled_linear = functools.partial(adapters.torch_linear_cross_entropy, compiled=True)
+_multi_target, _sigmoid, _sparse_sigmoid = (
+    adapters.torch_multi_target_cross_entropy,
+    adapters.torch_linear_sigmoid_cross_entropy,
+    adapters.torch_sparse_sigmoid_cross_entropy,
+)
+_SPARSE = "sparse labels"
 
 PEERS = (
     Peer("fastclip", INFONCE, *_OURS, adapters.our_infonce, on=CPU),
@@ -141,7 +159,7 @@ PEERS = (
     Peer("fastclip", LINEAR, *_OURS, adapters.our_linear_cross_entropy, on=CPU),
     *_ours_on_gpu(LINEAR, adapters.our_linear_cross_entropy, over_ranks=False, kept=False),
     Peer("torch eager", LINEAR, "torch", "torch", adapters.torch_linear_cross_entropy, 3.0),
-    Peer("torch compiled", LINEAR, "torch", "torch", _compiled_linear, 3.0, on=GPU),
+    _compiled_torch("torch compiled", LINEAR, adapters.torch_linear_cross_entropy, 3.0),
     Peer(
         "torch linear_cross_entropy, chunked",
         LINEAR,
@@ -175,6 +193,20 @@ PEERS = (
         on=GPU,
     ),
     Peer("QuACK", LINEAR, "quack-kernels", "quack", adapters.quack, on=GPU),
+    Peer("fastclip", MULTI_TARGET, *_OURS, adapters.our_multi_target_cross_entropy, on=CPU),
+    *_ours_on_gpu(
+        MULTI_TARGET, adapters.our_multi_target_cross_entropy, over_ranks=False, kept=False
+    ),
+    Peer("torch eager", MULTI_TARGET, "torch", "torch", _multi_target, 3.0),
+    _compiled_torch("torch compiled", MULTI_TARGET, _multi_target, 3.0),
+    Peer("fastclip", LINEAR_SIGMOID, *_OURS, adapters.our_linear_sigmoid_cross_entropy, on=CPU),
+    *_ours_on_gpu(
+        LINEAR_SIGMOID, adapters.our_linear_sigmoid_cross_entropy, over_ranks=False, kept=False
+    ),
+    Peer("torch eager", LINEAR_SIGMOID, "torch", "torch", _sigmoid, 6.0),
+    Peer(f"torch eager, {_SPARSE}", LINEAR_SIGMOID, "torch", "torch", _sparse_sigmoid, 2.0),
+    _compiled_torch("torch compiled", LINEAR_SIGMOID, _sigmoid, 6.0),
+    _compiled_torch(f"torch compiled, {_SPARSE}", LINEAR_SIGMOID, _sparse_sigmoid, 2.0),
 )
 
 

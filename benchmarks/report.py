@@ -18,7 +18,8 @@ PATTERN, GPU_PATTERN = "bench-*.json", "gpu-*.json"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
-_OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy")
+OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy", "multi-target cross entropy")
+OPERATIONS += ("linear sigmoid cross entropy",)
 _TARGET_ROWS, _TARGET_WIDTH = 8192, 512
 _MIB = 1 << 20
 
@@ -26,7 +27,7 @@ _MIB = 1 << 20
 def markdown(record: Record) -> str:
     """Everything the run found, as Markdown that also reads well on a terminal."""
     parts = [_machine(record.machine)]
-    for operation in _OPERATIONS:
+    for operation in OPERATIONS:
         entries = [e for e in record.losses if e["operation"] == operation]
         if entries:
             parts += [f"**{operation}**, forward and backward:", _loss_table(entries)]
@@ -171,7 +172,7 @@ def _step_memory(entries: list[dict[str, Any]]) -> str:
 
 def plot(record: Record, path: Path) -> bool:
     """Time and memory against N, one line an implementation; False where one size ran."""
-    operations = [op for op in _OPERATIONS if len(_sizes(record, op)) > 1]
+    operations = [op for op in OPERATIONS if len(_sizes(record, op)) > 1]
     if not operations:
         return False
     import matplotlib

@@ -3,7 +3,8 @@
 Several records of one GPU, revision and set of versions, as parts of the benchmarks run one after
 another leave them, become one: what a later record measured replaces the same measurement of an
 earlier one, or the reason why that has none. The result goes to ``results/gpu-<name>.json``, its
-tables and plots beside it and into the README.
+tables and plots beside it and into the README, and the shapes at which the CUDA backend was faster
+than Triton's to ``fastclip/ops/faster.json``, by which ``backend="auto"`` takes it.
 """
 
 import argparse
@@ -17,6 +18,15 @@ from gpu_targets import targets
 from peers import INFONCE
 from record import GpuRecord
 from run import store
+
+from fastclip.ops.dispatch import FASTER_FILE
+from fastclip.training.run_folder import write_whole
+
+# The checkout's, to be committed, whichever fastclip is installed.
+FASTER = report.HERE.parent / "fastclip" / "ops" / FASTER_FILE.name
+# Medians closer than this say nothing about which of two is faster.
+_NOISE = 0.02
+_CUDA, _TRITON = "fastclip cuda", "fastclip triton"
 
 _LISTS = ("losses", "large", "precision", "schedule")
 
@@ -71,19 +81,65 @@ def _measured(record: GpuRecord) -> set[str]:
     return names | set(record.tests)
 
 
+def compared(record: GpuRecord) -> dict[tuple[str, int, int, int], bool]:
+    """By dtype, rows, columns and width, of one rank or several: whether InfoNCE on the CUDA
+    backend was faster than on Triton's in all workspaces that both were measured in, and failed in
+    none."""
+    ratios: dict[tuple, dict[tuple, float]] = {}
+    failed = set()
+    for e in record.losses:
+        backend, _, _ = e["implementation"].partition(",")
+        if e["operation"] != INFONCE or backend not in (_CUDA, _TRITON):
+            continue
+        shape = e["dtype"], e["rows"], e["columns"], e["width"]
+        ratios.setdefault(shape, {})[backend, e["workspace"]] = e["b3_ratio"]
+        problem = e["case"].removeprefix(e["implementation"])
+        if any(name.startswith(_CUDA) and name.endswith(problem) for name in record.failed):
+            failed.add(shape)
+    found = {}
+    for shape, of in ratios.items():
+        pairs = [(of[_CUDA, w], of[_TRITON, w]) for b, w in of if b == _CUDA and (_TRITON, w) in of]
+        if pairs or shape in failed:
+            faster = all(cuda < (1 - _NOISE) * triton for cuda, triton in pairs)
+            found[shape] = faster and shape not in failed
+    return found
+
+
+def store_faster(record: GpuRecord) -> str:
+    """Bring ``FASTER`` up to date with what the record compares; what was done, in words."""
+    if "capability" not in record.machine:
+        return f"{FASTER.name}: left as it is, for the record is of no GPU"
+    architecture = f"sm_{record.machine['capability'].replace('.', '')}"
+    verdicts = compared(record)
+    names = ("architecture", "operation", "dtype", "rows", "columns", "width", "backend")
+    known = [tuple(entry[name] for name in names) for entry in json.loads(FASTER.read_text())]
+    whole = {e for e in known if e[0] != architecture or e[2:6] not in verdicts}
+    whole |= {
+        (architecture, "infonce", *shape, "cuda") for shape, faster in verdicts.items() if faster
+    }
+    lines = [json.dumps(dict(zip(names, entry, strict=True))) for entry in sorted(whole)]
+    write_whole(FASTER, "[\n  " + ",\n  ".join(lines) + "\n]\n" if lines else "[]\n")
+    told = [f"InfoNCE on cuda beside triton on {architecture}, for {FASTER}:"]
+    for (dtype, rows, columns, width), faster in verdicts.items():
+        verdict = "faster" if faster else "not faster"
+        told.append(f"  {rows:,} x {columns:,}, D = {width:,}, {dtype}: {verdict}")
+    return "\n".join(told if verdicts else [*told, "  never compared"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", nargs="+", type=Path)
     paths = parser.parse_args().records
     try:
         records = [GpuRecord.from_plain(json.loads(path.read_text())) for path in paths]
-        path = store(merged(records).to_plain())
+        whole = merged(records)
+        path, faster = store(whole.to_plain()), store_faster(whole)
     except LookupError as error:
         sys.exit(f"store_gpu.py: a record has no {error}")
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f"store_gpu.py: {error}")
     report.write(report.stored())
-    print(f"results: {path} (and .md, .png beside it)")
+    print(f"results: {path} (and .md, .png beside it)\n{faster}")
 
 
 if __name__ == "__main__":

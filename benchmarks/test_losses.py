@@ -6,7 +6,7 @@ import measure
 import pytest
 import torch
 from peers import Peer, first_line, peers
-from problems import GATE, Problem, worst_error
+from problems import GATE, LAYERS, Problem, worst_error
 from record import Record
 
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -15,6 +15,8 @@ INFONCE = [(1024, FP32), (4096, FP32), (8192, FP32), (8192, BF16)]
 SIGLIP = [(1024, FP32), (4096, FP32), (8192, FP32), (4096, BF16)]
 FULL = [(32_768, FP32), (32_768, BF16)]
 LINEAR = [(2048, 512, 10_000, FP32), (2048, 512, 10_000, BF16), (1024, 768, 30_522, FP32)]
+# Of each loss with several targets a row: a vocabulary of Joulin et al. (ECCV 2016).
+SEVERAL_TARGETS = (2048, 10_000, WIDTH, FP32)
 
 SECONDS_OF_PRODUCTS = 3.0
 ROUNDS = (3, 15)
@@ -26,7 +28,9 @@ def problems(full: bool) -> list[Problem]:
         for operation, sizes in (("InfoNCE", INFONCE), ("SigLIP", SIGLIP))
         for n, dtype in (sizes + FULL if full else sizes)
     ]
-    return found + [Problem("linear cross entropy", n, v, d, dtype) for n, d, v, dtype in LINEAR]
+    linear, *several = LAYERS
+    found += [Problem(linear, n, v, d, dtype) for n, d, v, dtype in LINEAR]
+    return found + [Problem(operation, *SEVERAL_TARGETS) for operation in several]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

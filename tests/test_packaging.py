@@ -63,6 +63,8 @@ def test_sdist_to_wheel_to_import(wheel, tmp_path):
     target = tmp_path / "site"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
     assert (target / "fastclip" / "py.typed").exists()
+    records = {path.name for path in (target / "fastclip" / "ops").glob("*.json")}
+    assert records == {"accuracy.json", "faster.json"}
     shipped = {path.name for path in (target / "fastclip" / "csrc").rglob("*") if path.is_file()}
     assert {path.name for path in (ROOT / "csrc").rglob("*.cu*")} < shipped
     assert {"ops.cpp", "infonce.h"} < shipped

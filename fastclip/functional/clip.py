@@ -14,6 +14,8 @@ send, per other rank:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -22,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from fastclip.comm import Peers, Shards, peers_of_function
 from fastclip.functional.settings import Engine
 from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
 from fastclip.ops.inputs import paired, scalar
@@ -125,11 +127,20 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
 
     call = f"clip_loss({flags}, {engine.call})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)
+    engine = replace(engine, backend=_backend(x, y, shards, engine))
     run = implementation("infonce", engine.backend, x.device, x.dtype)
     check_workspace(
         lambda x, y: run.new_kept(x, y, True, engine.workspace_bytes), shards, (x,), (y,)
     )
     return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
+
+
+def _backend(x: Tensor, y: Tensor, shards: Shards, engine: Engine) -> str:
+    """The backend for the largest block, which all ranks then take, in both passes."""
+    width = x.shape[1]
+    rows = x.new_empty_strided((max(shards.rows), width), x.stride(), device="meta")
+    columns = y.new_empty((shards.total, width), device="meta")
+    return resolved("infonce", engine.backend, x.device, x.dtype, (rows, columns))
 
 
 class _ShardedInfoNCE(torch.autograd.Function):

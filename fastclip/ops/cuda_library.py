@@ -229,6 +229,16 @@ def _loaded() -> Any:
     return torch.ops.fastclip_cuda
 
 
+@cache
+def ready() -> bool:
+    """Whether the library is there and loads: no call builds it.
+
+    Asked once a process, so that what is decided by it stays decided.
+    """
+    there = reason() is None and existing() is not None
+    return there and not isinstance(_loaded(), CudaUnavailable)
+
+
 def operators() -> Any:
     """The namespace ``torch.ops.fastclip_cuda``, its library loaded and if need be built.
 

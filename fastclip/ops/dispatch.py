@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from fastclip.ops import cuda_library
 
@@ -17,6 +18,9 @@ BACKEND_VARIABLE = "FASTCLIP_BACKEND"
 # What passed its accuracy tests where: a list of {architecture, operation, dtype, backend}, which
 # `pytest tests/gpu --accuracy-record FILE` writes.
 RECORD_FILE = Path(__file__).with_name("accuracy.json")
+# Where a backend was measured faster than Triton's: a list of {architecture, operation, dtype,
+# rows, columns, width, backend}, which `benchmarks/store_gpu.py` writes.
+FASTER_FILE = Path(__file__).with_name("faster.json")
 
 # operation -> backend -> module that implements it; imported at the first call.
 _IMPLEMENTATIONS: dict[str, dict[str, str]] = {
@@ -41,24 +45,43 @@ for _op in (
 
 _IMPLEMENTATIONS["infonce"]["cuda"] = "fastclip.ops.infonce_cuda"
 
-# Backends that `auto` prefers to torch on a GPU, the best first, where the record has them.
-_PREFERRED = ("triton",)
+# Two matrices of features, rows and columns of the logits.
+Features = tuple[Tensor, Tensor]
 
 
 def implementation(
-    op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None
+    op: str,
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    features: Features | None = None,
 ) -> ModuleType:
     """The module of the backend that ``resolved`` names."""
-    return importlib.import_module(_IMPLEMENTATIONS[op][resolved(op, backend, device, dtype)])
+    name = resolved(op, backend, device, dtype, features)
+    return importlib.import_module(_IMPLEMENTATIONS[op][name])
 
 
-def resolved(op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
+def resolved(
+    op: str,
+    backend: str,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    features: Features | None = None,
+) -> str:
     """The backend that runs ``op`` on ``device`` for features of ``dtype``.
 
     ``backend="auto"`` reads the environment variable ``FASTCLIP_BACKEND`` and, where that is
     unset or ``auto`` too, takes the best backend that passed its accuracy tests on the device's
-    architecture; a name given by argument wins over the environment. Raises ValueError for a
-    backend that the operation does not have or that cannot run on the device.
+    architecture, or torch's. ``triton`` is better than torch's. ``cuda`` is better than both where
+    ``features``, which may be fake, are given and
+
+    - features of the same width were measured faster with it than with ``triton`` on that
+      architecture, their numbers of rows and of columns each within a factor of sqrt(2) of these;
+    - it can take these very features;
+    - its library is there already: ``auto`` never compiles it.
+
+    A name given by argument wins over the environment. Raises ValueError for a backend that the
+    operation does not have or that cannot run on the device.
     """
     source = "backend"
     if backend == "auto":
@@ -66,7 +89,7 @@ def resolved(op: str, backend: str, device: torch.device, dtype: torch.dtype | N
         backend = os.environ.get(BACKEND_VARIABLE, "auto")
     available = _IMPLEMENTATIONS[op]
     if backend == "auto":
-        backend = _best(op, device, dtype)
+        backend = _best(op, device, dtype, features)
     if backend not in available:
         raise ValueError(
             f"{source}={backend!r} is not a backend of {op} on {device.type}; "
@@ -80,7 +103,7 @@ def resolved(op: str, backend: str, device: torch.device, dtype: torch.dtype | N
 
 
 def _check_triton(source: str, device: torch.device) -> None:
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         raise ValueError(f"{source}='triton' needs the package triton, which is not installed")
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(
@@ -92,8 +115,9 @@ def _check_triton(source: str, device: torch.device) -> None:
 def _check_cuda(source: str, device: torch.device) -> None:
     if device.type != "cuda":
         raise ValueError(f"{source}='cuda' got tensors on {device.type}; accepted: cuda")
-    why = cuda_library.reason()
-    if importlib.util.find_spec("triton") is None:  # whose kernels do the small passes
+    # A library that is in use already is not looked for again.
+    why = None if cuda_library.ready() else cuda_library.reason()
+    if not _has_triton():  # whose kernels do the small passes
         why = "the package triton is not installed"
     if why is None and torch.cuda.get_device_capability(device) < (8, 0):
         why = f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
@@ -101,14 +125,41 @@ def _check_cuda(source: str, device: torch.device) -> None:
         raise ValueError(f"{source}='cuda' is unavailable: {why}")
 
 
-def _best(op: str, device: torch.device, dtype: torch.dtype | None) -> str:
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _best(
+    op: str, device: torch.device, dtype: torch.dtype | None, features: Features | None
+) -> str:
     if device.type != "cuda" or dtype is None or not torch.cuda.is_available():
         return "torch"
-    architecture = _architecture(device.index)
-    for backend in _PREFERRED:
-        if (architecture, op, dtype_name(dtype), backend) in accuracy_record():
+    case = (_architecture(device.index), op, dtype_name(dtype))
+    for backend in ("cuda", "triton"):
+        if (*case, backend) not in accuracy_record():
+            continue
+        if backend == "triton" or (features is not None and _cuda_is_faster(case, *features)):
             return backend
     return "torch"
+
+
+def _cuda_is_faster(case: tuple[str, str, str], x: Tensor, y: Tensor) -> bool:
+    """Whether the backend can take x and y, and was measured faster near their shape."""
+    measured = faster_record().get((*case, "cuda"), ())
+    if not measured:
+        return False  # before symbolic sizes become numbers, which binds a compiled graph to them
+    n, m, d = int(x.shape[0]), int(y.shape[0]), int(x.shape[1])
+    if not any(d == width and _near(n, rows) and _near(m, cols) for rows, cols, width in measured):
+        return False
+    if not (cuda_library.ready() and _has_triton()):
+        return False
+    backend = importlib.import_module(_IMPLEMENTATIONS[case[1]]["cuda"])
+    return backend.why_not(x, y) is None
+
+
+def _near(size: int, measured: int) -> bool:
+    """Within a factor of sqrt(2)."""
+    return measured**2 <= 2 * size**2 and size**2 <= 2 * measured**2
 
 
 @cache
@@ -129,3 +180,14 @@ def accuracy_record() -> frozenset[tuple[str, str, str, str]]:
         (entry["architecture"], entry["operation"], entry["dtype"], entry["backend"])
         for entry in json.loads(RECORD_FILE.read_text())
     )
+
+
+@cache
+def faster_record() -> dict[tuple[str, str, str, str], tuple[tuple[int, int, int], ...]]:
+    """By (architecture, operation, dtype, backend), the measured shapes (rows, columns, width) at
+    which the backend was faster than Triton's."""
+    found: dict[tuple[str, str, str, str], tuple[tuple[int, int, int], ...]] = {}
+    for entry in json.loads(FASTER_FILE.read_text()):
+        case = (entry["architecture"], entry["operation"], entry["dtype"], entry["backend"])
+        found[case] = (*found.get(case, ()), (entry["rows"], entry["columns"], entry["width"]))
+    return found

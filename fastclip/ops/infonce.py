@@ -10,7 +10,7 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
 from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
@@ -46,13 +46,13 @@ def infonce_forward(
         ``infonce_backward`` alone, empty where it keeps nothing.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype)
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
     return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
 
 
 @infonce_forward.register_fake
 def _(x, y, scale, target_offset, keep, workspace_bytes, backend):
-    run = implementation("infonce", backend, x.device, x.dtype)
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
     statistics = statistics_dtype(x.device)
     return (
         x.new_empty(x.shape[0], dtype=statistics),
@@ -100,7 +100,8 @@ def infonce_backward(
         a and b in the accumulation dtype.
     """
     check_target_offset(x, y, target_offset)
-    return implementation("infonce", backend, x.device, x.dtype).backward(
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
+    return run.backward(
         x,
         y,
         scale,
@@ -151,7 +152,9 @@ def _(image, text, scale, keep, workspace_bytes, backend):
 
 
 def _clip_loss_context(ctx, inputs, output):
-    image, text, scale, _, ctx.workspace_bytes, ctx.backend = inputs
+    image, text, scale, _, ctx.workspace_bytes, backend = inputs
+    # By name, for what is kept is of this backend: saved tensors may come back at other strides.
+    ctx.backend = resolved("infonce", backend, image.device, image.dtype, (image, text))
     statistics = output[1:]
     ctx.save_for_backward(image, text, scale, *statistics)
     ctx.mark_non_differentiable(*statistics)

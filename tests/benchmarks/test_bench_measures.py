@@ -91,7 +91,7 @@ def test_time_limit_stops_and_leaves_no_alarm() -> None:
         pass
 
 
-@pytest.mark.parametrize("operation", [peers.INFONCE, peers.SIGLIP, peers.LINEAR])
+@pytest.mark.parametrize("operation", peers.OPERATIONS)
 def test_every_torch_twin_is_right(operation: str) -> None:
     problem = Problem(operation, 40, 40, 16, torch.float32)
     peer = ours(operation, 256)

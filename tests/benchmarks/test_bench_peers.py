@@ -11,7 +11,7 @@ import adapters
 import peers
 import pytest
 import torch
-from problems import Problem, relative_errors
+from problems import LAYERS, Problem, relative_errors
 
 BROKEN = {
     "memeff": "raise RuntimeError('a broken wheel')",
@@ -82,11 +82,41 @@ def test_liger_in_each_of_its_modes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_unique_within_an_operation_and_device() -> None:
-    for operation in (peers.INFONCE, peers.SIGLIP, peers.LINEAR):
+    for operation in peers.OPERATIONS:
         for device in ("cpu", "cuda"):
             names = [peer.name for peer in peers.peers(operation, device)]
             assert names[0].startswith("fastclip")
             assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("operation", LAYERS)
+def test_what_a_user_of_torch_would_write_is_the_same_loss(operation: str) -> None:
+    """And so the exact answer, which has another formula, is right."""
+    problem = Problem(operation, 50, 60, 16, torch.float32)
+    found = [p for p in peers.peers(operation, "cpu") if p.distribution == "torch"]
+    assert len(found) == (1 if operation == peers.MULTI_TARGET else 2)
+    for peer in found:
+        if peer.absent("cpu") is None:
+            errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
+            assert set(errors) == {"loss", "hidden", "weight"} and max(errors.values()) < 1e-5
+
+
+@pytest.mark.parametrize("operation", [peers.MULTI_TARGET, peers.LINEAR_SIGMOID])
+def test_rows_name_classes_once(operation: str) -> None:
+    inputs = Problem(operation, 300, 40, 16, torch.float32).inputs()
+    rows = inputs["columns"].tensor_split(inputs["starts"][1:-1])
+    assert {len(row) for row in rows} == set(range(1, 13))
+    assert all(len(row.unique()) == len(row) and 0 <= min(row) <= max(row) < 40 for row in rows)
+    if "shares" in inputs:
+        shares = inputs["shares"].tensor_split(inputs["starts"][1:-1])
+        torch.testing.assert_close(torch.stack([row.sum() for row in shares]), torch.ones(300))
+    else:
+        positives = torch.zeros(40).index_add_(
+            0, inputs["columns"], torch.ones(len(inputs["columns"]))
+        )
+        torch.testing.assert_close(
+            inputs["positive_weight"] * (positives + 1), torch.full((40,), 300.0)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +156,19 @@ def test_broken_peers_are_reported(run) -> None:
     for entry in record["losses"]:
         assert entry["seconds"] > 0 and entry["b3_ratio"] > 0 and entry["input_sets"] >= 2
     assert record["machine"]["versions"]["torch"]
+
+
+def test_losses_with_several_targets_a_row_are_timed(run) -> None:
+    """Ours and torch's at all their shapes, which the CUDA backend does not have."""
+    case = "test_losses_gpu and (multi-target or linear-sigmoid) and not (compiled or triton)"
+    record, shown = run("-k", case)
+    assert not record["failed"]
+    timed = {(e["operation"], e["implementation"]) for e in record["losses"]}
+    for operation in (peers.MULTI_TARGET, peers.LINEAR_SIGMOID):
+        assert {(operation, "fastclip torch, 256 MiB"), (operation, "torch eager")} < timed
+        assert f"**{operation}**, forward and backward:" in shown
+        assert f"fastclip cuda, 64 MiB, {operation}" in record["skipped"]
+    assert len(record["groups"]) == 4
 
 
 def test_nothing_starts_without_time(run) -> None:

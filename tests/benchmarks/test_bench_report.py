@@ -10,6 +10,8 @@ import run
 import store_gpu
 from record import GpuRecord, Record
 
+from fastclip.ops import dispatch
+
 README = f"before\n\n{report.BEGIN}\n\nold\n\n{report.END}\n\nafter\n"
 
 
@@ -178,3 +180,101 @@ def test_training_step_is_shown(made_up) -> None:
     text = gpu_report.markdown(made_up)
     assert "| fastclip, ZeRO 1 | 32,768 |" in text
     assert "Training step, open_clip: nothing fits the memory." in text
+
+
+@pytest.fixture
+def faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The record of faster backends: ``faster(entries)`` writes them, ``faster()`` reads it."""
+    path = tmp_path / "faster.json"
+    monkeypatch.setattr(store_gpu, "FASTER", path)
+    monkeypatch.setattr(dispatch, "FASTER_FILE", path)
+
+    def entries(written: list[dict] | None = None) -> dict:
+        if written is not None:
+            path.write_text(json.dumps(written))
+        assert {found.name for found in tmp_path.iterdir()} == {path.name}
+        return dispatch.faster_record.__wrapped__()
+
+    entries([])
+    return entries
+
+
+def set_ratios(record: GpuRecord, implementation: str, ratio: float, **of) -> None:
+    for e in record.losses:
+        if e["implementation"] == implementation and all(e[k] == v for k, v in of.items()):
+            e["b3_ratio"] = ratio
+
+
+H100 = ("sm_90", "infonce", "bfloat16", "cuda")
+ONE, OF_EIGHT = (32_768, 32_768, 512), (4096, 32_768, 512)
+
+
+def test_auto_takes_cuda_where_it_was_faster(made_up, faster) -> None:
+    """All of ours take 1.2 times the bare products where nothing else is said."""
+    made_up.machine["capability"] = "9.0"
+    for workspace in ("256 MiB", "64 MiB", "logits kept"):
+        name = f"fastclip cuda, {workspace}"
+        set_ratios(made_up, name, 1.1, rows=4096, columns=32_768, width=512)
+        set_ratios(made_up, name, 1.1, rows=32_768, width=512, dtype="bfloat16")
+        set_ratios(made_up, name, 1.18, rows=32_768, width=768)  # within the noise
+    set_ratios(made_up, "fastclip cuda, 64 MiB", 1.3, rows=32_768, width=512, operation="InfoNCE")
+    said = store_gpu.store_faster(made_up)
+    assert faster() == {H100: (OF_EIGHT,)}
+    assert "4,096 x 32,768, D = 512, bfloat16: faster" in said
+    assert "32,768 x 32,768, D = 512, bfloat16: not faster" in said
+    # A workspace that one of both was not measured in does not count.
+    made_up.losses = [e for e in made_up.losses if e["implementation"] != "fastclip triton, 64 MiB"]
+    store_gpu.store_faster(made_up)
+    assert faster() == {H100: (OF_EIGHT, ONE)}
+
+
+def test_what_was_not_compared_stays_known(made_up, faster) -> None:
+    made_up.machine["capability"] = "9.0"
+    names = ("rows", "columns", "width")
+
+    def entry(shape, architecture="sm_90", dtype="bfloat16") -> dict:
+        case = {"architecture": architecture, "operation": "infonce", "dtype": dtype}
+        return case | dict(zip(names, shape, strict=True)) | {"backend": "cuda"}
+
+    other = (7, 7, 512)
+    faster([entry(ONE), entry(other), entry(ONE, "sm_80"), entry(ONE, dtype="float16")])
+    store_gpu.store_faster(made_up)
+    kept = {H100: (other,), ("sm_80", *H100[1:]): (ONE,)}
+    kept["sm_90", "infonce", "float16", "cuda"] = (ONE,)
+    assert faster() == kept
+    # One backend alone, another operation or no GPU compares nothing.
+    faster([entry(ONE)])
+    both = made_up.losses
+    made_up.losses = [e for e in both if e["implementation"].startswith("fastclip triton")]
+    made_up.losses += [e for e in both if e["operation"] != "InfoNCE"]
+    assert "never compared" in store_gpu.store_faster(made_up)
+    made_up.losses = both
+    del made_up.machine["capability"]
+    assert "no GPU" in store_gpu.store_faster(made_up)
+    assert faster() == {H100: (ONE,)}
+
+
+def test_a_shape_at_which_cuda_failed_is_not_taken(made_up, faster) -> None:
+    made_up.machine["capability"] = "9.0"
+    for e in made_up.losses:
+        if e["implementation"].startswith("fastclip cuda"):
+            e["b3_ratio"] = 0.9
+    store_gpu.store_faster(made_up)
+    assert {ONE, OF_EIGHT} < set(faster()[H100])
+    label = "InfoNCE 32,768 x 32,768, D = 512 bfloat16"
+    made_up.failed[f"fastclip cuda, 64 MiB, {label}"] = "ArithmeticError: wrong"
+    store_gpu.store_faster(made_up)
+    assert ONE not in faster()[H100] and OF_EIGHT in faster()[H100]
+
+
+def test_storing_a_run_tells_what_was_faster(made_up, results, monkeypatch, capsys) -> None:
+    path, faster = results / "gpu.json", results / "faster.json"
+    monkeypatch.setattr(store_gpu, "FASTER", faster)
+    faster.write_text("[]\n")
+    made_up.machine["capability"] = "9.0"
+    path.write_text(json.dumps(made_up.to_plain()))
+    monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
+    monkeypatch.setattr(report, "write", lambda stored: None)
+    store_gpu.main()
+    assert "results: " in (said := capsys.readouterr().out) and ": not faster" in said
+    assert faster.read_text() == "[]\n"

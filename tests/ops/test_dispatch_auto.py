@@ -1,0 +1,201 @@
+"""Where ``backend="auto"`` takes ``cuda``, on a GPU that is made up."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from fastclip.functional import clip
+from fastclip.functional.settings import Engine
+from fastclip.ops import cuda_library, dispatch, infonce
+
+pytest.importorskip("triton")
+from fastclip.ops import infonce_cuda, infonce_triton
+
+GPU = torch.device("cuda", 0)
+CASE = ("sm_90", "infonce", "bfloat16")
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """An H100 on which ``cuda`` was measured faster at 4,096 x 32,768, D = 512, its library built;
+    what a test changes of that."""
+    monkeypatch.delenv(dispatch.BACKEND_VARIABLE, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(infonce_cuda, "_tile_of", lambda hopper: _tile(128, 256))
+    made_up = SimpleNamespace(
+        accuracy={(*CASE, "triton"), (*CASE, "cuda")},
+        faster={(*CASE, "cuda"): ((4096, 32_768, 512),)},
+        ready=True,
+    )
+    monkeypatch.setattr(dispatch, "_architecture", lambda index: "sm_90")
+    monkeypatch.setattr(dispatch, "accuracy_record", lambda: made_up.accuracy)
+    monkeypatch.setattr(dispatch, "faster_record", lambda: made_up.faster)
+    monkeypatch.setattr(cuda_library, "ready", lambda: made_up.ready)
+    return made_up
+
+
+def _tile(rows, columns):
+    return infonce_cuda.CudaTile(rows, columns, block_rows=64, block_columns=128)
+
+
+def features(rows, columns, width=512, dtype=torch.bfloat16):
+    return [torch.empty(size, width, dtype=dtype, device="meta") for size in (rows, columns)]
+
+
+def auto(x, y):
+    return dispatch.resolved("infonce", "auto", GPU, x.dtype, (x, y))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "width", "backend"),
+    [
+        (4096, 32_768, 512, "cuda"),
+        (5792, 32_768, 512, "cuda"),
+        (5793, 32_768, 512, "triton"),
+        (2897, 23_171, 512, "cuda"),
+        (2896, 32_768, 512, "triton"),
+        (4096, 23_170, 512, "triton"),
+        (4096, 46_341, 512, "triton"),
+        (4096, 32_768, 768, "triton"),
+        (32_768, 4096, 512, "triton"),
+        (0, 32_768, 512, "triton"),
+        (0, 0, 512, "triton"),
+    ],
+)
+def test_near_what_was_measured(rows, columns, width, backend):
+    assert auto(*features(rows, columns, width)) == backend
+
+
+def test_not_without_features():
+    assert dispatch.resolved("infonce", "auto", GPU, torch.bfloat16) == "triton"
+
+
+@pytest.mark.parametrize("passed", [{"triton"}, {"cuda"}, set()])
+def test_only_what_passed_its_accuracy_tests(gpu, passed):
+    x, y = features(4096, 32_768)
+    gpu.accuracy = {(*CASE, backend) for backend in passed}
+    assert auto(x, y) == (passed.pop() if passed else "torch")
+    assert dispatch.resolved("infonce", "auto", GPU, x.dtype) == (
+        "triton" if (*CASE, "triton") in gpu.accuracy else "torch"
+    )
+
+
+def test_not_where_another_dtype_was_measured(gpu):
+    gpu.accuracy |= {("sm_90", "infonce", "float16", name) for name in ("triton", "cuda")}
+    assert auto(*features(4096, 32_768, dtype=torch.float16)) == "triton"
+
+
+def test_not_features_that_it_cannot_take():
+    x, y = features(4096, 32_768)
+    assert auto(x, y[:, :512:2].repeat(1, 2)) == "cuda"
+    assert auto(x, y.T.contiguous().T) == "triton"
+
+
+def test_nothing_is_compiled(gpu, monkeypatch):
+    monkeypatch.setattr(cuda_library, "_loaded", lambda: pytest.fail("the library is loaded"))
+    gpu.ready = False
+    assert auto(*features(4096, 32_768)) == "triton"
+
+
+def test_a_name_wins():
+    x, y = features(4096, 32_768)
+    assert dispatch.resolved("infonce", "triton", GPU, x.dtype, (x, y)) == "triton"
+
+
+def test_symbolic_sizes_stay_symbolic_where_nothing_was_measured(gpu):
+    symbols = ShapeEnv()
+    mode = FakeTensorMode(shape_env=symbols, static_shapes=False)
+    x, y = (mode.from_tensor(t) for t in features(4096, 32_768))
+    assert isinstance(x.shape[0], torch.SymInt)
+    gpu.faster = {}
+    assert auto(x, y) == "triton" and symbols.guards == []
+    gpu.faster = {(*CASE, "cuda"): ((4096, 32_768, 512),)}
+    assert auto(x, y) == "cuda" and symbols.guards
+
+
+@pytest.mark.parametrize(("columns", "backend"), [(32_768, "cuda"), (4096, "triton")])
+def test_what_is_kept_is_of_the_backend_taken(columns, backend, gpu):
+    """The fake, which decides it, sees what the op does; so does what backward is told."""
+    module = {"cuda": infonce_cuda, "triton": infonce_triton}[backend]
+    workspace = 2**30
+    with FakeTensorMode():
+        x, y = (torch.empty_like(t, device=GPU) for t in features(4096, columns))
+        scale = torch.empty((), device=GPU)
+        kept = infonce.infonce_forward(x, y, scale, 0, True, workspace, "auto")[3]
+        sizes = {
+            name: found.new_kept(x, y, True, workspace).numel()
+            for name, found in (("cuda", infonce_cuda), ("triton", infonce_triton))
+        }
+        assert kept.numel() == sizes[backend] > 0 and sizes["cuda"] != sizes["triton"]
+        assert dispatch.implementation("infonce", "auto", GPU, x.dtype, (x, y)) is module
+
+
+def test_backward_is_told_what_forward_took(gpu):
+    """Saved tensors come back at other strides, contiguous for one from a CPU."""
+    gpu.faster = {(*CASE, "cuda"): ((4096, 4096, 512),)}
+    for strides, backend in (((512, 1), "cuda"), ((1, 4096), "triton")):
+        with FakeTensorMode():
+            x = torch.empty_strided((4096, 512), strides, dtype=torch.bfloat16, device=GPU)
+            context = _Context()
+            inputs = (x, x, torch.empty((), device=GPU), True, 2**28, "auto")
+            infonce._clip_loss_context(context, inputs, (None,) * 5)
+        assert context.backend == backend
+
+
+class _Context:
+    """Takes what autograd's would."""
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+def test_the_environment_may_change_before_backward(monkeypatch):
+    x, y = torch.randn(2, 9, 8, requires_grad=True).unbind()
+    monkeypatch.setenv(dispatch.BACKEND_VARIABLE, "torch")
+    loss = infonce.clip_loss_single(x, y, 3.0)
+    monkeypatch.setenv(dispatch.BACKEND_VARIABLE, "no such")
+    loss.backward()
+
+
+def test_ranks_take_one_backend_whatever_rows_they_hold():
+    """That of the largest block: 4,096 rows against the texts of all."""
+    shards = SimpleNamespace(rows=[4096, 10, 0], total=32_768)
+    with FakeTensorMode():
+        for rows in shards.rows:
+            x, y = (torch.empty(rows, 512, dtype=torch.bfloat16, device=GPU) for _ in range(2))
+            assert clip._backend(x, y, shards, Engine()) == "cuda"
+            assert clip._backend(x, y, shards, Engine(backend="triton")) == "triton"
+        turned = torch.empty_strided((4096, 512), (1, 4096), dtype=torch.bfloat16, device=GPU)
+        assert clip._backend(turned, turned, shards, Engine()) == "triton"
+
+
+def test_ready_neither_builds_nor_breaks(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(cuda_library.SWITCH, raising=False)
+    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(cuda_library, "_why_not_compiler", lambda path: None)
+    monkeypatch.setattr(cuda_library, "build", lambda folder: pytest.fail("it is built"))
+    ready, loads = cuda_library.ready.__wrapped__, []
+    monkeypatch.setattr(cuda_library, "_loaded", lambda: loads.append(1))
+    assert not ready() and not loads
+    library = tmp_path / "fastclip" / cuda_library.library_name(cuda_library.sources())
+    library.parent.mkdir()
+    library.touch()
+    assert ready() and loads
+    monkeypatch.setattr(cuda_library, "_loaded", lambda: cuda_library.CudaUnavailable("no"))
+    assert not ready()
+    monkeypatch.setenv(cuda_library.SWITCH, "0")
+    assert not ready()
+
+
+def test_the_committed_record_reads(monkeypatch):
+    monkeypatch.undo()
+    for (architecture, operation, dtype, backend), shapes in dispatch.faster_record().items():
+        assert architecture.startswith("sm_") and backend == "cuda" and hasattr(torch, dtype)
+        assert operation == "infonce" and all(min(shape) > 0 for shape in shapes)
