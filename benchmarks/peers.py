@@ -88,11 +88,14 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def peers(operation: str, device: str, ranks: int = 1) -> list[Peer]:
+def peers(
+    operation: str, device: str, ranks: int = 1, dtype: torch.dtype = torch.bfloat16
+) -> list[Peer]:
     """The implementations of ``operation`` in the part of the benchmarks that runs on ``device``,
-    or those that can be one rank of several."""
+    or those that can be one rank of several, that take inputs of ``dtype``."""
     found = [p for p in PEERS if p.operation == operation and device in p.on]
-    return [p for p in found if ranks == 1 or p.over_ranks]
+    found = [p for p in found if ranks == 1 or p.over_ranks]
+    return [p for p in found if dtype.itemsize == 2 or p.backend != "cuda"]
 
 
 INFONCE, SIGLIP = "InfoNCE", "SigLIP"

@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(group, peer, id=case_id(group, peer))
         for group in groups(metafunc.config.getoption("tiny"))
         if group.kind == "losses"
-        for peer in peers(group.problem.operation, "cuda", group.problem.ranks)
+        for peer in peers(group.problem.operation, "cuda", group.problem.ranks, group.problem.dtype)
     ]
     metafunc.parametrize(("group", "peer"), cases)
 

@@ -4,8 +4,10 @@ bfloat16 and float16 features with unit column strides, on compute capability 8.
 features whose rows start on 16 bytes take the Hopper kernel, all others the portable one.
 
 What is kept is planned from shapes and strides alone, which is all that ``torch.compile`` knows.
-Where rows are whole 16-byte runs apart but a matrix does not start on one, which only its address
-tells, nothing of the room for logits is used and the portable kernel takes them again.
+Each kernel lays it out in its own way, and saved features may come back at other strides, which
+choose another kernel: on 9.0 only the Hopper kernel keeps logits, and only it reads them. Where
+rows are whole 16-byte runs apart but a matrix does not start on one, which only its address tells,
+nothing of the room for logits is used and the portable kernel takes them again.
 """
 
 from dataclasses import dataclass
@@ -71,6 +73,11 @@ def _tile_of(hopper: bool) -> CudaTile:
 def _lines(tile: Tile) -> Tile:
     assert isinstance(tile, CudaTile)
     return Tile(tile.block_rows, tile.block_columns)
+
+
+def _keeps(x: Tensor, y: Tensor) -> bool:
+    """Whether the kernel for these features keeps logits on their device."""
+    return _tile("kept", x, y).hopper or torch.cuda.get_device_capability(x.device) != HOPPER
 
 
 def _starts_off_runs(x: Tensor, y: Tensor) -> bool:
@@ -150,16 +157,23 @@ class Kernels:
 
 _planned = Passes(Kernels, _tile, _lines, _check)
 _portable = Passes(Kernels, lambda *_: _tile_of(False), _lines, _check)
-new_kept, check_features = _planned.new_kept, _planned.check
+check_features = _planned.check
+
+
+def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
+    """See ``Passes.new_kept``."""
+    _check(x, y)
+    return _planned.new_kept(x, y, keep and _keeps(x, y), workspace_bytes)
 
 
 def forward(
     x: Tensor, y: Tensor, scale: Tensor, target_offset: int, keep: bool, workspace_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_forward``."""
-    if not _starts_off_runs(x, y):
-        return _planned.forward(x, y, scale, target_offset, keep, workspace_bytes)
     _check(x, y)
+    if not _starts_off_runs(x, y):
+        keep = keep and _keeps(x, y)
+        return _planned.forward(x, y, scale, target_offset, keep, workspace_bytes)
     kept = new_kept(x, y, keep, workspace_bytes)
     # Lines of steps of 3e38: should saved tensors come back at other addresses, whose backward
     # reads what is kept, it finds all blocks too coarse and takes their products.
@@ -186,8 +200,9 @@ def backward(
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
+    _check(x, y)
     passes = _planned
-    if _starts_off_runs(x, y):
+    if _starts_off_runs(x, y) or not _keeps(x, y):
         passes, workspace_bytes, kept = _portable, workspace_bytes - kept.numel(), kept[:0]
     return passes.backward(
         x,

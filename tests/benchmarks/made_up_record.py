@@ -23,7 +23,7 @@ def made_up_record(tiny: bool = False) -> GpuRecord:
     )
     for group in groups(tiny):
         problem = group.problem
-        for peer in peers(problem.operation, "cuda", problem.ranks):
+        for peer in peers(problem.operation, "cuda", problem.ranks, problem.dtype):
             _add(record, group, peer)
         record.groups.append(group.name)
     return record

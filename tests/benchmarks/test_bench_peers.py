@@ -27,6 +27,13 @@ def a_peer(needs: str, **more) -> peers.Peer:
     return peers.Peer("it", peers.INFONCE, "it", needs, adapters.memeff, **more)
 
 
+def test_the_cuda_backend_is_compared_in_16_bits() -> None:
+    for dtype, wanted in ((torch.bfloat16, True), (torch.float32, False)):
+        found = peers.peers(peers.INFONCE, "cuda", dtype=dtype)
+        assert any(peer.backend == "cuda" for peer in found) == wanted
+        assert any(peer.backend == "triton" for peer in found)
+
+
 def test_reasons_to_be_absent() -> None:
     assert a_peer("no_such_module").absent("cpu") == (
         "`import no_such_module` fails (No module named 'no_such_module')"

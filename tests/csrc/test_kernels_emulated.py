@@ -150,6 +150,20 @@ def test_matrix_that_starts_off_16_bytes(monkeypatch, infonce_cuda, workspace_by
         check_results(found[:3], gradients, expected)
 
 
+def test_features_that_come_back_at_other_strides(monkeypatch, infonce_cuda):
+    """As those that autograd's hooks save do; other strides may choose another kernel."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    x, y = features(infonce_cuda, 150, 290, 27, seed=8)
+    scale, workspace_bytes = torch.tensor(60.0), 2**23
+    apart = [torch.nn.functional.pad(matrix, (0, 5))[:, :27] for matrix in (x, y)]
+    expected = expected_of(x, y, scale, 0, True)
+    for first, second, keeps in ((apart, (x, y), True), ((x, y), apart, False)):
+        found = infonce_cuda.forward(*first, scale, 0, True, workspace_bytes)
+        assert (found[3].numel() > 0) == keeps
+        gradients = backward_of(infonce_cuda, *second, scale, found, 0, True, workspace_bytes)
+        check_results(found[:3], gradients, expected)
+
+
 @pytest.mark.parametrize("workspace_bytes", [148_672, 160_000, 250_000])
 def test_least_workspace_serves_any_address(monkeypatch, infonce_cuda, workspace_bytes):
     """A workspace that serves features on 16 bytes serves the same off them."""

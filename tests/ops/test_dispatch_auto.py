@@ -25,7 +25,7 @@ def gpu(monkeypatch):
     monkeypatch.delenv(dispatch.BACKEND_VARIABLE, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    monkeypatch.setattr(infonce_cuda, "_tile_of", lambda hopper: _tile(128, 256))
+    monkeypatch.setattr(infonce_cuda, "_tile_of", lambda hopper: _tile(128, 256, hopper))
     made_up = SimpleNamespace(
         accuracy={(*CASE, "triton"), (*CASE, "cuda")},
         faster={(*CASE, "cuda"): ((4096, 32_768, 512),)},
@@ -38,8 +38,8 @@ def gpu(monkeypatch):
     return made_up
 
 
-def _tile(rows, columns):
-    return infonce_cuda.CudaTile(rows, columns, block_rows=64, block_columns=128)
+def _tile(rows, columns, hopper):
+    return infonce_cuda.CudaTile(rows, columns, hopper=hopper, block_rows=64, block_columns=128)
 
 
 def features(rows, columns, width=512, dtype=torch.bfloat16):
