@@ -265,7 +265,7 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
     """``out += left @ right``, or ``=`` for the first, accumulated in out's dtype."""
     if left.dtype == out.dtype:
         torch.addmm(out, left, right, beta=0 if first else 1, out=out)
-    elif out.device.type != "cuda":  # Triton's interpreter: no library product has a wider result
+    elif out.device.type == "cpu":  # Triton's interpreter: no library product has a wider result
         torch.addmm(out, left.to(out.dtype), right.to(out.dtype), beta=0 if first else 1, out=out)
     elif first:
         torch.mm(left, right, out_dtype=out.dtype, out=out)
