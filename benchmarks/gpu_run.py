@@ -34,6 +34,8 @@ _SECONDS = 540.0
 # group that has started may still need, and what it takes to stop a part and write everything down.
 _BUILD, _ACCURACY, _TRAIN, _GROUP, _FINISH = 150.0, 180.0, 130.0, 45.0, 20.0
 _TRAIN_NEEDS = ("deepspeed", "transformers")
+# Tests of accuracy compile many kernels: in as many processes as cores allow, and memory.
+_ACCURACY_PROCESSES = 8
 # A kernel that ends its process costs that test alone, so often.
 _PROCESSES = 5
 # Tests passed, failed, were interrupted, or there were none.
@@ -76,6 +78,9 @@ def accuracy(out: Path, seconds: float) -> dict:
     xml, log = out / "accuracy.xml", out / "accuracy.log"
     xml.unlink(missing_ok=True)
     command = pytest_command("tests/gpu", f"--accuracy-record={out / 'accuracy.json'}")
+    processes = min(_ACCURACY_PROCESSES, os.cpu_count() or 1)
+    if processes > 1 and missing(("xdist",)) is None:
+        command += ["-n", str(processes)]
     code = run([*command, f"--junit-xml={xml}"], seconds, log, ROOT)
     found: dict = {"outcomes": outcomes(xml)}
     if code is None:

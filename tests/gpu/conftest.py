@@ -5,10 +5,17 @@ Tests marked ``accuracy(operation=...)`` have parameters ``dtype`` and ``backend
 entry for each combination of which some tests passed and none failed or was left out (one that
 skips says nothing), and loses those of this architecture of which some did. Committed as
 ``fastclip/ops/accuracy.json`` it lets ``auto`` choose them.
+
+``-n 8`` runs them in processes of pytest-xdist, most of whose time is compilation. There a test
+after which the GPU serves its process no more ends that process alone.
 """
 
+import fcntl
+import gc
 import json
+import os
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +27,7 @@ from fastclip.ops.dispatch import dtype_name
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))  # engine_checks
 
 OPTION = "--accuracy-record"
+_COUNTS = "accuracy_tests"
 
 
 def pytest_addoption(parser):
@@ -40,11 +48,24 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
 
 
+@pytest.fixture
+def most_of_the_memory():
+    """One test at a time, of all processes, has it."""
+    with open(Path(tempfile.gettempdir()) / "fastclip-gpu-memory.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 class Record:
-    """Counts the tests of each (operation, dtype, backend), and those that passed."""
+    """Counts the tests of each (operation, dtype, backend), and those that passed or skipped.
+
+    With pytest-xdist the workers collect, and the process that they report to counts.
+    """
 
     def __init__(self):
-        self.tests, self.passed = Counter(), Counter()
+        self.tests, self.passed, self.skipped = Counter(), Counter(), Counter()
 
     def pytest_deselected(self, items):
         self.tests.update(key for key in map(_key, items) if key)
@@ -52,20 +73,41 @@ class Record:
     def pytest_collection_finish(self, session):
         self.tests.update(key for key in map(_key, session.items) if key)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        counts = getattr(node, "workeroutput", {}).get(_COUNTS)
+        if counts:  # all workers collect the same, but one that broke down has none
+            self.tests = Counter({tuple(key): count for key, count in counts})
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        key = _key(item)
-        if key and report.skipped:
-            self.tests[key] -= 1
-        elif key and report.when == "call" and report.passed:
-            self.passed[key] += 1
+        report.accuracy = _key(item)
+        # No kernel runs in this process any more.
+        if call.excinfo and call.excinfo.errisinstance(torch.AcceleratorError) and _worker(item):
+            print(f"{item.nodeid}\n{report.longrepr}", file=sys.__stderr__, flush=True)
+            os._exit(1)
         return report
 
+    def pytest_runtest_logreport(self, report):
+        key = getattr(report, "accuracy", None)  # a process that broke down is reported without
+        if key and report.skipped:
+            self.skipped[tuple(key)] += 1
+        elif key and report.when == "call" and report.passed:
+            self.passed[tuple(key)] += 1
+
     def pytest_sessionfinish(self, session):
+        if _worker(session):
+            counts = [[list(key), count] for key, count in self.tests.items()]
+            session.config.workeroutput[_COUNTS] = counts
+            return
         path = session.config.getoption(OPTION, default=None)
         if path is not None and torch.cuda.is_available():
-            update(Path(path), self.tests, self.passed)
+            update(Path(path), self.tests - self.skipped, self.passed)
+
+
+def _worker(node):
+    return hasattr(node.config, "workeroutput")
 
 
 def _key(item):

@@ -243,6 +243,7 @@ def test_compiles_whole(dtype, backend):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.usefixtures("most_of_the_memory")
 @pytest.mark.parametrize("workspace_bytes", [7 * 2**30, 2**28])
 def test_more_than_two_billion_logits(workspace_bytes, dtype, backend):
     n, width = 47_000, 64

@@ -192,6 +192,7 @@ def test_compiles_whole(operation, form, dtype, backend):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.usefixtures("most_of_the_memory")
 def test_more_than_two_billion_logits(operation, form, dtype, backend):
     n, vocabulary, width = 20_000, 120_000, 64
     assert n * vocabulary > 2**31

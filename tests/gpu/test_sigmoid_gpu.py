@@ -155,6 +155,7 @@ def test_compiles_whole(dtype, backend):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.usefixtures("most_of_the_memory")
 def test_more_than_two_billion_logits(dtype, backend):
     n, width = 47_000, 64
     assert n * n > 2**31

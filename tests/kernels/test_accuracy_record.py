@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-OUTCOMES = ("passed", "failed", "skipped")
 CONFTEST = Path(__file__).parents[1] / "gpu" / "conftest.py"
 
 
@@ -42,23 +41,73 @@ def test_what_ran_replaces_what_was_known_of_it(hook, tmp_path):
     ]  # fmt: skip
 
 
-def test_only_a_skip_says_nothing(hook):
-    def item():
-        marker = SimpleNamespace(kwargs={"operation": "infonce"})
-        spec = SimpleNamespace(params={"dtype": torch.bfloat16, "backend": "triton"})
-        return SimpleNamespace(callspec=spec, get_closest_marker=lambda name: marker)
+TESTS = """
+import pytest, torch
 
-    record = hook.Record()
-    record.pytest_deselected([item()])
-    record.pytest_collection_finish(SimpleNamespace(items=[item() for _ in range(4)]))
-    for when, outcome in (("call", "passed"), ("call", "failed"), ("setup", "skipped")):
-        report = SimpleNamespace(when=when, **{name: name == outcome for name in OUTCOMES})
-        step = record.pytest_runtest_makereport(item(), None)
-        next(step)
-        with pytest.raises(StopIteration):
-            step.send(report)
-    key = ("infonce", "bfloat16", "triton")
-    assert record.tests == {key: 4} and record.passed == {key: 1}
+pytestmark = [
+    pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str),
+    pytest.mark.parametrize("backend", ["triton"]),
+]
+
+@pytest.mark.accuracy(operation="infonce")
+def test_passes(dtype, backend): pass
+
+@pytest.mark.accuracy(operation="infonce")
+def test_does_not_always(dtype, backend):
+    if dtype == torch.float16:
+        raise FAULT
+
+@pytest.mark.accuracy(operation="infonce")
+def test_skips(dtype, backend): pytest.skip("no such thing here")
+
+@pytest.mark.accuracy(operation="sigmoid")
+def test_only_skips(dtype, backend): pytest.skip("no such thing here")
+
+@pytest.mark.accuracy(operation="distill")
+def test_passes_in_part(dtype, backend):
+    assert dtype == torch.float32
+
+def test_that_does_not_count(dtype, backend): assert False
+"""
+ON_A_GPU = f"""
+import importlib.util, sys, torch
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+spec = importlib.util.spec_from_file_location("gpu_conftest", {str(CONFTEST)!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+pytest_addoption, pytest_configure = module.pytest_addoption, module.pytest_configure
+"""
+
+
+@pytest.mark.parametrize("fault", ['AssertionError("wrong")', 'torch.AcceleratorError("lost")'])
+@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["1", "2"])
+def test_record_of_a_run(tmp_path, processes, fault):
+    (tmp_path / "conftest.py").write_text(ON_A_GPU)
+    (tmp_path / "test_made_up.py").write_text(TESTS.replace("FAULT", fault))
+    path = tmp_path / "record.json"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *processes]
+    run = subprocess.run(
+        [*command, str(tmp_path), f"--accuracy-record={path}", "--rootdir", str(tmp_path)],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "6 failed, 6 passed, 6 skipped" in run.stdout
+    assert json.loads(path.read_text()) == [
+        entry("distill", "float32"), entry("infonce", "bfloat16"), entry("infonce", "float32"),
+    ]  # fmt: skip
+
+
+def test_deselected_tests_are_missed(tmp_path):
+    (tmp_path / "conftest.py").write_text(ON_A_GPU)
+    (tmp_path / "test_made_up.py").write_text(TESTS)
+    path = tmp_path / "record.json"
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-k", "test_passes", str(tmp_path),
+         f"--accuracy-record={path}", "--rootdir", str(tmp_path)],
+        capture_output=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(path.read_text()) == [entry("distill", "float32")]
 
 
 def test_nothing_passed(hook, tmp_path):
