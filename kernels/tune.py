@@ -2,14 +2,19 @@
 
 ``python -m fastclip.kernels.tune [--operation NAME ...] [--rows N] [--width D]``: for each kernel
 of the table, or those named, and each width of features it times the candidates below on square
-matrices and keeps the fastest. The table is written after each kernel; a candidate that does not
-compile or run is reported and passed over. Exit code 2 where there is no GPU.
+matrices and keeps the fastest. They are compiled first, in as many processes as there are cores, in
+Triton's cache on disk. The table is written after each kernel; a candidate that does not compile or
+run is reported and passed over. Exit code 2 where there is no GPU.
 """
 
 import argparse
 import itertools
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 import triton
@@ -33,6 +38,8 @@ CANDIDATES = [
         (3, 4),
     )
 ]
+# Several tiles of every candidate.
+ROWS_TO_COMPILE = 1024
 DTYPES = {"16": torch.bfloat16, "32": torch.float32}
 
 
@@ -96,6 +103,29 @@ class Problem:
         )
 
 
+def compile_one(operation: str, bits: str, width: int, tile: Tile) -> None:
+    """Have the kernels of a candidate in Triton's cache, which does not ask how many rows there
+    are. Whatever fails here fails again where it is timed, and is reported there."""
+    try:
+        dict(Problem(ROWS_TO_COMPILE, width, DTYPES[bits]).launches(tile))[operation]()
+    except (triton.TritonError, triton.runtime.errors.OutOfResources, RuntimeError):
+        return
+
+
+def compile_all(operations: list[str], width: int, processes: int) -> None:
+    """Compile the candidates of all operations, several at a time."""
+    jobs = list(itertools.product(operations, DTYPES, [width], CANDIDATES))
+    print(f"compiling {len(jobs)} candidates in {processes} processes", flush=True)
+    # A process that has used CUDA cannot fork.
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            for _ in pool.map(compile_one, *zip(*jobs, strict=True)):
+                pass
+    except BrokenProcessPool as error:
+        print(f"compiling in {processes} processes: {error}", file=sys.stderr)
+
+
 def fastest(label: str, time: Callable[[Tile], float]) -> Tile | None:
     """The candidate of the least ``time`` in ms; None where none runs."""
     best: tuple[float, Tile] | None = None
@@ -148,6 +178,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("fastclip.kernels.tune needs a CUDA GPU; torch finds none", file=sys.stderr)
         return 2
+    compile_all(options.operation, options.width, os.cpu_count() or 1)
     name = tiles.architecture(torch.device("cuda", torch.cuda.current_device()))
     problems = {bits: Problem(options.rows, options.width, dtype) for bits, dtype in DTYPES.items()}
     for operation in options.operation:

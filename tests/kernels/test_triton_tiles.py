@@ -81,6 +81,29 @@ def test_tuning_needs_a_gpu():
     assert run.stderr == "fastclip.kernels.tune needs a CUDA GPU; torch finds none\n"
 
 
+def test_candidates_are_compiled_several_at_a_time(capsys, monkeypatch):
+    """Here without a GPU every launch fails, in its own process."""
+    monkeypatch.setattr(tune, "CANDIDATES", tune.CANDIDATES[:2])
+    tune.compile_all(["gradient", "sigmoid"], 64, 2)
+    assert capsys.readouterr().out == "compiling 8 candidates in 2 processes\n"
+
+
+def test_a_candidate_is_compiled_by_running_it(monkeypatch):
+    made = []
+
+    class Problem:
+        def __init__(self, rows, width, dtype):
+            made.append((rows, width, dtype))
+
+        def launches(self, tile):
+            yield "gradient", lambda: made.append(tile)
+            yield "sigmoid", lambda: made.append("another")
+
+    monkeypatch.setattr(tune, "Problem", Problem)
+    tune.compile_one("gradient", "16", 768, tune.CANDIDATES[3])
+    assert made == [(tune.ROWS_TO_COMPILE, 768, torch.bfloat16), tune.CANDIDATES[3]]
+
+
 def test_candidates_that_fail_lose_nothing(capsys):
     good = tune.CANDIDATES[5]
 
