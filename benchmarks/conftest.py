@@ -57,6 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("record")
+    if path is not None and not path.absolute().parent.is_dir():
+        raise pytest.UsageError(f"--record {path}: there is no folder {path.parent}")
     config.stash[_RECORD] = Record()
     config.stash[_GPU_RECORD] = _earlier(config) or GpuRecord()
     config.stash[_BUDGET] = Budget(config.getoption("budget"))
@@ -93,6 +96,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The GPU part's groups, whatever file they are in, in the order of their importance."""
+    if not _has_gpu_part(config):  # its files are collected all the same when they are named
+        skip = pytest.mark.skip(reason="torch sees no GPU; --tiny runs tiny problems without one")
+        for item in items:
+            if item.path.match(_GPU_FILES):
+                item.add_marker(skip)
     order = [group.name for group in groups(config.getoption("tiny"))]
     items.sort(key=lambda item: order.index(name) if (name := _group(item)) else -1)
     known = set(config.stash[_GPU_RECORD].tests)
@@ -155,6 +163,8 @@ def gpu_record(request: pytest.FixtureRequest) -> GpuRecord:
 
     found = request.config.stash[_GPU_RECORD]
     found.machine = gpu_measure.machine(distributions())
+    if request.config.getoption("tiny"):
+        found.machine["tiny"] = True
     return found
 
 

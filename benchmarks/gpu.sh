@@ -12,16 +12,34 @@
 # FASTCLIP_GPU_SECONDS the time to stay within (540). Exit code 1: an accuracy test or one of our
 # own implementations failed.
 set -eu
-case "${1:-}" in "" | -*)
+case "${1:-}" in
+-h | --help)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
+    exit ;;
+"" | -*)
     echo "usage: benchmarks/gpu.sh OUT_FOLDER [accuracy] [benchmarks] [train] [-- PYTEST ARGUMENTS]" >&2
     exit 2 ;;
 esac
 started=$(date +%s)
 python=${PYTHON:-python3}
 case "$1" in /*) out=$1 ;; *) out=$(pwd)/$1 ;; esac
+case "$python" in /*) ;; */*) python=$(pwd)/$python ;; esac
 shift
+for part; do
+    case "$part" in
+    --) break ;;
+    accuracy | benchmarks | train) ;;
+    *)
+        echo "benchmarks/gpu.sh: part '$part'; accepted: accuracy, benchmarks, train" >&2
+        exit 2 ;;
+    esac
+done
 cd "$(dirname "$0")/.."
 root=$(pwd)
+"$python" -c "import importlib.util as u; raise SystemExit(not u.find_spec('torch'))" 2>/dev/null || {
+    echo "benchmarks/gpu.sh: $python is no Python with torch; PYTHON names another one" >&2
+    exit 2
+}
 "$python" -c "import torch; raise SystemExit(0 if torch.cuda.is_available() else 2)" || {
     echo "benchmarks/gpu.sh needs a GPU, and torch sees none here" >&2
     exit 2

@@ -28,10 +28,10 @@ def main() -> None:
         if code:
             sys.exit(code)
         records = [json.loads(path.read_text()) for path in (found, on_gpu) if path.exists()]
-    for record in records:
-        path = store(record)
-        print(f"results: {path} (and .md, .png beside it)")
+    paths = [store(record) for record in records]
     report.write(report.stored())
+    for path in paths:
+        print(stored_as(path))
 
 
 def store(record: dict) -> Path:
@@ -40,6 +40,12 @@ def store(record: dict) -> Path:
     path = report.RESULTS / f"{file_name(record['machine'])}.json"
     path.write_text(json.dumps(rounded(record), indent=1) + "\n")
     return path
+
+
+def stored_as(path: Path) -> str:
+    """Where a record was stored, and what was made of it."""
+    beside = [name for name in (".md", ".png") if path.with_suffix(name).exists()]
+    return f"results: {path} (and {', '.join(beside)} beside it)"
 
 
 def file_name(machine: dict) -> str:

@@ -10,14 +10,18 @@ than Triton's to ``fastclip/ops/faster.json``, by which ``backend="auto"`` takes
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 
+import gpu_report
 import report
+import torch
 from gpu_targets import targets
 from peers import INFONCE
+from problems import Problem
 from record import GpuRecord
-from run import store
+from run import store, stored_as
 
 from fastclip.ops.dispatch import FASTER_FILE
 from fastclip.training.run_folder import write_whole
@@ -33,8 +37,6 @@ _LISTS = ("losses", "large", "precision", "schedule")
 
 def merged(records: list[GpuRecord]) -> GpuRecord:
     """One record of all; ValueError where they are of several machines, revisions or versions."""
-    if not all(record.machine for record in records):
-        raise ValueError("a record names no machine: its run measured nothing")
     for what in ("gpu", "driver", "revision"):
         _one(what, [record.machine[what] for record in records])
     versions: dict[str, str] = {}
@@ -83,7 +85,7 @@ def _measured(record: GpuRecord) -> set[str]:
 
 def compared(record: GpuRecord) -> dict[tuple[str, int, int, int], bool]:
     """By dtype, rows, columns and width, of one rank or several: whether InfoNCE on the CUDA
-    backend was faster than on Triton's in all workspaces that both were measured in, and failed in
+    backend was faster than on Triton's in all workspaces that this was measured in, and failed in
     none."""
     ratios: dict[tuple, dict[tuple, float]] = {}
     failed = set()
@@ -96,19 +98,25 @@ def compared(record: GpuRecord) -> dict[tuple[str, int, int, int], bool]:
         problem = e["case"].removeprefix(e["implementation"])
         if any(name.startswith(_CUDA) and name.endswith(problem) for name in record.failed):
             failed.add(shape)
+        # A test that cost the process or the GPU is named by its id.
+        dtype = getattr(torch, e["dtype"])
+        slug = Problem(INFONCE, *shape[1:], dtype, ranks=e["ranks"]).slug
+        if any(f"[{slug}-{_CUDA.replace(' ', '-')}" in name for name in record.failed):
+            failed.add(shape)
     found = {}
     for shape, of in ratios.items():
-        pairs = [(of[_CUDA, w], of[_TRITON, w]) for b, w in of if b == _CUDA and (_TRITON, w) in of]
-        if pairs or shape in failed:
-            faster = all(cuda < (1 - _NOISE) * triton for cuda, triton in pairs)
-            found[shape] = faster and shape not in failed
+        known = [b for b in (_CUDA, _TRITON) if any(name == b for name, _ in of)]
+        if len(known) == 2 or shape in failed:
+            found[shape] = shape not in failed and all(
+                of.get((_CUDA, w), math.inf) < (1 - _NOISE) * ratio
+                for (name, w), ratio in of.items()
+                if name == _TRITON
+            )
     return found
 
 
 def store_faster(record: GpuRecord) -> str:
     """Bring ``FASTER`` up to date with what the record compares; what was done, in words."""
-    if "capability" not in record.machine:
-        return f"{FASTER.name}: left as it is, for the record is of no GPU"
     architecture = f"sm_{record.machine['capability'].replace('.', '')}"
     verdicts = compared(record)
     names = ("architecture", "operation", "dtype", "rows", "columns", "width", "backend")
@@ -126,20 +134,35 @@ def store_faster(record: GpuRecord) -> str:
     return "\n".join(told if verdicts else [*told, "  never compared"])
 
 
+def read(path: Path) -> GpuRecord:
+    """A record of a GPU; ValueError, which names the file, where it holds none."""
+    try:
+        record = GpuRecord.from_plain(json.loads(path.read_text()))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no record of the GPU part ({error})") from error
+    if not isinstance(record.machine, dict) or not record.machine:
+        raise ValueError(f"{path} names no machine: its run measured nothing")
+    if "capability" not in record.machine or record.machine.get("tiny"):
+        raise ValueError(f"{path} holds tiny problems, whose figures mean nothing, or is of no GPU")
+    return record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", nargs="+", type=Path)
     paths = parser.parse_args().records
     try:
-        records = [GpuRecord.from_plain(json.loads(path.read_text())) for path in paths]
-        whole = merged(records)
+        whole = merged([read(path) for path in paths])
+        gpu_report.markdown(whole)  # what cannot be shown is not stored
         path, faster = store(whole.to_plain()), store_faster(whole)
     except LookupError as error:
         sys.exit(f"store_gpu.py: a record has no {error}")
     except (OSError, ValueError, TypeError) as error:
         sys.exit(f"store_gpu.py: {error}")
     report.write(report.stored())
-    print(f"results: {path} (and .md, .png beside it)\n{faster}")
+    print(f"{stored_as(path)}\n{faster}")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,16 @@ def main(argv: list[str] | None = None) -> int:
     from fastclip.training import distributed
 
     try:
-        from fastclip.training.config import parse_args
+        try:
+            from fastclip.training.config import parse_args
 
-        cfg = parse_args(argv)
-        from fastclip.training import session
-
+            cfg = parse_args(argv)
+            from fastclip.training import session
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"the module {error.name} is not installed; `pip install '.[train]'` in a checkout "
+                "brings all that training needs"
+            ) from error
         session.run(cfg, distributed.start())
     except UserError as error:
         distributed.tell(error)

@@ -27,7 +27,7 @@ from fastclip.kernels.logits import (
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
-# The least sum of exponentials under a tile's maximum: terms that underflowed, 256 of less than
+# The least sum of exponentials under a strip's maximum: terms that underflowed, 256 of less than
 # 2**-126, do not show in its last digit.
 LEAST_SUM = tl.constexpr(2.0**-94)
 # The widest range of log-sum-exps, in bits, that one exponential can serve.

@@ -247,7 +247,7 @@ def fixed_line(low, high):
 
 @triton.jit
 def to_fixed(z, low, per_step):
-    """Logits at least ``low``, but for -inf, as int16."""
+    """Logits as int16, those below ``low`` as if they were it."""
     value = ((tl.maximum(z, low) - low) * per_step + 0.5).to(tl.int32) - 32768
     return value.to(tl.int16)
 

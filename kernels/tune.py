@@ -23,8 +23,8 @@ from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
 CANDIDATES = [
-    Tile(rows, columns, depth, warps, stages, registers=registers)
-    for (rows, columns, warps, registers), depth, stages in itertools.product(
+    Tile(rows, columns, depth, warps, stages, strip=strip, registers=registers)
+    for (rows, columns, warps, registers), depth, stages, strip in itertools.product(
         (
             (64, 128, 4, 0),
             (128, 64, 4, 0),
@@ -36,7 +36,10 @@ CANDIDATES = [
         ),
         (32, 64),
         (3, 4),
+        (16, 32),
     )
+    # A bound on registers is there so that two blocks fit, which so much memory does not.
+    if not (registers and depth * stages > 192)
 ]
 # Several tiles of every candidate.
 ROWS_TO_COMPILE = 1024

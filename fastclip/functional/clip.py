@@ -136,11 +136,14 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
 
 
 def _backend(x: Tensor, y: Tensor, shards: Shards, engine: Engine) -> str:
-    """The backend for the largest block, which all ranks then take, in both passes."""
+    """The backend for the largest block, in both passes. Ranks may take different ones: what they
+    exchange is the same, and ``auto`` takes none that refuses a workspace which serves another."""
     width = x.shape[1]
     rows = x.new_empty_strided((max(shards.rows), width), x.stride(), device="meta")
     columns = y.new_empty((shards.total, width), device="meta")
-    return resolved("infonce", engine.backend, x.device, x.dtype, (rows, columns))
+    return resolved(
+        "infonce", engine.backend, x.device, x.dtype, (rows, columns), engine.workspace_bytes
+    )
 
 
 class _ShardedInfoNCE(torch.autograd.Function):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastclip.comm import Shards
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import check_workspace_bytes
+from fastclip.ops.inputs import check_engine
 
 REDUCE_DTYPES = ("float32", "input")
 
@@ -37,7 +37,7 @@ class Engine:
 
     def check(self, op: str, device: torch.device) -> None:
         """Raises ValueError for a backend that the operation does not have, or no workspace."""
-        check_workspace_bytes(self.workspace_bytes)
+        check_engine(self.workspace_bytes, self.backend)
         implementation(op, self.backend, device)
 
     def check_features(self, op: str, x: Tensor, y: Tensor) -> None:

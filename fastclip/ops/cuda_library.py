@@ -239,6 +239,11 @@ def ready() -> bool:
     return there and not isinstance(_loaded(), CudaUnavailable)
 
 
+def in_use() -> bool:
+    """Whether this process has loaded the library."""
+    return _loaded.cache_info().currsize > 0 and not isinstance(_loaded(), CudaUnavailable)
+
+
 def operators() -> Any:
     """The namespace ``torch.ops.fastclip_cuda``, its library loaded and if need be built.
 

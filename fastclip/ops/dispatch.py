@@ -45,6 +45,10 @@ for _op in (
 
 _IMPLEMENTATIONS["infonce"]["cuda"] = "fastclip.ops.infonce_cuda"
 
+# The smallest that benchmarks measure the backends of a GPU with.
+_MEASURED_WORKSPACE = 64 * 2**20
+_NAMES = {name for backends in _IMPLEMENTATIONS.values() for name in backends}
+
 # Two matrices of features, rows and columns of the logits.
 Features = tuple[Tensor, Tensor]
 
@@ -55,9 +59,10 @@ def implementation(
     device: torch.device,
     dtype: torch.dtype | None = None,
     features: Features | None = None,
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
 ) -> ModuleType:
     """The module of the backend that ``resolved`` names."""
-    name = resolved(op, backend, device, dtype, features)
+    name = resolved(op, backend, device, dtype, features, workspace_bytes)
     return importlib.import_module(_IMPLEMENTATIONS[op][name])
 
 
@@ -67,6 +72,7 @@ def resolved(
     device: torch.device,
     dtype: torch.dtype | None = None,
     features: Features | None = None,
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
 ) -> str:
     """The backend that runs ``op`` on ``device`` for features of ``dtype``.
 
@@ -77,23 +83,27 @@ def resolved(
 
     - features of the same width were measured faster with it than with ``triton`` on that
       architecture, their numbers of rows and of columns each within a factor of sqrt(2) of these;
+    - the workspace is one of those it was measured with or larger, 64 MiB: small ones that serve
+      another backend may be refused by it;
     - it can take these very features;
     - its library is there already: ``auto`` never compiles it.
 
-    A name given by argument wins over the environment. Raises ValueError for a backend that the
-    operation does not have or that cannot run on the device.
+    A name given by argument wins over the environment. One in the environment is for all operations
+    that have such a backend; the others do as for ``auto``. Raises ValueError for a backend that
+    the operation does not have or that cannot run on the device.
     """
     source = "backend"
     if backend == "auto":
         source = BACKEND_VARIABLE
-        backend = os.environ.get(BACKEND_VARIABLE, "auto")
+        backend = os.environ.get(BACKEND_VARIABLE) or "auto"
+        if backend in _NAMES and backend not in _IMPLEMENTATIONS[op]:
+            backend = "auto"
     available = _IMPLEMENTATIONS[op]
     if backend == "auto":
-        backend = _best(op, device, dtype, features)
+        backend = _best(op, device, dtype, features, workspace_bytes)
     if backend not in available:
         raise ValueError(
-            f"{source}={backend!r} is not a backend of {op} on {device.type}; "
-            f"accepted: auto, {', '.join(available)}"
+            f"{source}={backend!r} is no backend of {op}; accepted: auto, {', '.join(available)}"
         )
     if backend == "triton":
         _check_triton(source, device)
@@ -102,21 +112,41 @@ def resolved(
     return backend
 
 
+def named(op: str, backend: str, x: Tensor, y: Tensor, workspace_bytes: int) -> str:
+    """``resolved`` for features x and y, as a graph of ``torch.compile`` is to hold it.
+
+    There it is a constant that does not ask for sizes, which would bind the graph to them, so that
+    ``auto`` does not take ``cuda``.
+    """
+    if torch.compiler.is_compiling():
+        return _constant(op, backend, x.device, x.dtype)
+    return resolved(op, backend, x.device, x.dtype, (x, y), workspace_bytes)
+
+
+def _constant(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    return resolved(op, backend, device, dtype)
+
+
+# What torch.compiler.assume_constant_result does, for which that imports all of torch._dynamo.
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _check_triton(source: str, device: torch.device) -> None:
     if not _has_triton():
         raise ValueError(f"{source}='triton' needs the package triton, which is not installed")
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(
-            f"{source}='triton' got tensors on {device.type}; accepted: cuda, or any device in "
-            "Triton's interpreter (TRITON_INTERPRET=1 in the environment)"
+            f"{source}='triton' got tensors on {device.type}; accepted: tensors on a GPU, or any "
+            "in Triton's interpreter (TRITON_INTERPRET=1 in the environment)"
         )
 
 
 def _check_cuda(source: str, device: torch.device) -> None:
     if device.type != "cuda":
-        raise ValueError(f"{source}='cuda' got tensors on {device.type}; accepted: cuda")
-    # A library that is in use already is not looked for again.
-    why = None if cuda_library.ready() else cuda_library.reason()
+        raise ValueError(
+            f"{source}='cuda' got tensors on {device.type}; accepted: tensors on a GPU"
+        )
+    why = None if cuda_library.in_use() else cuda_library.reason()
     if not _has_triton():  # whose kernels do the small passes
         why = "the package triton is not installed"
     if why is None and torch.cuda.get_device_capability(device) < (8, 0):
@@ -130,15 +160,24 @@ def _has_triton() -> bool:
 
 
 def _best(
-    op: str, device: torch.device, dtype: torch.dtype | None, features: Features | None
+    op: str,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    features: Features | None,
+    workspace_bytes: int,
 ) -> str:
     if device.type != "cuda" or dtype is None or not torch.cuda.is_available():
+        return "torch"
+    if not _has_triton():  # whose kernels also do the small passes of the CUDA backend
         return "torch"
     case = (_architecture(device.index), op, dtype_name(dtype))
     for backend in ("cuda", "triton"):
         if (*case, backend) not in accuracy_record():
             continue
-        if backend == "triton" or (features is not None and _cuda_is_faster(case, *features)):
+        if backend == "triton":
+            return backend
+        ample = workspace_bytes >= _MEASURED_WORKSPACE
+        if features is not None and ample and _cuda_is_faster(case, *features):
             return backend
     return "torch"
 
@@ -151,7 +190,7 @@ def _cuda_is_faster(case: tuple[str, str, str], x: Tensor, y: Tensor) -> bool:
     n, m, d = int(x.shape[0]), int(y.shape[0]), int(x.shape[1])
     if not any(d == width and _near(n, rows) and _near(m, cols) for rows, cols, width in measured):
         return False
-    if not (cuda_library.ready() and _has_triton()):
+    if not cuda_library.ready():
         return False
     backend = importlib.import_module(_IMPLEMENTATIONS[case[1]]["cuda"])
     return backend.why_not(x, y) is None

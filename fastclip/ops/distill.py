@@ -14,8 +14,8 @@ from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
+    check_engine,
     check_target_offset,
-    check_workspace_bytes,
     feature_pair,
     paired,
     scalar,
@@ -227,7 +227,7 @@ def distill_clip_loss_single(
         TypeError, ValueError: inputs that are not accepted, a teacher that requires a gradient
             among them. RuntimeError: on double backward.
     """
-    check_workspace_bytes(workspace_bytes)
+    check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
     teacher_image, teacher_text, teacher_scale = teacher(
         teacher_image, teacher_text, teacher_scale, image, text

@@ -10,12 +10,12 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, named
 from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
+    check_engine,
     check_target_offset,
-    check_workspace_bytes,
     gradient_wanted,
     paired,
     scalar,
@@ -46,13 +46,13 @@ def infonce_forward(
         ``infonce_backward`` alone, empty where it keeps nothing.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
     return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
 
 
 @infonce_forward.register_fake
 def _(x, y, scale, target_offset, keep, workspace_bytes, backend):
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
     statistics = statistics_dtype(x.device)
     return (
         x.new_empty(x.shape[0], dtype=statistics),
@@ -100,7 +100,7 @@ def infonce_backward(
         a and b in the accumulation dtype.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y))
+    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
     return run.backward(
         x,
         y,
@@ -136,7 +136,8 @@ def clip_loss(
     image: Tensor, text: Tensor, scale: Tensor, keep: bool, workspace_bytes: int, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss of ``clip_loss_single`` and what its gradient needs: the results of
-    ``infonce_forward``."""
+    ``infonce_forward``. ``backend`` is a name: what is kept is of that backend, and another process
+    that finds a compiled graph in a cache may choose otherwise."""
     row_lse, col_lse, target, kept = infonce_forward(
         image, text, scale, 0, keep, workspace_bytes, backend
     )
@@ -152,9 +153,7 @@ def _(image, text, scale, keep, workspace_bytes, backend):
 
 
 def _clip_loss_context(ctx, inputs, output):
-    image, text, scale, _, ctx.workspace_bytes, backend = inputs
-    # By name, for what is kept is of this backend: saved tensors may come back at other strides.
-    ctx.backend = resolved("infonce", backend, image.device, image.dtype, (image, text))
+    image, text, scale, _, ctx.workspace_bytes, ctx.backend = inputs
     statistics = output[1:]
     ctx.save_for_backward(image, text, scale, *statistics)
     ctx.mark_non_differentiable(*statistics)
@@ -225,8 +224,9 @@ def clip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
-    check_workspace_bytes(workspace_bytes)
+    check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
     scale = scalar(scale, image)
     keep = gradient_wanted(image, text, scale)
+    backend = named("infonce", backend, image, text, workspace_bytes)
     return clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]

@@ -86,10 +86,14 @@ def check_target_offset(x: Tensor, y: Tensor, target_offset: int) -> None:
         )
 
 
-def check_workspace_bytes(value: int) -> None:
-    """Raise ValueError for a workspace that is no positive whole number."""
-    if not hasattr(value, "__index__") or value < 1:
-        raise ValueError(f"workspace_bytes={value!r}; accepted: a whole number of 1 or more")
+def check_engine(workspace_bytes: int, backend: str) -> None:
+    """Raise ValueError for a workspace that is no positive whole number, TypeError for a backend
+    that is no name."""
+    if not hasattr(workspace_bytes, "__index__") or workspace_bytes < 1:
+        found = f"workspace_bytes={workspace_bytes!r}"
+        raise ValueError(f"{found}; accepted: a whole number of 1 or more")
+    if not isinstance(backend, str):
+        raise TypeError(f"backend={backend!r}; accepted: auto, or a backend's name")
 
 
 def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import accumulation_dtype, check_workspace_bytes
+from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
     fake_loss,
     fake_rows,
@@ -157,7 +157,7 @@ def linear_cross_entropy(
             small. IndexError: a target outside 0 to V - 1 (on a CPU; on a GPU the device asserts).
             RuntimeError: on double backward.
     """
-    check_workspace_bytes(workspace_bytes)
+    check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
     loss = linear_cross_entropy_op(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastclip.ops.csr import Csr, CsrTarget, csr
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import accumulation_dtype, check_workspace_bytes
+from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
     fake_loss,
     fake_rows,
@@ -174,7 +174,7 @@ def linear_sigmoid_cross_entropy(
             that want a gradient, or a workspace too small. IndexError: indices that are no CSR
             matrix (on a CPU; on a GPU the device asserts). RuntimeError: on double backward.
     """
-    check_workspace_bytes(workspace_bytes)
+    check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
     vocabulary = len(weight)
     for name, vector in (

@@ -11,8 +11,8 @@ from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
+    check_engine,
     check_target_offset,
-    check_workspace_bytes,
     gradient_wanted,
     paired,
     scalar,
@@ -174,7 +174,7 @@ def siglip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
-    check_workspace_bytes(workspace_bytes)
+    check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
     scale = scalar(scale, image)
     bias = scalar(0.0 if bias is None else bias, image, "logit_bias")

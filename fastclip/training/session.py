@@ -11,8 +11,10 @@ from fastclip.data.loader import Loader, build_loader
 from fastclip.data.sources import DataSpec, open_source
 from fastclip.data.splits import class_texts
 from fastclip.data.text.interface import Tokeniser
+from fastclip.errors import UserError
 from fastclip.models import DualEncoder, create_model
 from fastclip.objectives.contrastive import Contrastive
+from fastclip.ops import dispatch
 from fastclip.training import deepspeed_config, evaluation, plots, run_folder, weights
 from fastclip.training.config import TrainConfig
 from fastclip.training.distributed import Ranks
@@ -23,6 +25,7 @@ from fastclip.training.trainer import Trainer
 
 def run(cfg: TrainConfig, ranks: Ranks) -> None:
     """Train and evaluate as ``cfg`` says. Raises :class:`fastclip.errors.UserError`."""
+    check_backend(cfg, ranks.device)
     precision = deepspeed_config.resolve_precision(cfg)
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
     folder, checkpoint = _agree(run_folder.choose(cfg), ranks)
@@ -69,6 +72,14 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     if ranks.is_first:
         print(f"run folder: {folder}")
         print(evaluation.headline(results, generated=not cfg.val_data), flush=True)
+
+
+def check_backend(cfg: TrainConfig, device: torch.device) -> None:
+    """Raise UserError for a backend in the environment that the loss cannot take here."""
+    try:
+        dispatch.resolved("sigmoid" if cfg.siglip else "infonce", "auto", device)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:

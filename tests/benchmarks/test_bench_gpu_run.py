@@ -17,7 +17,7 @@ JUNIT = (
 
 
 def gpu_sh(root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {"PYTHON": sys.executable, **os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         ["sh", str(root / "benchmarks" / "gpu.sh"), *arguments],
         env=environment,
@@ -34,11 +34,14 @@ def test_without_a_gpu_one_sentence(root: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",)])
-def test_usage(root: Path, arguments: tuple[str, ...]) -> None:
-    done = gpu_sh(root, *arguments)
+def test_usage(root: Path) -> None:
+    done = gpu_sh(root)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: benchmarks/gpu.sh OUT_FOLDER")
+    told = gpu_sh(root, "--help")
+    assert told.returncode == 0
+    assert "benchmarks/gpu.sh OUT_FOLDER" in told.stdout
+    assert "FASTCLIP_GPU_SECONDS" in told.stdout and "set -eu" not in told.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +58,18 @@ def main(arguments: list[str]) -> int:
     with pytest.raises(SystemExit) as stop:
         gpu_run.main(arguments)
     return stop.value.code
+
+
+def test_gpu_sh_names_what_it_cannot_take(root: Path, tmp_path: Path, monkeypatch) -> None:
+    done = gpu_sh(root, str(tmp_path), "accuracy", "nonsense", "--", "-k", "linear")
+    assert done.returncode == 2
+    sentence = "part 'nonsense'; accepted: accuracy, benchmarks, train"
+    assert done.stderr == f"benchmarks/gpu.sh: {sentence}\n"
+    monkeypatch.setenv("PYTHON", "/nowhere/python3")
+    done = gpu_sh(root, str(tmp_path))
+    assert done.returncode == 2
+    sentence = "/nowhere/python3 is no Python with torch; PYTHON names another one"
+    assert done.stderr == f"benchmarks/gpu.sh: {sentence}\n"
 
 
 def test_unknown_part(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

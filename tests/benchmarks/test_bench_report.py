@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import first_model
@@ -137,18 +138,36 @@ def test_records_of_two_versions_stay_apart(made_up) -> None:
         store_gpu.merged([one, other])
 
 
+A_GPU = {"gpu": "it", "capability": "9.0"}
+
+
 @pytest.mark.parametrize(
-    ("machine", "sentence"),
-    [({}, "a record names no machine"), ({"gpu": "it"}, "a record has no 'driver'")],
+    ("text", "sentence"),
+    [
+        (None, "FILE: No such file or directory"),
+        ("{", "FILE is no record of the GPU part"),
+        ("[]", "FILE is no record of the GPU part"),
+        ('{"throughput": {}}', "FILE is no record of the GPU part"),
+        ("{}", "FILE names no machine"),
+        ('{"machine": {"gpu": "no GPU"}}', "FILE holds tiny problems"),
+        (json.dumps({"machine": A_GPU | {"tiny": True}}), "FILE holds tiny problems"),
+        (json.dumps({"machine": A_GPU}), "a record has no 'driver'"),
+        (
+            json.dumps({"machine": A_GPU | {"driver": "1", "revision": "a", "versions": {}}}),
+            "a record has no 'product_tflops'",
+        ),
+    ],
 )
-def test_a_record_without_a_machine_is_explained(
-    machine, sentence, tmp_path: Path, monkeypatch
-) -> None:
+def test_what_cannot_be_shown_is_not_stored(text, sentence, tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "gpu.json"
-    path.write_text(json.dumps(GpuRecord(machine=machine).to_plain()))
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
-    with pytest.raises(SystemExit, match=f"store_gpu.py: {sentence}"):
+    wanted = f"^store_gpu.py: {sentence}".replace("FILE", re.escape(str(path)))
+    with pytest.raises(SystemExit, match=wanted):
         store_gpu.main()
+    assert not (tmp_path / "results").exists()
 
 
 def test_nan_is_the_worst_error_shown(made_up) -> None:
@@ -248,9 +267,6 @@ def test_what_was_not_compared_stays_known(made_up, faster) -> None:
     made_up.losses = [e for e in both if e["implementation"].startswith("fastclip triton")]
     made_up.losses += [e for e in both if e["operation"] != "InfoNCE"]
     assert "never compared" in store_gpu.store_faster(made_up)
-    made_up.losses = both
-    del made_up.machine["capability"]
-    assert "no GPU" in store_gpu.store_faster(made_up)
     assert faster() == {H100: (ONE,)}
 
 
@@ -262,9 +278,20 @@ def test_a_shape_at_which_cuda_failed_is_not_taken(made_up, faster) -> None:
     store_gpu.store_faster(made_up)
     assert {ONE, OF_EIGHT} < set(faster()[H100])
     label = "InfoNCE 32,768 x 32,768, D = 512 bfloat16"
-    made_up.failed[f"fastclip cuda, 64 MiB, {label}"] = "ArithmeticError: wrong"
+    names = [
+        f"fastclip cuda, 64 MiB, {label}",
+        "test_losses_gpu.py::test_loss[InfoNCE-32768x32768x512-bfloat16-fastclip-cuda-64-MiB]",
+    ]
+    for name in names:
+        made_up.failed = {name: "ArithmeticError: wrong, or left the GPU unusable"}
+        store_gpu.store_faster(made_up)
+        assert ONE not in faster()[H100] and OF_EIGHT in faster()[H100]
+    made_up.failed = {}
     store_gpu.store_faster(made_up)
-    assert ONE not in faster()[H100] and OF_EIGHT in faster()[H100]
+    assert ONE in faster()[H100]
+    made_up.losses = [e for e in made_up.losses if e["implementation"] != "fastclip cuda, 64 MiB"]
+    store_gpu.store_faster(made_up)
+    assert H100 not in faster()
 
 
 def test_storing_a_run_tells_what_was_faster(made_up, results, monkeypatch, capsys) -> None:

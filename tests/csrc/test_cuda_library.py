@@ -139,7 +139,9 @@ def test_cpu_tensors_get_one_sentence(operators):
 
 def test_backend_refuses_cpu_tensors():
     x = torch.randn(4, 8)
-    with pytest.raises(ValueError, match="^backend='cuda' got tensors on cpu; accepted: cuda$"):
+    with pytest.raises(
+        ValueError, match="^backend='cuda' got tensors on cpu; accepted: tensors on a GPU$"
+    ):
         clip_loss_single(x, x, 1.0, backend="cuda")
 
 

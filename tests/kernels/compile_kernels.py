@@ -159,6 +159,7 @@ def report(name: str) -> dict[str, object]:
     kernel, architecture, dtype, variant = name.split(":")
     result = compiled(kernel, architecture, getattr(torch, dtype), variant)
     launched = {"shared": result.metadata.shared, "warps": result.metadata.num_warps}
+    launched["bound"] = result.metadata.maxnreg
     return {"case": name, **launched, **usage(result.asm["cubin"])}
 
 

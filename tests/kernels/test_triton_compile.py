@@ -62,14 +62,13 @@ def test_compiles_without_spills(reports, case):
     assert report["shared"] <= LARGEST_SHARED[case.split(":")[1]]
 
 
-@pytest.mark.parametrize("case", [
-    case for case in CASES
-    if ":sm_90:" in case and "float16:" in case
-    and not case.startswith(("linear_sigmoid", "fold", "scale", "inner"))
-])  # fmt: skip
+@pytest.mark.parametrize("case", [case for case in CASES if ":sm_90:" in case])
 def test_two_blocks_share_a_hopper_multiprocessor(reports, case):
-    """So that the products of one run under the epilogue of the other."""
+    """Where the table bounds registers, which is so that the products of one run under the epilogue
+    of the other."""
     report = reports[case]
+    if not report["bound"]:
+        pytest.skip("the table does not bound this kernel's registers")
     registers = -(-report["reg"] // 8) * 8  # as they are allotted
     blocks = 65536 // (registers * 32 * report["warps"])
     reserved = 1024  # of each block's shared memory

@@ -1,5 +1,8 @@
 """Where ``backend="auto"`` takes ``cuda``, on a GPU that is made up."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -134,23 +137,57 @@ def test_what_is_kept_is_of_the_backend_taken(columns, backend, gpu):
         assert dispatch.implementation("infonce", "auto", GPU, x.dtype, (x, y)) is module
 
 
-def test_backward_is_told_what_forward_took(gpu):
-    """Saved tensors come back at other strides, contiguous for one from a CPU."""
+def test_the_op_of_one_process_is_given_a_name(gpu, monkeypatch):
+    """Saved tensors come back at other strides, contiguous for one from a CPU: what forward took is
+    what backward is told. A compiled graph asks for no sizes."""
     gpu.faster = {(*CASE, "cuda"): ((4096, 4096, 512),)}
     for strides, backend in (((512, 1), "cuda"), ((1, 4096), "triton")):
-        with FakeTensorMode():
-            x = torch.empty_strided((4096, 512), strides, dtype=torch.bfloat16, device=GPU)
-            context = _Context()
-            inputs = (x, x, torch.empty((), device=GPU), True, 2**28, "auto")
-            infonce._clip_loss_context(context, inputs, (None,) * 5)
-        assert context.backend == backend
+        x = torch.empty_strided((4096, 512), strides, dtype=torch.bfloat16, device="meta")
+        like = SimpleNamespace(device=GPU, dtype=x.dtype, shape=x.shape, stride=x.stride)
+        monkeypatch.setattr(infonce_cuda, "why_not", lambda x, y: x.stride()[1] != 1 or None)
+        for backend_of, compiling in ((backend, False), ("triton", True)):
+            monkeypatch.setattr(torch.compiler, "is_compiling", lambda on=compiling: on)
+            assert dispatch.named("infonce", "auto", like, like, 2**28) == backend_of
+            assert dispatch.named("infonce", "torch", like, like, 2**28) == "torch"
 
 
-class _Context:
-    """Takes what autograd's would."""
+IN_A_GRAPH = """
+import sys, torch
+from fastclip.ops import dispatch
+from fastclip.ops.infonce import clip_loss_single
+dispatch._best = lambda *_: sys.argv[1]
+x, y = (torch.randn(9, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+compiled = torch.compile(lambda x, y: clip_loss_single(x, y, 3.0), fullgraph=True)
+grads = []
+for loss in (compiled, lambda x, y: clip_loss_single(x, y, 3.0)):
+    leaves = [t.clone().requires_grad_() for t in (x, y)]
+    grads.append(torch.autograd.grad(loss(*leaves), leaves))
+for ours, theirs in zip(*grads):
+    torch.testing.assert_close(ours, theirs)
+"""
 
-    def __getattr__(self, name):
-        return lambda *args: None
+
+def test_a_cached_graph_is_of_the_backend_taken(tmp_path):
+    """One process compiles, the next finds its graphs, and chooses another backend."""
+    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "1"}
+    for backend in ("torch", "triton"):
+        run = subprocess.run(
+            [sys.executable, "-c", IN_A_GRAPH, backend],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_a_small_workspace_is_not_for_cuda():
+    x, y = features(4096, 32_768)
+    for workspace_bytes, backend in ((2**26, "cuda"), (2**26 - 1, "triton")):
+        found = dispatch.resolved("infonce", "auto", GPU, x.dtype, (x, y), workspace_bytes)
+        assert found == backend
+
+
+def test_what_is_recorded_but_not_installed_is_not_taken(monkeypatch):
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
+    assert auto(*features(4096, 32_768)) == "torch"
 
 
 def test_the_environment_may_change_before_backward(monkeypatch):
@@ -199,3 +236,15 @@ def test_the_committed_record_reads(monkeypatch):
     for (architecture, operation, dtype, backend), shapes in dispatch.faster_record().items():
         assert architecture.startswith("sm_") and backend == "cuda" and hasattr(torch, dtype)
         assert operation == "infonce" and all(min(shape) > 0 for shape in shapes)
+
+
+def test_a_name_in_the_environment_is_for_operations_that_have_it(gpu, monkeypatch):
+    monkeypatch.setenv(dispatch.BACKEND_VARIABLE, "cuda")
+    gpu.accuracy.add(("sm_90", "sigmoid", "bfloat16", "triton"))
+    assert dispatch.resolved("infonce", "auto", GPU, torch.bfloat16) == "cuda"
+    assert dispatch.resolved("sigmoid", "auto", GPU, torch.bfloat16) == "triton"
+    assert dispatch.resolved("distill", "auto", GPU, torch.bfloat16) == "torch"
+    with pytest.raises(ValueError, match="^backend='cuda' is no backend of distill; accepted: "):
+        dispatch.resolved("distill", "cuda", GPU, torch.bfloat16)
+    monkeypatch.setenv(dispatch.BACKEND_VARIABLE, "")
+    assert dispatch.resolved("distill", "auto", GPU, torch.bfloat16) == "torch"
