@@ -12,9 +12,7 @@ import triton.language as tl
 from fastclip.kernels.launch import FUSED, on_device
 from fastclip.kernels.logits import (
     at_edge,
-    extent,
     finite_or_zero,
-    fixed_line,
     halves,
     has_targets,
     keep_logits,
@@ -22,6 +20,7 @@ from fastclip.kernels.logits import (
     merged,
     narrowed,
     outside_to,
+    store_tile,
     tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
@@ -164,28 +163,21 @@ def _statistics_kernel(
         INTERPRETED,
         "product",
     )
-    if KEEP != "product":
-        low, per_step = 0.0, 0.0
-        if KEEP == "fixed":
-            # Copies of the last row and column, outside, lie in the range of the others.
-            low = tl.min(z)
-            middle, step, per_step = fixed_line(low, tl.max(z))
-            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
-            tl.store(line, middle)
-            tl.store(line + 1, step)
-        keep_logits(
-            z,
-            values,
-            tile_column * BLOCK_COLUMNS,
-            row_ids,
-            low,
-            per_step,
-            rows,
-            columns,
-            values_stride,
-            STRIP,
-            KEEP,
-        )
+    keep_logits(
+        z,
+        values,
+        lines,
+        tile_row,
+        tile_column,
+        row_ids,
+        rows,
+        columns,
+        values_stride,
+        lines_stride,
+        BLOCK_COLUMNS,
+        STRIP,
+        KEEP,
+    )
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target
@@ -321,9 +313,8 @@ def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: t
             g += tl.exp2(z - shifts[None, :]) * factors[None, :]
         if with_targets:
             g = tl.where(wanted[:, None] == column_ids[None, :], 0.0, g)
-        at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-        inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-        tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+        g = narrowed(g, out.dtype.element_ty, INTERPRETED)
+        store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
-from fastclip.kernels.logits import extent, halves, logits_tile, narrowed, tile_of_program
+from fastclip.kernels.logits import halves, logits_tile, narrowed, store_tile, tile_of_program
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
 from fastclip.kernels.softmax_rows import Targets, add_bias, column_of_entry, entries_of_tile
 from fastclip.kernels.tiles import Tile
@@ -93,9 +93,8 @@ def _losses_and_gradient(
                 at_columns = tile_row.to(tl.int64) * columns + column_ids
                 tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_inside)
             if out is not None:
-                at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-                inside = row_inside[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-                tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+                g = narrowed(g, out.dtype.element_ty, INTERPRETED)
+                store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
         return tl.sum(loss, 1)
 
 

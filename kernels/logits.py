@@ -253,28 +253,56 @@ def to_fixed(z, low, per_step):
 
 
 @triton.jit
+def store_tile(tile, matrix, row_ids, column_ids, rows, columns, stride):
+    """Stores a tile of a matrix whose rows may have room for more than its columns."""
+    at = matrix + row_ids.to(tl.int64)[:, None] * stride + column_ids[None, :]
+    inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, stride))[None, :]
+    tl.store(at, tile, mask=inside)
+
+
+@triton.jit
+def _keep_strips(
+    z, values, first_column, row_ids, low, per_step, shape, STRIP: tl.constexpr, KEEP: tl.constexpr
+):
+    if z.shape[1] > STRIP:
+        left, right = halves(z)
+        _keep_strips(left, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)
+        first_column += left.shape[1]
+        _keep_strips(right, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)
+    else:
+        rows, columns, values_stride = shape
+        column_ids = first_column + tl.arange(0, z.shape[1])
+        kept = to_fixed(z, low, per_step) if KEEP == "fixed" else z
+        store_tile(kept, values, row_ids, column_ids, rows, columns, values_stride)
+
+
+@triton.jit
 def keep_logits(
     z,
     values,
-    first_column,
+    lines,
+    tile_row,
+    tile_column,
     row_ids,
-    low,
-    per_step,
     rows,
     columns,
     values_stride,
+    lines_stride,
+    BLOCK_COLUMNS: tl.constexpr,
     STRIP: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """Stores a tile of logits where they are kept, strip by strip."""
-    if z.shape[1] > STRIP:
-        left, right = halves(z)
-        given = row_ids, low, per_step, rows, columns, values_stride
-        keep_logits(left, values, first_column, *given, STRIP, KEEP)
-        keep_logits(right, values, first_column + left.shape[1], *given, STRIP, KEEP)
-    else:
-        column_ids = first_column + tl.arange(0, z.shape[1])
-        at = values + row_ids.to(tl.int64)[:, None] * values_stride + column_ids[None, :]
-        room = column_ids < extent(columns, values_stride)
-        kept = to_fixed(z, low, per_step) if KEEP == "fixed" else z
-        tl.store(at, kept, mask=(row_ids < rows)[:, None] & room[None, :])
+    """Stores a tile of logits as its ``SOURCE`` ``KEEP`` will have it, if it is to be kept."""
+    if KEEP != "product":
+        low, per_step = 0.0, 0.0
+        if KEEP == "fixed":
+            # Copies of the last row and column, outside, lie in the range of the others.
+            # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
+            low = tl.min(z)
+            middle, step, per_step = fixed_line(low, tl.max(z))
+            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+            tl.store(line, middle)
+            tl.store(line + 1, step)
+        shape = rows, columns, values_stride
+        first_column = tile_column * BLOCK_COLUMNS
+        _keep_strips(z, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)

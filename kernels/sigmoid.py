@@ -8,12 +8,12 @@ import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
-    extent,
     halves,
     has_targets,
     logits_tile,
     narrowed,
     outside_to,
+    store_tile,
     tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
@@ -104,10 +104,8 @@ def _losses_and_gradient(
                 here &= (wanted < columns) & (row_ids < rows)
                 tl.store(on_target + row_ids, -entry, mask=here)
             if WRITE:
-                at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-                room = column_ids < extent(columns, out_stride)
-                written = narrowed(g * factor, out.dtype.element_ty, INTERPRETED)
-                tl.store(at, written, mask=(row_ids < rows)[:, None] & room[None, :])
+                g = narrowed(g * factor, out.dtype.element_ty, INTERPRETED)
+                store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
         return loss, sums
 
 

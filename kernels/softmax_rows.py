@@ -13,14 +13,13 @@ import triton.language as tl
 from fastclip.kernels.infonce import Fixed, Partials, Side, kept_source
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
-    extent,
     finite_or_zero,
-    fixed_line,
     halves,
     keep_logits,
     logits_tile,
     merged,
     narrowed,
+    store_tile,
     tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
@@ -188,29 +187,21 @@ def _statistics_kernel(
     )
     row_inside = row_ids < rows
     # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
-    if KEEP != "product":
-        low, per_step = 0.0, 0.0
-        if KEEP == "fixed":
-            # Copies of the last row and column, outside, lie in the range of the others.
-            # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
-            low = tl.min(z)
-            middle, step, per_step = fixed_line(low, tl.max(z))
-            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
-            tl.store(line, middle)
-            tl.store(line + 1, step)
-        keep_logits(
-            z,
-            values,
-            tile_column * BLOCK_COLUMNS,
-            row_ids,
-            low,
-            per_step,
-            rows,
-            columns,
-            values_stride,
-            STRIP,
-            KEEP,
-        )
+    keep_logits(
+        z,
+        values,
+        lines,
+        tile_row,
+        tile_column,
+        row_ids,
+        rows,
+        columns,
+        values_stride,
+        lines_stride,
+        BLOCK_COLUMNS,
+        STRIP,
+        KEEP,
+    )
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
@@ -315,9 +306,8 @@ def _write_gradient(
         if column_sum is not None:
             at_columns = tile_row.to(tl.int64) * columns + column_ids
             tl.store(column_sum + at_columns, tl.sum(g, 0), mask=column_ids < columns)
-        at = out + row_ids.to(tl.int64)[:, None] * out_stride + column_ids[None, :]
-        inside = (row_ids < rows)[:, None] & (column_ids < extent(columns, out_stride))[None, :]
-        tl.store(at, narrowed(g, out.dtype.element_ty, INTERPRETED), mask=inside)
+        g = narrowed(g, out.dtype.element_ty, INTERPRETED)
+        store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
