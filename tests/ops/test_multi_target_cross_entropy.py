@@ -101,7 +101,9 @@ def test_one_target_a_row_is_linear_cross_entropy(weighting):
     got = multi_target_cross_entropy(*leaves, target)
     want = weighting * linear_cross_entropy(*leaves, label)
     got, want = (torch.autograd.grad(loss, leaves) for loss in (got, want))
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
+    for g, w in zip(got, want, strict=True):
+        # Row by row: those that are learned are small, and entries of any row may cancel.
+        assert ((g - w).norm(dim=1) <= 1e-5 * w.norm(dim=1) + 1e-12).all()
 
 
 def test_leading_dimensions_and_no_bias():
@@ -268,7 +270,7 @@ ROWS, COLUMNS = torch.tensor([0, 1, 1, 3]), torch.tensor([2, 0, 4])
     (dict(target=torch.ones(3, 6).to_sparse_csr().requires_grad_()), ValueError,
      "target requires a gradient; accepted: constants"),
     (dict(workspace_bytes=50), ValueError, "workspace_bytes=50 is too small: one row of 6 logits"),
-    (dict(backend="cutlass"), ValueError, "not a backend of multi_target_cross_entropy on cpu"),
+    (dict(backend="cutlass"), ValueError, "no backend of multi_target_cross_entropy"),
 ])  # fmt: skip
 def test_bad_input_is_named(bad, error_type, words):
     arguments = dict(hidden=torch.randn(3, 3), weight=torch.randn(6, 3), target=(ROWS, COLUMNS))
