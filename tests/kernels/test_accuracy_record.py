@@ -80,8 +80,9 @@ pytest_addoption, pytest_configure = module.pytest_addoption, module.pytest_conf
 """
 
 
-@pytest.mark.parametrize("fault", ['AssertionError("wrong")', 'torch.AcceleratorError("lost")'])
-@pytest.mark.parametrize("processes", [(), ("-n", "2")], ids=["1", "2"])
+@pytest.mark.parametrize("processes, fault", [
+    ((), 'AssertionError("wrong")'), (("-n", "2"), 'torch.AcceleratorError("lost")'),
+])  # fmt: skip
 def test_record_of_a_run(tmp_path, processes, fault):
     (tmp_path / "conftest.py").write_text(ON_A_GPU)
     (tmp_path / "test_made_up.py").write_text(TESTS.replace("FAULT", fault))
@@ -103,7 +104,7 @@ def test_deselected_tests_are_missed(tmp_path):
     (tmp_path / "test_made_up.py").write_text(TESTS)
     path = tmp_path / "record.json"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-k", "test_passes", str(tmp_path),
+        [sys.executable, "-m", "pytest", "-q", "-k", "test_passes", str(tmp_path),
          f"--accuracy-record={path}", "--rootdir", str(tmp_path)],
         capture_output=True, cwd=tmp_path,
     )  # fmt: skip
