@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_targets import Entry, speed_up, targets
+from peers import OPERATIONS
 from record import GpuRecord, badness, worst
-from report import OPERATIONS, bullets, table
+from report import bullets, table
 
 
 def write_record(record: GpuRecord, path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from peers import OPERATIONS
 from record import GpuRecord, Record
 
 HERE = Path(__file__).resolve().parent
@@ -18,8 +19,6 @@ PATTERN, GPU_PATTERN = "bench-*.json", "gpu-*.json"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
-OPERATIONS = ("InfoNCE", "SigLIP", "linear cross entropy", "multi-target cross entropy")
-OPERATIONS += ("linear sigmoid cross entropy",)
 _TARGET_ROWS, _TARGET_WIDTH = 8192, 512
 _MIB = 1 << 20
 

@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
             cfg = parse_args(argv)
             from fastclip.training import session
         except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "fastclip":
+                raise
             raise UserError(
                 f"the module {error.name} is not installed; `pip install '.[train]'` in a checkout "
                 "brings all that training needs"

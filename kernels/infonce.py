@@ -163,21 +163,8 @@ def _statistics_kernel(
         INTERPRETED,
         "product",
     )
-    keep_logits(
-        z,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        row_ids,
-        rows,
-        columns,
-        values_stride,
-        lines_stride,
-        BLOCK_COLUMNS,
-        STRIP,
-        KEEP,
-    )
+    shape = rows, columns, values_stride, lines_stride
+    keep_logits(z, values, lines, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP)
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target

@@ -11,7 +11,7 @@ import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import halves, logits_tile, narrowed, store_tile, tile_of_program
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
-from fastclip.kernels.softmax_rows import Targets, add_bias, column_of_entry, entries_of_tile
+from fastclip.kernels.softmax_rows import Targets, add_bias, entries_of_tile, entry_at
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
@@ -74,9 +74,7 @@ def _losses_and_gradient(
         else:
             label = tl.zeros(z.shape, dtype=tl.float32)
             for step in tl.range(0, most, num_stages=1):
-                entry = first + step
-                known = entry < last
-                wanted = column_of_entry(entry_columns, entry, known, first_column)
+                entry, known, wanted = entry_at(step, entry_columns, first, last, first_column)
                 value = tl.load(entry_labels + entry, mask=known, other=0.0)
                 here = wanted[:, None] == column_ids[None, :]
                 label = tl.where(here, value[:, None], label)

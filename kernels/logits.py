@@ -270,7 +270,7 @@ def _keep_strips(
         first_column += left.shape[1]
         _keep_strips(right, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)
     else:
-        rows, columns, values_stride = shape
+        rows, columns, values_stride, _ = shape
         column_ids = first_column + tl.arange(0, z.shape[1])
         kept = to_fixed(z, low, per_step) if KEEP == "fixed" else z
         store_tile(kept, values, row_ids, column_ids, rows, columns, values_stride)
@@ -284,15 +284,15 @@ def keep_logits(
     tile_row,
     tile_column,
     row_ids,
-    rows,
-    columns,
-    values_stride,
-    lines_stride,
+    shape,
     BLOCK_COLUMNS: tl.constexpr,
     STRIP: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """Stores a tile of logits as its ``SOURCE`` ``KEEP`` will have it, if it is to be kept."""
+    """Stores a tile of logits as its ``SOURCE`` ``KEEP`` will have it, if it is to be kept.
+
+    ``shape`` is rows, columns, and the strides of ``values`` and ``lines``.
+    """
     if KEEP != "product":
         low, per_step = 0.0, 0.0
         if KEEP == "fixed":
@@ -300,9 +300,8 @@ def keep_logits(
             # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
             low = tl.min(z)
             middle, step, per_step = fixed_line(low, tl.max(z))
-            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
+            line = lines + (tile_row.to(tl.int64) * shape[3] + tile_column) * 2
             tl.store(line, middle)
             tl.store(line + 1, step)
-        shape = rows, columns, values_stride
         first_column = tile_column * BLOCK_COLUMNS
         _keep_strips(z, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)

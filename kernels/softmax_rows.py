@@ -68,10 +68,13 @@ def entries_of_tile(
 
 
 @triton.jit
-def column_of_entry(entry_columns, entry, known, first_column):
-    """The column of each row's entry in the block; none for those not known."""
+def entry_at(step, entry_columns, first, last, first_column):
+    """Of each row, the entry ``step`` after its first, whether there is one, and its column in the
+    block, -1 where there is none."""
+    entry = first + step
+    known = entry < last
     column = tl.load(entry_columns + entry, mask=known, other=0) - first_column
-    return tl.where(known, column, -1)
+    return entry, known, tl.where(known, column, -1)
 
 
 @triton.jit
@@ -109,9 +112,7 @@ def _row_statistics(
         inside = (column_ids < columns)[None, :]
         z = add_bias(z, bias, column_ids, columns)
         for step in tl.range(0, most, num_stages=1):
-            entry = first + step
-            known = entry < last
-            wanted = column_of_entry(entry_columns, entry, known, first_column)
+            entry, known, wanted = entry_at(step, entry_columns, first, last, first_column)
             here = wanted[:, None] == column_ids[None, :]
             found = tl.sum(tl.where(here, z, 0.0), 1)
             known &= (wanted >= first_of_strip) & (wanted < first_of_strip + z.shape[1])
@@ -187,21 +188,8 @@ def _statistics_kernel(
     )
     row_inside = row_ids < rows
     # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
-    keep_logits(
-        z,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        row_ids,
-        rows,
-        columns,
-        values_stride,
-        lines_stride,
-        BLOCK_COLUMNS,
-        STRIP,
-        KEEP,
-    )
+    shape = rows, columns, values_stride, lines_stride
+    keep_logits(z, values, lines, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP)
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
@@ -297,9 +285,7 @@ def _write_gradient(
         if row_offset is not None:
             g -= offset[:, None]
         for step in tl.range(0, most, num_stages=1):
-            entry = first + step
-            known = entry < last
-            wanted = column_of_entry(entry_columns, entry, known, first_column)
+            entry, known, wanted = entry_at(step, entry_columns, first, last, first_column)
             exact = tl.load(on_target + entry, mask=known, other=0.0)
             here = wanted[:, None] == column_ids[None, :]
             g = tl.where(here, exact[:, None], g)

@@ -54,16 +54,10 @@ Features = tuple[Tensor, Tensor]
 
 
 def implementation(
-    op: str,
-    backend: str,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-    features: Features | None = None,
-    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+    op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None
 ) -> ModuleType:
     """The module of the backend that ``resolved`` names."""
-    name = resolved(op, backend, device, dtype, features, workspace_bytes)
-    return importlib.import_module(_IMPLEMENTATIONS[op][name])
+    return importlib.import_module(_IMPLEMENTATIONS[op][resolved(op, backend, device, dtype)])
 
 
 def resolved(
@@ -79,7 +73,7 @@ def resolved(
     ``backend="auto"`` reads the environment variable ``FASTCLIP_BACKEND`` and, where that is
     unset or ``auto`` too, takes the best backend that passed its accuracy tests on the device's
     architecture, or torch's. ``triton`` is better than torch's. ``cuda`` is better than both where
-    ``features``, which may be fake, are given and
+    ``features`` are given and
 
     - features of the same width were measured faster with it than with ``triton`` on that
       architecture, their numbers of rows and of columns each within a factor of sqrt(2) of these;
@@ -185,9 +179,7 @@ def _best(
 def _cuda_is_faster(case: tuple[str, str, str], x: Tensor, y: Tensor) -> bool:
     """Whether the backend can take x and y, and was measured faster near their shape."""
     measured = faster_record().get((*case, "cuda"), ())
-    if not measured:
-        return False  # before symbolic sizes become numbers, which binds a compiled graph to them
-    n, m, d = int(x.shape[0]), int(y.shape[0]), int(x.shape[1])
+    (n, d), m = x.shape, y.shape[0]
     if not any(d == width and _near(n, rows) and _near(m, cols) for rows, cols, width in measured):
         return False
     if not cuda_library.ready():

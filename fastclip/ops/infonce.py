@@ -46,13 +46,13 @@ def infonce_forward(
         ``infonce_backward`` alone, empty where it keeps nothing.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
+    run = implementation("infonce", backend, x.device, x.dtype)
     return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
 
 
 @infonce_forward.register_fake
 def _(x, y, scale, target_offset, keep, workspace_bytes, backend):
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
+    run = implementation("infonce", backend, x.device, x.dtype)
     statistics = statistics_dtype(x.device)
     return (
         x.new_empty(x.shape[0], dtype=statistics),
@@ -100,8 +100,7 @@ def infonce_backward(
         a and b in the accumulation dtype.
     """
     check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype, (x, y), workspace_bytes)
-    return run.backward(
+    return implementation("infonce", backend, x.device, x.dtype).backward(
         x,
         y,
         scale,

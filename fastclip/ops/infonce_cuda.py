@@ -162,7 +162,6 @@ check_features = _planned.check
 
 def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
     """See ``Passes.new_kept``."""
-    _check(x, y)
     return _planned.new_kept(x, y, keep and _keeps(x, y), workspace_bytes)
 
 
@@ -170,10 +169,10 @@ def forward(
     x: Tensor, y: Tensor, scale: Tensor, target_offset: int, keep: bool, workspace_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_forward``."""
-    _check(x, y)
     if not _starts_off_runs(x, y):
         keep = keep and _keeps(x, y)
         return _planned.forward(x, y, scale, target_offset, keep, workspace_bytes)
+    _check(x, y)
     kept = new_kept(x, y, keep, workspace_bytes)
     # Lines of steps of 3e38: should saved tensors come back at other addresses, whose backward
     # reads what is kept, it finds all blocks too coarse and takes their products.
@@ -200,7 +199,6 @@ def backward(
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
-    _check(x, y)
     passes = _planned
     if _starts_off_runs(x, y) or not _keeps(x, y):
         passes, workspace_bytes, kept = _portable, workspace_bytes - kept.numel(), kept[:0]

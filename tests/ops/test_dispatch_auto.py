@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fastclip.functional import clip
 from fastclip.functional.settings import Engine
@@ -109,32 +108,20 @@ def test_a_name_wins():
     assert dispatch.resolved("infonce", "triton", GPU, x.dtype, (x, y)) == "triton"
 
 
-def test_symbolic_sizes_stay_symbolic_where_nothing_was_measured(gpu):
-    symbols = ShapeEnv()
-    mode = FakeTensorMode(shape_env=symbols, static_shapes=False)
-    x, y = (mode.from_tensor(t) for t in features(4096, 32_768))
-    assert isinstance(x.shape[0], torch.SymInt)
-    gpu.faster = {}
-    assert auto(x, y) == "triton" and symbols.guards == []
-    gpu.faster = {(*CASE, "cuda"): ((4096, 32_768, 512),)}
-    assert auto(x, y) == "cuda" and symbols.guards
-
-
 @pytest.mark.parametrize(("columns", "backend"), [(32_768, "cuda"), (4096, "triton")])
 def test_what_is_kept_is_of_the_backend_taken(columns, backend, gpu):
-    """The fake, which decides it, sees what the op does; so does what backward is told."""
-    module = {"cuda": infonce_cuda, "triton": infonce_triton}[backend]
+    """Its size is what the fake, which decides it, gives for the name that the op is given."""
     workspace = 2**30
     with FakeTensorMode():
         x, y = (torch.empty_like(t, device=GPU) for t in features(4096, columns))
         scale = torch.empty((), device=GPU)
-        kept = infonce.infonce_forward(x, y, scale, 0, True, workspace, "auto")[3]
+        taken = dispatch.named("infonce", "auto", x, y, workspace)
+        kept = infonce.infonce_forward(x, y, scale, 0, True, workspace, taken)[3]
         sizes = {
             name: found.new_kept(x, y, True, workspace).numel()
             for name, found in (("cuda", infonce_cuda), ("triton", infonce_triton))
         }
         assert kept.numel() == sizes[backend] > 0 and sizes["cuda"] != sizes["triton"]
-        assert dispatch.implementation("infonce", "auto", GPU, x.dtype, (x, y)) is module
 
 
 def test_the_op_of_one_process_is_given_a_name(gpu, monkeypatch):

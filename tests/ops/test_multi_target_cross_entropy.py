@@ -93,7 +93,7 @@ def test_bars():
 @pytest.mark.parametrize("weighting", [1.0, 0.3])
 def test_one_target_a_row_is_linear_cross_entropy(weighting):
     inputs = layer(50, 30, 8)
-    label = torch.randint(30, (50,))
+    label = torch.randint(30, (50,), generator=torch.Generator().manual_seed(0))
     weight = 12 * inputs.weight  # learned: many probabilities of nearly 1
     label[:40] = (inputs.hidden @ weight.T).argmax(1)[:40]
     leaves = [inputs.hidden.float().requires_grad_(), weight.float().requires_grad_()]
@@ -101,9 +101,7 @@ def test_one_target_a_row_is_linear_cross_entropy(weighting):
     got = multi_target_cross_entropy(*leaves, target)
     want = weighting * linear_cross_entropy(*leaves, label)
     got, want = (torch.autograd.grad(loss, leaves) for loss in (got, want))
-    for g, w in zip(got, want, strict=True):
-        # Row by row: those that are learned are small, and entries of any row may cancel.
-        assert ((g - w).norm(dim=1) <= 1e-5 * w.norm(dim=1) + 1e-12).all()
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
 
 
 def test_leading_dimensions_and_no_bias():
