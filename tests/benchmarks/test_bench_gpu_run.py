@@ -60,6 +60,26 @@ def main(arguments: list[str]) -> int:
     return stop.value.code
 
 
+def bench(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+def test_files_of_the_gpu_part_skip_without_one(root: Path) -> None:
+    done = bench(root, "benchmarks/test_large_gpu.py")
+    assert done.returncode == 0 and "skipped" in done.stdout and "passed" not in done.stdout
+    assert "torch sees no GPU; --tiny runs tiny problems without one" in done.stdout
+    assert "not measured" not in done.stdout
+
+
+def test_a_record_needs_a_folder_before_anything_runs(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "found.json"
+    done = bench(root, "--collect-only", "benchmarks/test_losses.py", f"--record={path}")
+    assert done.returncode == 4
+    assert f"--record {path}: there is no folder {path.parent}" in done.stderr
+
+
 def test_gpu_sh_names_what_it_cannot_take(root: Path, tmp_path: Path, monkeypatch) -> None:
     done = gpu_sh(root, str(tmp_path), "accuracy", "nonsense", "--", "-k", "linear")
     assert done.returncode == 2
