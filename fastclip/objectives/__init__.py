@@ -1,0 +1,27 @@
+"""Systems that train on the engine: one file each, and one line here that names it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fastclip.errors import UserError
+
+_FILES = {
+    "clip": "clip:Clip",
+    "siglip": "siglip:SigLip",
+    "captioning": "captioning:Captioning",
+    "coca": "coca:CoCa",
+    "distill": "distill:Distill",
+}
+
+OBJECTIVES = tuple(_FILES)
+"""Names that ``--objective`` takes."""
+
+
+def find_objective(name: str) -> Any:
+    """The class of an objective (a subclass of ``base.Objective`` or ``fitted.Fitted``)."""
+    if name not in _FILES:
+        raise UserError(f"--objective is {name!r}, expected one of {', '.join(OBJECTIVES)}")
+    file, _, cls = _FILES[name].partition(":")
+    return getattr(importlib.import_module(f"fastclip.objectives.{file}"), cls)

@@ -1,0 +1,30 @@
+"""Which model a run builds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """Flags of the model room."""
+
+    model: str = "tiny-convnet"
+    """A preset: tiny-convnet, tiny-vit, tiny-resnet, small-convnet, ViT-B-32, ViT-B-16, ViT-L-14,
+    RN50, RN101, RN50x4 (the big ones also as <name>-quickgelu); or timm:<name>, an image tower."""
+    image_size: int | None = None
+    """Side of the square picture in pixels; the model's own where left out."""
+    context_length: int | None = None
+    """Tokens a caption; the model's own where left out."""
+    grad_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    lock_image: bool = False
+    """Freeze the image tower."""
+    lock_image_unlocked_groups: int = 0
+    """Of a frozen image tower, leave the last so many groups of layers free."""
+    lock_image_freeze_bn_stats: bool = False
+    """Freeze the running statistics of a frozen image tower's BatchNorms too."""
+    lock_text: bool = False
+    """Freeze the text tower."""
+    lock_text_unlocked_layers: int = 0
+    """Of a frozen text tower, leave the last so many groups of layers free."""
+    lock_text_freeze_layer_norm: bool = False
+    """Freeze the LayerNorms of a frozen text tower too."""
