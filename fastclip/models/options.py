@@ -1,6 +1,12 @@
 """Which model a run builds."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
+
+from fastclip.models.dual_encoder import DualEncoder
+from fastclip.models.factory import create_model
 
 
 @dataclass(kw_only=True)
@@ -28,3 +34,18 @@ class ModelConfig:
     """Of a frozen text tower, leave the last so many groups of layers free."""
     lock_text_freeze_layer_norm: bool = False
     """Freeze the LayerNorms of a frozen text tower too."""
+
+
+def build_dual_encoder(config: ModelConfig, tokenizer: Any) -> DualEncoder:
+    """The two towers that ``config`` names, for the ids of ``tokenizer``."""
+    overrides = {} if config.image_size is None else {"image_size": config.image_size}
+    model = create_model(
+        config.model,
+        vocab_size=tokenizer.vocab_size,
+        context_length=tokenizer.context_length,
+        pad_id=tokenizer.pad_id,
+        eot_id=tokenizer.eot_id,
+        **overrides,
+    )
+    model.set_grad_checkpointing(config.grad_checkpointing)
+    return model

@@ -18,12 +18,19 @@ from torch import Tensor, nn
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import Field
 from fastclip.data.text import Tokeniser
+from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
 
 MicroBatch = dict[str, Any]
 """Columns of some records: tensors on the host, and lists such as ``key``."""
 Losses = dict[str, Tensor]
 """0-d tensors by name; each name ends in ``_loss``."""
+
+
+def check_scale(scale: float | None) -> None:
+    """Refuse an initial logit scale outside the range that training keeps it in."""
+    if scale is not None and not 1 <= scale <= 100:
+        raise UserError(f"--init-logit-scale is {scale}, expected 1 to 100")
 
 
 class Output(NamedTuple):

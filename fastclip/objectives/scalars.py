@@ -27,3 +27,11 @@ class LogitScale(nn.Module):
     def clamp(self) -> None:
         """Keep the scale within [1, 100]."""
         self.logit_scale.clamp_(0, MAX_LOG_SCALE)
+
+    def plain(self) -> dict[str, float]:
+        """The factor, its logarithm and, where there is one, the bias, as numbers."""
+        found = {"logit_scale": float(self().detach())}
+        found["log_logit_scale"] = float(self.logit_scale.detach())
+        if self.logit_bias is not None:
+            found["logit_bias"] = float(self.logit_bias.detach())
+        return found

@@ -1,0 +1,99 @@
+"""CLIP: the symmetric cross entropy of pictures and their captions over the global batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.data.fields import CAPTION, PICTURE
+from fastclip.loss import ClipLoss
+from fastclip.models import DualEncoder
+from fastclip.models.options import build_dual_encoder
+from fastclip.objectives.base import Losses, MicroBatch, Objective, Output, Parts, check_scale
+from fastclip.objectives.scalars import LogitScale
+from fastclip.ops import dispatch
+
+
+class TwoTowers(nn.Module):
+    """Features of both towers for a micro-batch's ``image`` and ``text``."""
+
+    def __init__(self, model: DualEncoder):
+        super().__init__()
+        self.model = model
+
+    def forward(self, micro_batch, step, given, features_only=False) -> Output:
+        return Output(self.model(micro_batch["image"], micro_batch["text"]))
+
+
+@dataclass(kw_only=True)
+class ClipOptions:
+    """Flags of CLIP."""
+
+    init_logit_scale: float | None = None
+    """Initial logit scale before the logarithm; 1/0.07 where left out."""
+
+    def __post_init__(self) -> None:
+        check_scale(self.init_logit_scale)
+
+
+class Clip(Objective):
+    """Radford et al., 2021: both cross entropies of the cosines of a batch, averaged.
+
+    A loss of the global batch, exact under a mean of gradients over ranks.
+    """
+
+    Options: ClassVar[type] = ClipOptions
+    summary = "contrastive pretraining of two towers, softmax over the global batch"
+    paper = "Radford et al. 2021, arXiv 2103.00020"
+    fields = (PICTURE, CAPTION)
+    default_scale: ClassVar[float] = 1 / 0.07
+    initial_bias: ClassVar[float | None] = None
+    operation: ClassVar[str] = "infonce"
+    has_batch_terms = True
+
+    scalars: LogitScale
+    model: DualEncoder
+
+    def __init__(self, options: ClipOptions, parts: Parts):
+        self.options = options
+        self.model = build_dual_encoder(parts.model, parts.tokenizer)
+        self.network = TwoTowers(self.model)
+        scale = options.init_logit_scale
+        self.scalars = LogitScale(self.default_scale if scale is None else scale, self.initial_bias)
+        self.loss = self.build_loss(parts)
+
+    def build_loss(self, parts: Parts) -> nn.Module:
+        ranks = parts.ranks
+        return ClipLoss(
+            local_loss=True,
+            gather_with_grad=True,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            workspace_bytes=parts.workspace_bytes,
+        )
+
+    def batch_losses(
+        self,
+        features: tuple[Tensor, ...],
+        given: Sequence[dict[str, Any]],
+        batch: Sequence[MicroBatch],
+        step: dict[str, Any],
+    ) -> Losses:
+        image, text = features
+        bias = self.scalars.logit_bias
+        return self.loss(image, text, self.scalars(), logit_bias=bias, output_dict=True)
+
+    def report(self) -> dict[str, float]:
+        return {"logit_scale": float(self.scalars().detach())}
+
+    def after_step(self) -> None:
+        self.scalars.clamp()
+
+    def trained(self) -> dict[str, Any]:
+        return self.scalars.plain()
+
+    @classmethod
+    def check_backend(cls, device: torch.device) -> None:
+        dispatch.resolved(cls.operation, "auto", device)
