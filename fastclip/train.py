@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             ) from error
         session.run(cfg, distributed.start())
     except UserError as error:
-        distributed.tell(error)
+        distributed.report_error(error)
         return 2
     except RuntimeError:
         if distributed.error_was_told():

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,7 +29,7 @@ class RawRecord:
     text: bytes | None = None
     label: bytes | None = None
     json: bytes | None = None
-    """Read where tags are asked for."""
+    """Read where tags or attributes are asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Facts:
     caption: str = ""
     label: int | None = None
     tags: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the record's json says, where it was read."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Sample:
 
 def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
     """Decode one record; whatever is wrong with it comes back as a :class:`BadRecord`."""
-    facts = _facts(raw)
+    facts = read_facts(raw)
     if isinstance(facts, BadRecord):
         return facts
     source = raw.picture if isinstance(raw.picture, Path) else io.BytesIO(raw.picture)
@@ -79,9 +83,10 @@ def decode(raw: RawRecord, max_pixels: int = MAX_PIXELS) -> Sample | BadRecord:
         return BadRecord(raw.key, "picture is corrupt", f"{type(error).__name__}: {error}")
 
 
-def _facts(raw: RawRecord) -> Facts | BadRecord:
+def read_facts(raw: RawRecord) -> Facts | BadRecord:
+    """What a record says of its picture, which is left alone."""
     caption, label = "", None
-    tags: tuple[str, ...] = ()
+    attributes: dict = {}
     if raw.text is not None:
         try:
             caption = raw.text.decode("utf-8").strip()
@@ -94,12 +99,14 @@ def _facts(raw: RawRecord) -> Facts | BadRecord:
             label = int(raw.label)
         except ValueError:
             return BadRecord(raw.key, "label is not an integer", repr(raw.label[:20]))
+    tags: tuple[str, ...] = ()
     if raw.json is not None:
         try:
-            tags = tuple(map(str, json.loads(raw.json).get("tags") or ()))
+            attributes = json.loads(raw.json)
+            tags = tuple(map(str, attributes.get("tags") or ()))
         except (ValueError, AttributeError, TypeError) as error:
             return BadRecord(raw.key, "json has no list of tags", str(error))
-    return Facts(raw.key, caption, label, tags)
+    return Facts(raw.key, caption, label, tags, attributes)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -5,26 +5,32 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from webdataset.tariterators import base_plus_ext, tarfile_samples
 
+from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.records import BadRecord, RawRecord
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+_MEMBERS = {CAPTION: "txt", LABEL: "cls", TAGS: "json"}
+_REASONS = {"txt": "text", "cls": "label", "json": "tags"}
 
 
 class ShardSource:
     """Tar shards in img2dataset's layout, read by the webdataset library.
 
-    A record is a picture (jpg, png or webp) with a ``txt`` and, where there is one, a ``cls``. With
-    ``with_tags`` its ``json`` is read too.
+    A record is a picture (jpg, png or webp), a ``txt`` and a ``cls`` where there are some; one
+    that lacks the member of one of ``fields`` is bad. With ``with_tags`` its ``json`` is read too.
     """
 
-    def __init__(self, urls: list[str], need_text: bool = True, with_tags: bool = False) -> None:
+    def __init__(
+        self, urls: list[str], fields: Collection[Field] = (CAPTION,), with_tags: bool = False
+    ) -> None:
         self.urls = urls
-        self.need_text = need_text
+        self.needed = tuple(extension for field, extension in _MEMBERS.items() if field in fields)
+        with_tags = with_tags or "json" in self.needed
         self.read_extensions = (*PICTURES, "txt", "cls", *(["json"] if with_tags else []))
         self.names = _short_names(urls)
 
@@ -35,7 +41,7 @@ class ShardSource:
 
     def size(self, part: int) -> int | None:
         """Records in a shard: from sizes.json or _stats.json beside it, or by counting headers."""
-        return _size(self.urls[part], self.need_text)
+        return _size(self.urls[part], self.needed)
 
     def read(self, part: int) -> Iterator[RawRecord | BadRecord]:
         """The records of shard ``part``; a broken end of a shard comes as a :class:`BadRecord`."""
@@ -55,7 +61,7 @@ class ShardSource:
             yield record
         url = self.urls[part]
         if failures or _ends_early(url):
-            expected = _size(url, self.need_text) or 0
+            expected = _size(url, self.needed) or 0
             reason = "shard is truncated or unreadable"
             detail = (
                 f"{type(e := failures[0]).__name__}: {e.args[0]}" if failures else "no end mark"
@@ -69,8 +75,10 @@ class ShardSource:
         picture = next((sample[e] for e in PICTURES if e in sample), None)
         if picture is None:
             return BadRecord(key, "no picture", f"has {_extensions(sample)}, none of {PICTURES}")
-        if self.need_text and "txt" not in sample:
-            return BadRecord(key, "no text", f"has {_extensions(sample)}, not txt")
+        for extension in self.needed:
+            if extension not in sample:
+                reason = f"no {_REASONS[extension]}"
+                return BadRecord(key, reason, f"has {_extensions(sample)}, not {extension}")
         return RawRecord(key, picture, sample.get("txt"), sample.get("cls"), sample.get("json"))
 
 
@@ -97,7 +105,7 @@ def _short_names(urls: list[str]) -> list[str]:
     return names if len(set(names)) == len(names) else urls
 
 
-def _size(url: str, need_text: bool) -> int | None:
+def _size(url: str, needed: tuple[str, ...]) -> int | None:
     path = Path(url)
     if not path.is_file():
         return None
@@ -105,7 +113,7 @@ def _size(url: str, need_text: bool) -> int | None:
     if known is not None:
         return known
     stat = os.stat(path)
-    return _count(url, need_text, stat.st_size, stat.st_mtime_ns)
+    return _count(url, needed, stat.st_size, stat.st_mtime_ns)
 
 
 def _listed_size(path: Path) -> int | None:
@@ -123,14 +131,14 @@ def _listed_size(path: Path) -> int | None:
 
 
 @functools.lru_cache(maxsize=65536)
-def _count(url: str, need_text: bool, _bytes: int, _mtime: int) -> int:
+def _count(url: str, needed: tuple[str, ...], _bytes: int, _mtime: int) -> int:
     """Records in a local shard, by its tar headers alone; a broken end is left for the reader."""
     count = 0
     current: str | None = None
     found: set[str] = set()
 
     def complete() -> bool:
-        return bool(found & set(PICTURES)) and (not need_text or "txt" in found)
+        return bool(found & set(PICTURES)) and found.issuperset(needed)
 
     try:
         with tarfile.open(url) as tar:

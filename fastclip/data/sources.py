@@ -2,11 +2,12 @@
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.generated import ensure_generated
 from fastclip.data.progress import Progress
 from fastclip.data.records import MAX_PIXELS, BadRecord, RawRecord
@@ -47,18 +48,32 @@ class Source(Protocol):
         """The records of one part, in a fixed order, not yet decoded."""
 
 
-def open_source(spec: DataSpec, need_text: bool = True, with_tags: bool = False) -> Source:
+def open_source(
+    spec: DataSpec,
+    fields: Collection[Field] = (CAPTION,),
+    with_tags: bool = False,
+    wanted_by: str = "this objective",
+) -> Source:
     """The source that ``spec`` names.
 
-    With ``need_text`` records without a text are bad; with ``with_tags`` their tags are read.
-    Raises :class:`UserError` for a missing file, an empty list or an unknown format.
+    Records that lack one of ``fields`` are bad; with ``with_tags`` tags are read where they are.
+    Raises :class:`UserError` for a missing file, an empty list, an unknown format or a source that
+    has no place for a field, which ``wanted_by`` needs.
     """
     kind = detect_type(spec)
     if kind == "synthetic":
         if not spec.path:
             raise UserError("the generated set needs a folder to be kept in")
-        return ShardSource(expand(ensure_generated(Path(spec.path)).train), need_text, with_tags)
+        urls = expand(ensure_generated(Path(spec.path)).train)
+        return ShardSource(urls, fields, with_tags)
     if kind == "csv":
+        for field in (LABEL, TAGS):
+            if field in fields:
+                raise UserError(
+                    f"{spec.path} is a csv file, which holds pictures and captions; {wanted_by} "
+                    f"needs a {field.name} of every record, which is read from {field.found_in} "
+                    "of a webdataset shard"
+                )
         if with_tags:
             raise UserError(
                 f"{spec.path} is a csv file; the tags that captions.tags asks for are read from "
@@ -67,7 +82,7 @@ def open_source(spec: DataSpec, need_text: bool = True, with_tags: bool = False)
         return CsvSource(
             Path(spec.path), spec.csv_img_key, spec.csv_caption_key, spec.csv_separator
         )
-    return ShardSource(expand(spec.path), need_text, with_tags)
+    return ShardSource(expand(spec.path), fields, with_tags)
 
 
 def count_records(

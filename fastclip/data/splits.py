@@ -1,32 +1,42 @@
-"""Evaluation splits: a whole set in memory with its captions, labels and class names."""
+"""Evaluation splits: what is known of every record, and the pictures of each rank's own."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
-from fastclip.data.memory import decode_all
-from fastclip.data.records import RawRecord
-from fastclip.data.sources import DataSpec, detect_type, expand, open_source
+from fastclip.comm.division import Division
+from fastclip.comm.ranks import Ranks
+from fastclip.data.class_texts import class_texts
+from fastclip.data.progress import Progress
+from fastclip.data.records import BadRecord, BadRecords, Facts, RawRecord, decode, read_facts
+from fastclip.data.sources import DataSpec, Source, count_records, open_source
+from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
+
+_CHUNK = 256
+ONE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
-class Split:
-    """Pictures uint8 [n, 3, S, S] with captions and labels (int64 [n] or None).
+class SplitFacts:
+    """What every record of a split says, and what is said of its classes.
 
-    What is said of classes comes from a classes.json beside the shards, where there is one:
-    ``classes`` are their names, of which a label is an index, ``prompts`` templates in which ``{}``
-    stands for a name, ``class_captions`` a list of captions for each class, the nearest of which
-    decides (so that a class of more captions has more chances).
+    ``captions`` are "" and ``labels`` None where there are none. What is said of classes comes from
+    a classes.json beside the shards, where there is one: ``classes`` are their names, of which a
+    label is an index, ``prompts`` templates in which ``{}`` stands for a name, ``class_captions`` a
+    list of captions for each class, the nearest of which decides (so that a class of more captions
+    has more chances). ``attributes`` are the records' json, empty where it was not read.
     """
 
-    pictures: torch.Tensor
-    captions: list[str]
-    labels: torch.Tensor | None
     keys: list[str]
+    captions: list[str]
+    labels: Tensor | None
+    attributes: list[Mapping[str, Any]]
     classes: list[str] | None = None
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
@@ -35,76 +45,160 @@ class Split:
         return len(self.keys)
 
 
+@dataclass(frozen=True)
+class Split(SplitFacts):
+    """A split whose pictures, uint8 ``[own, 3, S, S]``, lie at their owners.
+
+    A rank that owns no row has one black picture to call the network with.
+    """
+
+    pictures: Tensor = field(default_factory=lambda: torch.empty(0))
+    division: Division = field(default_factory=lambda: Division.of(0, ONE_PROCESS))
+
+    def shown(self, rows: Tensor) -> Tensor:
+        """Pictures of any ``rows`` (int64), uint8, on every rank; every rank must ask."""
+        ranks = self.division.ranks
+        out = torch.zeros(len(rows), *self.pictures.shape[1:], dtype=torch.int32)
+        place = {row: index for index, row in enumerate(self.division.own.tolist())}
+        for index, row in enumerate(rows.tolist()):
+            if row in place:
+                out[index] = self.pictures[place[row]]
+        if ranks.world_size > 1:
+            out = out.to(ranks.device)
+            dist.all_reduce(out)
+        return out.to("cpu", torch.uint8)
+
+
+def read_split_facts(spec: DataSpec, with_json: bool = False) -> SplitFacts:
+    """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
+
+    Raises :class:`UserError` for labels that no class has.
+    """
+    source = open_source(spec, (), with_tags=with_json)
+    found = [read_facts(raw) for raw in _records(source) if isinstance(raw, RawRecord)]
+    return _facts(spec, [facts for facts in found if isinstance(facts, Facts)])
+
+
 def read_split(
-    spec: DataSpec, *, image_size: int, threads: int = 1, progress: bool = True
+    spec: DataSpec,
+    *,
+    image_size: int,
+    ranks: Ranks = ONE_PROCESS,
+    threads: int = 1,
+    with_json: bool = False,
+    progress: bool = True,
 ) -> Split:
-    """Decode every record of ``spec``, with or without captions, by the evaluation transform."""
-    decoded = decode_all(
-        open_source(spec, need_text=False),
-        image_size,
-        threads=threads,
-        max_bad_share=spec.max_bad_share,
-        max_pixels=spec.max_pixels,
-        progress=progress,
-        what=spec.path,
+    """Decode this rank's share of the records of ``spec`` by the evaluation transform.
+
+    Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
+    """
+    source = open_source(spec, (), with_tags=with_json)
+    expected = count_records(source)
+    records: list[Facts] = []
+    bad: list[BadRecord] = []
+    own: list[Tensor | BadRecord] = []
+
+    def load(raw: RawRecord) -> Tensor | BadRecord:
+        sample = decode(raw, spec.max_pixels)
+        if isinstance(sample, BadRecord):
+            return sample
+        return eval_transform(sample.picture, image_size)
+
+    with (
+        ThreadPoolExecutor(max(1, threads)) as pool,
+        Progress(f"reading {spec.path}", expected, "record", progress) as bar,
+    ):
+        waiting: list[RawRecord] = []
+        for raw in _records(source):
+            facts = raw if isinstance(raw, BadRecord) else read_facts(raw)
+            bar.update()
+            if isinstance(raw, BadRecord) or isinstance(facts, BadRecord):
+                bad.append(facts)  # type: ignore[arg-type]
+                continue
+            if len(records) % ranks.world_size == ranks.rank:
+                waiting.append(raw)
+            records.append(facts)
+            if len(waiting) == _CHUNK:
+                own += pool.map(load, waiting)
+                waiting = []
+        own += pool.map(load, waiting)
+    return _whole(spec, image_size, records, bad, own, ranks)
+
+
+def _whole(
+    spec: DataSpec,
+    image_size: int,
+    records: list[Facts],
+    bad: list[BadRecord],
+    own: Sequence[Tensor | BadRecord],
+    ranks: Ranks,
+) -> Split:
+    """The split without the records whose pictures any rank could not decode."""
+    failed = [
+        (ranks.rank + index * ranks.world_size, item)
+        for index, item in enumerate(own)
+        if isinstance(item, BadRecord)
+    ]
+    if ranks.world_size > 1:
+        everyone: list = [None] * ranks.world_size
+        dist.all_gather_object(everyone, failed)
+        failed = sorted((pair for part in everyone for pair in part), key=lambda pair: pair[0])
+    book = BadRecords(len(records) + sum(b.lost for b in bad), spec.max_bad_share)
+    for record in [*bad, *(item for _, item in failed)]:
+        book.add(record)
+    lost = {row for row, _ in failed}
+    kept = [row for row in range(len(records)) if row not in lost]
+    if not kept:
+        raise UserError(f"{spec.path} holds no record")
+    owner = torch.tensor([row % ranks.world_size for row in kept])
+    owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
+    pictures = [item for item in own if isinstance(item, Tensor)]
+    facts = _facts(spec, [records[row] for row in kept])
+    return Split(
+        **vars(facts),
+        pictures=_stack(pictures, image_size),
+        division=Division(owned, ranks),
     )
+
+
+def _stack(pictures: list[Tensor], size: int) -> Tensor:
+    """Pictures as one tensor; a rank that owns none has a black one to repeat."""
+    if not pictures:
+        return torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    return torch.stack(pictures)
+
+
+def _facts(spec: DataSpec, records: list[Facts]) -> SplitFacts:
+    if not records:
+        raise UserError(f"{spec.path} holds no record")
     names = class_texts(spec)
     classes = names.get("classes")
-    if decoded.labels is not None and classes is not None:
-        top = int(decoded.labels.max())
-        if top >= len(classes) or int(decoded.labels.min()) < 0:
-            raise UserError(f"{spec.path} has label {top}, but {len(classes)} classes are named")
-    return Split(
-        decoded.pictures,
-        decoded.captions,
-        decoded.labels,
-        decoded.keys,
+    labels = [record.label for record in records]
+    if None not in labels and classes is not None:
+        for record in records:
+            if not 0 <= record.label < len(classes):  # type: ignore[operator]
+                raise UserError(
+                    f"{spec.path} has label {record.label} at {record.key}, expected 0 to "
+                    f"{len(classes) - 1}: {len(classes)} classes are named"
+                )
+    return SplitFacts(
+        [record.key for record in records],
+        [record.caption for record in records],
+        None if None in labels else torch.tensor(labels, dtype=torch.int64),
+        [record.attributes for record in records],
         classes,
         names.get("prompts"),
         names.get("captions"),
     )
 
 
+def _records(source: Source) -> Iterator[RawRecord | BadRecord]:
+    for part in range(source.num_parts):
+        yield from source.read(part)
+
+
 def read_captions(spec: DataSpec) -> Iterator[str]:
     """All captions of ``spec``, without decoding a picture; records without one are left out."""
-    source = open_source(spec)
-    for part in range(source.num_parts):
-        for record in source.read(part):
-            if isinstance(record, RawRecord) and record.text is not None:
-                yield record.text.decode("utf-8", errors="replace").strip()
-
-
-def class_texts(spec: DataSpec) -> dict[str, list]:
-    """What a classes.json beside the shards says: ``classes``, ``prompts`` and ``captions``.
-
-    Raises :class:`UserError` for texts of another form.
-    """
-    if detect_type(spec) != "webdataset":
-        return {}
-    path = Path(expand(spec.path)[0]).with_name("classes.json")
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds {type(content).__name__}, expected an object")
-    names = ("classes", "prompts", "captions")
-    found = {name: content[name] for name in names if content.get(name) is not None}
-    classes, captions = found.get("classes", []), found.get("captions")
-    if "classes" in found and not _are_texts(classes):
-        raise UserError(f"{path}: classes is not a list of names")
-    if not _are_texts(found.get("prompts", ["{}"])):
-        raise UserError(f"{path}: prompts is not a list of templates such as 'a photo of a {{}}.'")
-    if captions is not None:
-        each = isinstance(captions, list) and all(map(_are_texts, captions))
-        if not each or len(captions) != len(classes):
-            raise UserError(
-                f"{path}: captions is not a list of texts for each of the {len(classes)} classes"
-            )
-    return found
-
-
-def _are_texts(found) -> bool:
-    return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)
+    for record in _records(open_source(spec)):
+        if isinstance(record, RawRecord) and record.text is not None:
+            yield record.text.decode("utf-8", errors="replace").strip()

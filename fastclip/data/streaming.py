@@ -17,15 +17,17 @@ from typing import Any
 
 import torch
 import webdataset
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from fastclip.data.augment import AugmentConfig, augment
-from fastclip.data.captions import CaptionConfig, vary
-from fastclip.data.records import BadRecord, RawRecord, Sample, decode
+from fastclip.data.batches import Loader, MicroBatch
+from fastclip.data.collate import Collate
+from fastclip.data.fields import PICTURE
+from fastclip.data.records import BadRecord, BadRecords, RawRecord, Sample, decode
 from fastclip.data.seeding import derived_seed, torch_generator
 from fastclip.data.sources import Source
-from fastclip.data.text.interface import Tokeniser
 from fastclip.data.transforms import eval_transform, train_transform
+from fastclip.errors import UserError
 
 _MOST_BAD_IN_A_ROW = 1000
 _PARTS_A_STREAM = 4
@@ -37,14 +39,15 @@ class StreamingBatches(IterableDataset):
 
     With enough parts each worker has a stream of parts of its own; otherwise the rank has one
     stream, of every ``world_size``-th record, whose batches the workers decode in turn. Items are
-    batches (see :mod:`fastclip.data.loader`) with a list ``bad`` of :class:`BadRecord`, or
-    ``{"error": sentence, "bad": ...}``.
+    dicts: ``micro_batches`` (see :mod:`fastclip.data.batches`) or ``error``, a sentence, and a list
+    ``bad`` of :class:`BadRecord`.
     """
 
     source: Source
-    tokenizer: Tokeniser
+    collate: Collate
     image_size: int
     batch_size: int
+    micro_batch_size: int
     steps: int
     rank: int
     world_size: int
@@ -52,8 +55,8 @@ class StreamingBatches(IterableDataset):
     seed: int
     shuffle_buffer: int
     augment: AugmentConfig | None
-    captions: CaptionConfig
     max_pixels: int
+    resampled: bool = False
     epoch: int = 0
     start_step: int = 0
 
@@ -76,8 +79,8 @@ class StreamingBatches(IterableDataset):
                 if own_parts and not mine:
                     continue
                 if mine and step >= self.start_step:
-                    batch = self._batch(step, stream, bad)
-                    yield {**batch, "bad": list(bad)}
+                    micro_batches = self._batch(step, stream, bad)
+                    yield {"micro_batches": micro_batches, "bad": list(bad)}
                     bad.clear()
                 stream.advance(self.batch_size)
         except _NoRecordError as error:
@@ -86,8 +89,11 @@ class StreamingBatches(IterableDataset):
     def _passes(self, number: int, deal: "_Deal", bad: list[BadRecord]) -> Iterator[RawRecord]:
         """Pass after pass over what ``deal`` gives stream ``number``, each shuffled anew."""
         order = list(range(self.source.num_parts))
-        random.Random(derived_seed(self.seed, self.epoch)).shuffle(order)
+        drawn = random.Random(derived_seed(self.seed, self.epoch))
+        drawn.shuffle(order)
         for turn in itertools.count():
+            if self.resampled:
+                order = drawn.choices(range(self.source.num_parts), k=self.source.num_parts)
             rng = random.Random(derived_seed(self.seed, self.epoch, turn, number))
             records = _without_bad(deal(order, self.source), bad if turn == 0 else [])
             shuffle = webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=rng)
@@ -97,7 +103,7 @@ class StreamingBatches(IterableDataset):
             if record is None:
                 raise _NoRecordError(f"rank {self.rank} found no usable record in its data")
 
-    def _batch(self, step: int, stream: "_Stream", bad: list[BadRecord]) -> dict[str, Any]:
+    def _batch(self, step: int, stream: "_Stream", bad: list[BadRecord]) -> list[MicroBatch]:
         samples: list[Sample] = []
         ahead = last_good = 0
         while len(samples) < self.batch_size:
@@ -110,36 +116,55 @@ class StreamingBatches(IterableDataset):
             if ahead - last_good == _MOST_BAD_IN_A_ROW:
                 raise _NoRecordError(f"{_MOST_BAD_IN_A_ROW} records in a row cannot be decoded")
             ahead += 1
-        return self._collate(step, samples)
+        starts = range(0, self.batch_size, self.micro_batch_size)
+        parts = [samples[i : i + self.micro_batch_size] for i in starts]
+        places = itertools.count(self.rank * len(parts))
+        return [
+            self._micro_batch((self.seed, self.epoch, step, place), part)
+            for place, part in zip(places, parts, strict=False)
+        ]
 
-    def _collate(self, step: int, samples: list[Sample]) -> dict[str, Any]:
-        facts = [s.facts for s in samples]
-        rng = random.Random(derived_seed(self.seed, self.epoch, step, self.rank))
-        texts = [vary(f.caption, f.tags, rng, self.captions) for f in facts]
-        batch = {
-            "image": self._images(step, samples),
-            "text": self.tokenizer(texts),
-            "key": [f.key for f in facts],
-            "caption": [f.caption for f in facts],
-        }
-        labels = [f.label for f in facts]
-        if None not in labels:
-            batch["label"] = torch.tensor(labels)
-        return batch
+    def _micro_batch(self, place: tuple[int, ...], samples: list[Sample]) -> MicroBatch:
+        columns = self.collate([sample.facts for sample in samples], place)
+        return {PICTURE.column: self._images(place, samples), **columns}
 
-    def _images(self, step: int, samples: list[Sample]) -> torch.Tensor:
+    def _images(self, place: tuple[int, ...], samples: list[Sample]) -> torch.Tensor:
         if self.augment is None or self.augment.scale is None:
             images = torch.stack([eval_transform(s.picture, self.image_size) for s in samples])
         else:
             transform = train_transform(self.image_size, self.augment)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(self.seed, self.epoch, step, self.rank, 0))
+                torch.manual_seed(derived_seed(*place, 0))
                 images = torch.stack([transform(s.picture) for s in samples])
         if self.augment is None:
             return images
         after_crop = dataclasses.replace(self.augment, scale=None)
-        generator = torch_generator(self.seed, self.epoch, step, self.rank)
-        return augment(images, generator, after_crop, self.image_size)
+        return augment(images, torch_generator(*place), after_crop, self.image_size)
+
+
+class StreamingLoader(Loader):
+    """Batches decoded by worker processes (or here, with 0 workers) as they are needed."""
+
+    def __init__(self, batches: StreamingBatches, num_samples: int, max_bad_share: float) -> None:
+        self.batches = batches
+        self.num_samples = num_samples
+        self.steps_per_epoch = batches.steps
+        self.max_bad_share = max_bad_share
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[MicroBatch]]:
+        """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
+        batches = dataclasses.replace(self.batches, epoch=epoch, start_step=start_step)
+        book = BadRecords(self.num_samples // batches.world_size, self.max_bad_share)
+        # A generator of its own, or every epoch would draw a number from torch's global one.
+        items = DataLoader(
+            batches, batch_size=None, num_workers=batches.workers, generator=torch.Generator()
+        )
+        for item in items:
+            for record in item["bad"]:
+                book.add(record)
+            if "error" in item:
+                raise UserError(item["error"])
+            yield item["micro_batches"]
 
 
 class _Stream:

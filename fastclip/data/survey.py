@@ -51,7 +51,7 @@ class Survey:
 
 def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
     """Decode every record of ``spec``, keeping ``sheet_samples`` of them at random."""
-    source = open_source(spec, need_text=False)
+    source = open_source(spec, ())
     found = Survey()
     kept: list[tuple[torch.Tensor, str]] = []
     total = count_records(source)

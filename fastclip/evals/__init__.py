@@ -1,0 +1,23 @@
+"""Evaluations: one file each, and one line here that names it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fastclip.evals.base import Evaluation
+from fastclip.evals.exact_captions import ExactCaptions
+from fastclip.evals.perplexity import Perplexity
+from fastclip.evals.retrieval import Retrieval
+from fastclip.evals.zeroshot import ZeroShot
+
+EVALUATIONS: tuple[Evaluation, ...] = (
+    ZeroShot(),
+    Retrieval(),
+    ExactCaptions(),
+    Perplexity(),
+)
+
+
+def evaluations_of(model: nn.Module) -> list[Evaluation]:
+    """Those that ``model`` can be asked, in order: a split's first figure is its figure of merit."""
+    return [evaluation for evaluation in EVALUATIONS if evaluation.fits(model)]

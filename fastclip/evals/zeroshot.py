@@ -1,14 +1,51 @@
 """Zero-shot classification: the class whose prompts lie nearest to the picture.
 
 Radford et al., 2021 (arXiv 2103.00020), section 3.1: the prompts of a class are embedded,
-normalised, averaged and normalised again. Where captions of a class exclude one another ("one red
+normalized, averaged and normalized again. Where captions of a class exclude one another ("one red
 square", "two red squares") their mean is like none of them; there the nearest caption decides.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from fastclip.data.splits import Split, SplitFacts
+from fastclip.evals.base import Evaluation, Figure, Result, Subject
+from fastclip.evals.drawing import Matches, matched_pictures
+from fastclip.evals.nearest import nearest_own, of_own_class
+
+DEFAULT_PROMPTS = ["a photo of a {}."]
+
+
+class ZeroShot(Evaluation):
+    """Share of pictures that are nearest to the texts of their own class, among all classes."""
+
+    name = "zero-shot"
+    needs = ("encode_image", "encode_text")
+
+    def lacks(self, facts: SplitFacts) -> str | None:
+        return None if facts.labels is not None and facts.classes else "labels with class names"
+
+    def run(self, subject: Subject, split: Split) -> Result:
+        assert split.classes is not None and split.labels is not None
+        images = subject.images(split)
+        classes = None
+        if split.class_captions:
+            names = [text for captions in split.class_captions for text in captions]
+            sizes = torch.tensor([len(captions) for captions in split.class_captions])
+            classes = torch.arange(len(sizes)).repeat_interleave(sizes)
+            features = subject.texts(names)
+        else:
+            names = split.classes
+            features = class_features(names, split.prompts or DEFAULT_PROMPTS, subject.texts)
+        accuracy = top1_accuracy(images, features, split.labels, classes)
+        count = len(split.classes)
+        figure = Figure("zero_shot_accuracy", "zero-shot accuracy", accuracy, True, count, 1 / count)
+        matches = Matches(images, features, names, split.labels, classes)
+        return Result([figure], matched_pictures(split, matches))
 
 
 def class_features(
@@ -27,7 +64,7 @@ def top1_accuracy(
     """Share of pictures for which a caption of their own class scores highest.
 
     Args:
-        image_features: ``[n, D]``, captions: ``[m, D]``, both L2-normalised.
+        image_features: ``[n, D]``, captions: ``[m, D]``, both L2-normalized.
         labels: ``[n]`` int64, each picture's class.
         classes: ``[m]`` int64, each caption's class; None where caption ``k`` is class ``k``.
 
@@ -38,21 +75,6 @@ def top1_accuracy(
         scores = rows.float() @ captions.float().T
         right = of_own_class(len(captions), wanted, classes)
         best = scores.gather(1, nearest_own(scores, right)[:, None])
-        # Not below, rather than at least: a NaN is never on its row's side.
+        # `~(a < b)` rather than `a >= b`, so that NaN counts as a miss.
         correct.append(~(~(scores < best) & ~right).any(1))
     return float(torch.cat(correct).double().mean())
-
-
-def of_own_class(captions: int, labels: Tensor, classes: Tensor | None = None) -> Tensor:
-    """Which of ``captions`` candidates are of a picture's own class: bool ``[n, captions]``."""
-    if classes is None:
-        classes = torch.arange(captions, device=labels.device)
-    return classes == labels[:, None]
-
-
-def nearest_own(scores: Tensor, right: Tensor) -> Tensor:
-    """Of the candidates that are right for a picture, the one that scores highest: int64 ``[n]``.
-
-    ``scores`` and ``right`` (bool) are ``[n, candidates]``.
-    """
-    return scores.masked_fill(~right, -torch.inf).argmax(1)

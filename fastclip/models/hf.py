@@ -15,11 +15,21 @@ from fastclip.models.vit import ClipVisionTower
 
 
 @torch.no_grad()
-def to_hf(model: DualEncoder, logit_scale: Tensor | float) -> CLIPModel:
-    """A copy of ``model`` as a ``CLIPModel``; ``logit_scale`` is the logarithm, as CLIP keeps it.
+def to_hf(trained: Any) -> CLIPModel:
+    """A copy of a trained run as a ``CLIPModel``, with its logit scale.
 
-    Raises ``UserError`` for towers that ``CLIPModel`` cannot hold.
+    ``trained`` is what ``fastclip.runs.load_run`` returns: ``model`` and ``log_logit_scale`` are
+    taken of it. Raises ``UserError`` for towers that ``CLIPModel`` cannot hold and for a SigLIP run,
+    whose bias it has no place for.
     """
+    if not hasattr(trained, "log_logit_scale"):
+        raise UserError(
+            f"export: expected a run as load_run returns it, with its logit scale, not "
+            f"{type(trained).__name__}"
+        )
+    if hasattr(trained, "logit_bias"):
+        raise UserError("export: transformers.CLIPModel has no place for SigLIP's logit bias")
+    model: DualEncoder = trained.model
     visual, text = model.visual, model.text
     if not (isinstance(visual, ClipVisionTower) and isinstance(text, ClipTextTower)):
         raise UserError(
@@ -35,7 +45,7 @@ def to_hf(model: DualEncoder, logit_scale: Tensor | float) -> CLIPModel:
     )
     for target, source in paired_modules(hf, visual, text):
         target.load_state_dict(source.state_dict())
-    hf.logit_scale.copy_(torch.as_tensor(logit_scale).reshape(()))
+    hf.logit_scale.fill_(trained.log_logit_scale)
     return hf.train(model.training)
 
 

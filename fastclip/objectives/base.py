@@ -124,6 +124,8 @@ class Objective(ABC):
     paper: ClassVar[str]
     """Authors, year and arXiv number or venue."""
     fields: ClassVar[tuple[Field, ...]]
+    in_order: ClassVar[bool] = False
+    """Whether it predicts words in their order, which a bag-of-words tokenizer does not keep."""
 
     options: Any
     model: nn.Module

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def save(
         torch.save(state, partial / _STATE.format(rank))
         _barrier(world_size)
         if rank == 0:
-            marker = {"step": step, "world_size": world_size}
+            marker = {"step": step, "world_size": world_size, "files": _sizes(partial)}
             (partial / MARKER).write_text(json.dumps(marker))
             _flush(partial)
             if final.exists():
@@ -70,6 +71,48 @@ def save(
 def complete(folder: Path) -> list[Path]:
     """Folders of the complete checkpoints, oldest first."""
     return sorted(p.parent for p in folder.glob(f"step_*/{MARKER}"))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every file of a checkpoint is there in full, by its size and its own checksums."""
+    try:
+        files = json.loads((path / MARKER).read_text())["files"]
+        return _sizes(path) == files and all(_is_intact(path / name) for name in files)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _is_intact(file: Path) -> bool:
+    """Whether the checksums of a file that torch wrote fit; True for one of another kind."""
+    if not zipfile.is_zipfile(file):
+        return file.suffix != ".pt"
+    with zipfile.ZipFile(file) as archive:
+        return archive.testzip() is None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a checkpoint's folder but the marker, by its relative path."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }
+
+
+def _way_out(path: Path) -> str:
+    """Where to go on from when the checkpoint at ``path`` is damaged, as the end of a sentence."""
+    earlier = [found for found in complete(path.parent) if found.name < path.name]
+    whole = next((found for found in reversed(earlier) if is_whole(found)), None)
+    if whole is None:
+        return "; no whole checkpoint precedes it"
+    return f"; the newest whole one before it is {whole}: continue from that with --resume {whole}"
+
+
+def set_aside_later(path: Path) -> None:
+    """Rename checkpoints of later steps than ``path``, which a run resumed there will make anew."""
+    for later in complete(path.parent):
+        if later.name > path.name:
+            later.rename(later.with_name(f"replaced_{later.name}_{os.getpid()}"))
 
 
 def load_state(path: Path, *, rank: int, world_size: int) -> dict:
@@ -103,10 +146,11 @@ def _told(path: Path) -> Iterator[None]:
         name = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
             f"checkpoint {path} is refused: it holds something other than tensors and plain values"
-            f"{f' ({name[1]})' if name else ''}"
+            f"{f' ({name[1]})' if name else ''}{_way_out(path)}"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+        told = _first_line(error)
+        raise UserError(f"checkpoint {path} cannot be read: {told}{_way_out(path)}") from error
 
 
 @contextmanager

@@ -3,36 +3,26 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
+from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process's place: ``rank`` of ``world_size``, on ``device``."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
-
 def start() -> Ranks:
-    """Initialise torch.distributed through DeepSpeed; one process where no launcher is."""
+    """Initialize torch.distributed through DeepSpeed; one process where no launcher is.
+
+    Raises :class:`UserError` where the processes cannot find each other.
+    """
     if "RANK" not in os.environ:
-        single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        # Port 0: the store listens on whichever is free when it starts.
-        os.environ.update(single, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    _check_port()
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # DeepSpeed calls collectives by the names that torch 2.14 renames.
@@ -49,9 +39,39 @@ def start() -> Ranks:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if accelerator.device_name() != "cpu":
         accelerator.set_device(local_rank)
-    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    try:
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    except (RuntimeError, ValueError, OSError) as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"the processes cannot meet at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} "
+            f"({told}): give the launcher another --master_port or --master_addr"
+        ) from error
     device = torch.device(accelerator.device_name(local_rank))
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _check_port() -> None:
+    """Refuse a port that something else listens on; one process alone takes any that is free."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return  # torchrun's own agent listens there
+    if os.environ["WORLD_SIZE"] == "1":
+        # Port 0: the store listens on whichever is free when it starts.
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    elif os.environ["RANK"] == "0":
+        port = os.environ.get("MASTER_PORT", "")
+        with socket.socket() as probe:
+            # As the store does it: a port whose last connections are closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", int(port)))
+                probe.listen(1)
+            except (OSError, ValueError, OverflowError) as error:
+                found = getattr(error, "strerror", None) or error
+                raise UserError(
+                    f"port {port or 'MASTER_PORT'}, at which the processes of this run were to "
+                    f"meet, cannot be used ({found}): give the launcher another --master_port"
+                ) from error
 
 
 def stop() -> None:
@@ -63,7 +83,7 @@ _ERRORS = "fastclip/errors"
 _PATIENCE = 5.0
 
 
-def tell(error: UserError) -> None:
+def report_error(error: UserError) -> None:
     """Print an error, once however many processes meet one.
 
     Before the processes know each other the first one of each machine prints, afterwards whichever
@@ -97,18 +117,3 @@ def error_was_told() -> bool:
 
 def _store() -> dist.Store:
     return dist.distributed_c10d._get_default_store()
-
-
-def all_finite(values: torch.Tensor, ranks: Ranks) -> bool:
-    """Whether ``values`` are finite on every rank."""
-    finite = torch.isfinite(values).all().to(torch.int32)
-    if ranks.world_size > 1:
-        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
-    return bool(finite)
-
-
-def mean_over_ranks(value: torch.Tensor, ranks: Ranks) -> float:
-    value = value.detach().double().clone()
-    if ranks.world_size > 1:
-        dist.all_reduce(value)
-    return float(value) / ranks.world_size

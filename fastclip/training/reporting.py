@@ -1,11 +1,16 @@
-"""Metrics of a run: metrics.jsonl always, TensorBoard on request, a bar or plain lines to read."""
+"""Metrics of a run: two jsonl files always, TensorBoard and Weights & Biases on request, and a bar
+or plain lines to read."""
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from fastclip.errors import UserError
+from fastclip.training.options.run import RunConfig
 from fastclip.training.run_folder import write_whole
 
 # On one line beside a bar.
@@ -17,6 +22,63 @@ _SHORT = {
 }
 
 
+class Writer(Protocol):
+    """Where curves go beside the jsonl files."""
+
+    def add(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoardWriter:
+    """Event files under ``run/tensorboard``."""
+
+    def __init__(self, run: Path, first_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandbWriter:
+    """A run of Weights & Biases, continued where a run of this folder is resumed."""
+
+    def __init__(self, run: Path, cfg: RunConfig, config: Mapping[str, Any]):
+        wandb = import_wandb()
+        self.run = wandb.init(
+            project=cfg.wandb_project_name,
+            notes=cfg.wandb_notes or None,
+            name=run.name,
+            id=run.name,
+            dir=str(run),
+            resume="allow",
+            config=dict(config),
+        )
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def import_wandb() -> Any:
+    """The wandb module. Raises :class:`UserError` where it is not installed."""
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "--report-to wandb needs the module wandb, which is not installed: `pip install wandb`"
+        ) from error
+    return wandb
+
+
 class Reporter:
     """Rank 0 writes; every other rank's calls do nothing.
 
@@ -24,8 +86,9 @@ class Reporter:
         run: the run's folder.
         active: whether this is rank 0.
         total_steps, first_step: for the progress bar.
-        tensorboard: whether to write event files under ``run/tensorboard``.
-        every: steps between plain lines where standard error is no terminal.
+        cfg: says which writers take the curves, and how many steps lie between plain lines where
+            standard error is no terminal.
+        config: what Weights & Biases shows as the run's configuration.
     """
 
     def __init__(
@@ -35,23 +98,25 @@ class Reporter:
         active: bool,
         total_steps: int,
         first_step: int = 0,
-        tensorboard: bool = True,
-        every: int = 10,
+        cfg: RunConfig,
+        config: Mapping[str, Any],
     ):
         self.active = active
         self.total_steps = total_steps
-        self.every = every
+        self.every = cfg.log_every_n_steps
         if not active:
             return
         run.mkdir(parents=True, exist_ok=True)
-        self._path = run / "metrics.jsonl"
-        _forget_after(self._path, first_step)
-        self._file = self._path.open("a", buffering=1)
-        self._writer = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
+        paths = run / "metrics.jsonl", run / "validation.jsonl"
+        for path in paths:
+            _forget_after(path, first_step)
+        self._file = paths[0].open("a", buffering=1)
+        self._validation = paths[1]
+        self._writers: list[Writer] = []
+        if "tensorboard" in cfg.reporters:
+            self._writers.append(TensorBoardWriter(run, first_step))
+        if "wandb" in cfg.reporters:
+            self._writers.append(WandbWriter(run, cfg, config))
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps,
@@ -62,13 +127,12 @@ class Reporter:
         )
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        """Record the metrics of optimiser step ``step`` (from 1)."""
+        """Record the metrics of optimizer step ``step`` (from 1)."""
         if not self.active:
             return
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._writer is not None:
-            for name, value in metrics.items():
-                self._writer.add_scalar(f"train/{name}", value, step)
+        for writer in self._writers:
+            writer.add(step, {f"train/{name}": value for name, value in metrics.items()})
         self._bar.update(1)
         shown = {k: f"{v:.4g}" for k, v in metrics.items() if k != "epoch"}
         self._bar.set_postfix({_SHORT.get(k, k): v for k, v in shown.items()}, refresh=False)
@@ -76,18 +140,38 @@ class Reporter:
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
             print(f"step {step}/{self.total_steps}  {text}", flush=True)
 
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
+        if not self.active or not figures:
+            return
+        with self._validation.open("a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        for writer in self._writers:
+            writer.add(step, {f"val/{name}": value for name, value in figures.items()})
+        text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self._bar.write(f"step {step}/{self.total_steps}  {text}")
+
     def close(self) -> None:
         if self.active:
             self._bar.close()
             self._file.close()
-            if self._writer is not None:
-                self._writer.close()
+            for writer in self._writers:
+                writer.close()
+
+
+def read_validation(run: Path) -> list[dict]:
+    """What validation found during a run, in order; empty where there was none."""
+    return _read(run / "validation.jsonl")
 
 
 def read_metrics(run: Path) -> list[dict]:
     """The steps recorded in a run's folder, in order; a last line cut short is left out."""
+    return _read(run / "metrics.jsonl")
+
+
+def _read(path: Path) -> list[dict]:
     rows = []
-    for line in (run / "metrics.jsonl").read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -99,5 +183,5 @@ def _forget_after(path: Path, step: int) -> None:
     """Drop lines of steps past ``step``: a resumed run repeats them."""
     if not path.exists():
         return
-    kept = [row for row in read_metrics(path.parent) if row["step"] <= step]
+    kept = [row for row in _read(path) if row["step"] <= step]
     write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -19,23 +19,45 @@ _PACKAGES += ["torchvision", "webdataset", "numpy"]
 
 # Where a run is and what it tells, not what it learns.
 _MAY_CHANGE = {"resume", "logs", "name", "report_to", "log_every_n_steps", "data_root"}
-_MAY_CHANGE |= {"save_frequency", "keep_checkpoints"}
+_MAY_CHANGE |= {"save_frequency", "keep_checkpoints", "val_frequency", "zeroshot_frequency"}
+_MAY_CHANGE |= {"wandb_project_name", "wandb_notes"}
 
 
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder and the checkpoint to resume from (None: a fresh run)."""
-    logs = cfg.logs.expanduser()
-    if cfg.resume == "auto":
-        run = logs / cfg.name if cfg.name else _newest(logs)
+    logs, name = cfg.run.logs.expanduser(), cfg.run.name
+    if cfg.run.resume in ("auto", "latest"):
+        run = logs / name if name else _newest(logs)
         if run is not None and (found := checkpoint.complete(run / "checkpoints")):
             return run, found[-1]
-    name = cfg.name or f"{cfg.model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = logs / name
-    if cfg.resume == "none" and (run / "metrics.jsonl").exists():
+    elif cfg.run.resume != "none":
+        return _from_path(Path(cfg.run.resume).expanduser(), logs / name if name else None)
+    model = cfg.model.model.replace(":", "-")
+    run = logs / (name or f"{model}-{datetime.now():%Y%m%d-%H%M%S}")
+    if cfg.run.resume == "none" and (run / "metrics.jsonl").exists():
         raise UserError(
-            f"--name {name}: {run} holds a run already; choose another name or give --resume auto"
+            f"--name {run.name}: {run} holds a run already; choose another name or give "
+            "--resume auto"
         )
     return run, None
+
+
+def _from_path(path: Path, run: Path | None) -> tuple[Path, Path]:
+    """The run and checkpoint of ``--resume PATH``: a checkpoint's folder, or a run's."""
+    if not (path / checkpoint.MARKER).is_file():
+        found = checkpoint.complete(path / "checkpoints")
+        if not found:
+            raise UserError(
+                f"--resume is {path}, expected none, auto, a run's folder or one of its "
+                "checkpoints/step_*"
+            )
+        path = found[-1]
+    own = path.parent.parent
+    if run is not None and run.resolve() != own.resolve() and (run / "metrics.jsonl").exists():
+        raise UserError(
+            f"--name {run.name}: {run} holds another run than --resume {path}; choose another name"
+        )
+    return run or own, path
 
 
 def _newest(logs: Path) -> Path | None:

@@ -1,26 +1,32 @@
 """A whole run from its configuration: build, resume, train, evaluate, report."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from fastclip.comm.ranks import Ranks
+from fastclip.data.batches import Loader
 from fastclip.data.generated import ensure_generated
-from fastclip.data.loader import Loader, build_loader
-from fastclip.data.sources import DataSpec, open_source
-from fastclip.data.splits import class_texts
+from fastclip.data.loader import build_loader
+from fastclip.data.sources import DataSpec
 from fastclip.data.text.interface import Tokeniser
 from fastclip.errors import UserError
-from fastclip.models import DualEncoder, create_model
-from fastclip.objectives.contrastive import Contrastive
-from fastclip.ops import dispatch
-from fastclip.training import deepspeed_config, evaluation, plots, run_folder, weights
+from fastclip.objectives import find_objective
+from fastclip.objectives.base import Objective, Parts
+from fastclip.runs.teacher import open_teacher
+from fastclip.training import checkpoint as checkpoints
+from fastclip.training import deepspeed_config, notes, plots, run_folder, weights
 from fastclip.training.config import TrainConfig
-from fastclip.training.distributed import Ranks
-from fastclip.training.reporting import read_metrics
-from fastclip.training.tokens import build_tokeniser
+from fastclip.training.epochs import works_before_epochs
+from fastclip.training.reporting import read_metrics, read_validation
+from fastclip.training.tokenizer import build_tokenizer
 from fastclip.training.trainer import Trainer
+from fastclip.training.validation import Validation, parse_splits
 
 
 def run(cfg: TrainConfig, ranks: Ranks) -> None:
@@ -29,24 +35,16 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     precision = deepspeed_config.resolve_precision(cfg)
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
     folder, checkpoint = _agree(run_folder.choose(cfg), ranks)
-    torch.manual_seed(cfg.seed)
-    spec, splits = data(cfg, ranks)
-    tokenizer = build_tokeniser(cfg, spec)
-    model = build_model(cfg, tokenizer)
-    # The weights are the same on every rank, dropout's masks must not be.
-    torch.manual_seed(cfg.seed + ranks.rank)
-    loader = build_training_loader(cfg, spec, tokenizer, model, ranks)
-    objective = Contrastive(
-        siglip=cfg.siglip,
-        init_logit_scale=cfg.init_logit_scale,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        workspace_bytes=cfg.workspace_mib << 20,
-    )
+    torch.manual_seed(cfg.run.seed)
+    spec, splits = open_data(cfg, ranks)
+    in_order = find_objective(cfg.run.objective).in_order
+    tokenizer = build_tokenizer(cfg, spec, in_order)
+    objective = build_objective(cfg, tokenizer, ranks)
+    validation = Validation(cfg, ranks, objective.model, tokenizer, splits)
+    loader = build_training_loader(cfg, spec, tokenizer, objective, ranks)
     trainer = Trainer(
         cfg,
         ranks,
-        model=model,
         objective=objective,
         loader=loader,
         precision=precision,
@@ -55,91 +53,94 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
+        if ranks.is_first and folder in checkpoint.parents:
+            checkpoints.set_aside_later(checkpoint)
     if ranks.is_first:
-        resolved = dataclasses.replace(cfg, precision=precision, name=folder.name)
+        run = dataclasses.replace(cfg.run, precision=precision, name=folder.name)
+        resolved = dataclasses.replace(cfg, run=run)
         if checkpoint and (changed := run_folder.changes(folder, resolved)):
             print(f"changed since the last start: {', '.join(changed)}", flush=True)
         run_folder.write(folder, resolved, deepspeed)
         tokenizer.save(folder / "tokenizer.json")
         start = f"resuming at step {trainer.step}" if checkpoint else "training"
-        steps = f"{trainer.total_steps} steps of {cfg.train_batch_size} pairs"
-        print(f"{start}: {cfg.model}, {steps}, {precision}, in {folder}", flush=True)
-    trainer.train(folder)
-    weights.save(trainer.engine, trainer.objective, folder / "model.safetensors", ranks)
+        steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
+        what = f"{cfg.run.objective} with {cfg.model.model}"
+        print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
+        for note in notes.of_run(
+            cfg, trainer.total_steps, loader.steps_per_epoch, precision
+        ):
+            print(f"note: {note}", flush=True)
+    trainer.train(folder, validation.during(trainer))
+    weights.save(objective, folder / "model.safetensors", ranks)
     if ranks.is_first:
-        plots.loss_curve(read_metrics(folder), folder / "loss.png")
-    results = evaluation.evaluate(trainer, model, tokenizer, splits, folder)
+        plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
+    found = validation.at_the_end(trainer, folder)
     if ranks.is_first:
-        print(f"run folder: {folder}")
-        print(evaluation.headline(results, generated=not cfg.val_data), flush=True)
+        print("\n".join([f"run folder: {folder}", *found]), flush=True)
 
 
 def check_backend(cfg: TrainConfig, device: torch.device) -> None:
     """Raise UserError for a backend in the environment that the loss cannot take here."""
     try:
-        dispatch.resolved("sigmoid" if cfg.siglip else "infonce", "auto", device)
+        find_objective(cfg.run.objective).check_backend(device)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
+def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
     """The training data and the named evaluation splits."""
+    data = cfg.data
 
     def spec(path: str, num_samples: int | None = None) -> DataSpec:
         return DataSpec(
             path=path,
-            dataset_type="auto" if cfg.dataset_type == "synthetic" else cfg.dataset_type,
+            dataset_type="auto" if data.dataset_type == "synthetic" else data.dataset_type,
             num_samples=num_samples,
-            csv_img_key=cfg.csv_img_key,
-            csv_caption_key=cfg.csv_caption_key,
-            csv_separator=cfg.csv_separator,
-            max_bad_share=cfg.max_bad_share,
+            csv_img_key=data.csv_img_key,
+            csv_caption_key=data.csv_caption_key,
+            csv_separator=data.csv_separator,
+            max_bad_share=data.max_bad_share,
         )
 
-    train, splits = cfg.train_data, {}
-    if cfg.dataset_type == "synthetic" or not cfg.train_data:
-        generated = ensure_generated(cfg.data_root, progress=ranks.is_first)
+    train, splits = data.train_data, {}
+    if data.dataset_type == "synthetic" or not data.train_data:
+        generated = ensure_generated(data.data_root, progress=ranks.is_first)
         train = generated.train
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}
-    if cfg.val_data:
-        splits = evaluation.parse_splits(cfg.val_data)
-    named = {name: spec(path) for name, path in splits.items()}
-    for split in named.values():
-        # A wrong path, or class names of no use, are told before the training, not after.
-        open_source(split, need_text=False)
-        class_texts(split)
-    return spec(train, cfg.train_num_samples), named
+    if data.val_data:
+        splits = parse_splits(data.val_data)
+    return spec(train, data.train_num_samples), {name: spec(path) for name, path in splits.items()}
 
 
-def build_model(cfg: TrainConfig, tokenizer: Tokeniser) -> DualEncoder:
-    overrides = {} if cfg.image_size is None else {"image_size": cfg.image_size}
-    model = create_model(
-        cfg.model,
-        vocab_size=tokenizer.vocab_size,
-        context_length=tokenizer.context_length,
-        pad_id=tokenizer.pad_id,
-        eot_id=tokenizer.eot_id,
-        **overrides,
-    )
-    model.set_grad_checkpointing(cfg.grad_checkpointing)
-    return model
+def build_objective(cfg: TrainConfig, tokenizer: Tokeniser, ranks: Ranks) -> Objective:
+    """The objective that the run trains, with weights from its seed."""
+    parts = Parts(cfg.model, tokenizer, ranks, cfg.run.workspace_mib << 20, open_teacher)
+    return find_objective(cfg.run.objective)(cfg.objective, parts)
 
 
 def build_training_loader(
-    cfg: TrainConfig, spec: DataSpec, tokenizer: Tokeniser, model: DualEncoder, ranks: Ranks
+    cfg: TrainConfig, spec: DataSpec, tokenizer: Tokeniser, objective: Objective, ranks: Ranks
 ) -> Loader:
+    """The loader of what the objective needs of every record."""
+    model: Any = objective.model
     return build_loader(
         spec,
         image_size=model.image_size,
         tokenizer=tokenizer,
-        batch_size_per_rank=cfg.train_batch_size // ranks.world_size,
+        batch_size_per_rank=cfg.run.train_batch_size // ranks.world_size,
+        micro_batch_size=deepspeed_config.micro_batch_size(cfg, ranks.world_size),
+        fields=objective.fields,
+        wanted_by=f"--objective {cfg.run.objective}",
+        sampler=objective.sampler,
+        in_set_order=works_before_epochs(objective),
         rank=ranks.rank,
         world_size=ranks.world_size,
-        seed=cfg.seed,
-        workers=cfg.workers,
-        augment=cfg.augment,
-        captions=cfg.captions,
-        in_memory=cfg.in_memory,
+        seed=cfg.run.seed,
+        workers=cfg.data.workers,
+        augment=cfg.data.augment,
+        captions=cfg.data.captions,
+        resampled=cfg.data.dataset_resampled,
+        in_memory=cfg.data.in_memory,
         progress=ranks.is_first,
     )
 

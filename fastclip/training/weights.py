@@ -1,26 +1,28 @@
 """The trained weights in one safetensors file, whatever the ZeRO stage."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
+from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
-from fastclip.training.distributed import Ranks
+from fastclip.objectives.base import Objective
 
 
-def save(engine: Any, objective: nn.Module, path: Path, ranks: Ranks) -> None:
-    """Write the towers' weights and buffers, and the objective's scalars as ``objective.*``.
+def save(objective: Objective, path: Path, ranks: Ranks) -> None:
+    """Write the model's weights and buffers, and the objective's scalars as ``objective.*``.
 
-    Weights have the dtype the towers compute in. The file appears complete or not at all.
+    Weights have the dtype the model computes in. The file appears complete or not at all; every
+    rank must call.
     """
     from safetensors.torch import save_file
 
-    tensors = gather(engine, keep=ranks.is_first)
+    tensors = gather(objective.model, keep=ranks.is_first)
     if not ranks.is_first:
         return
-    for name, tensor in objective.state_dict().items():
-        tensors[f"objective.{name}"] = _host(tensor)
+    if objective.scalars is not None:
+        for name, tensor in objective.scalars.state_dict().items():
+            tensors[f"objective.{name}"] = _host(tensor)
     partial = path.with_suffix(".partial")
     try:
         save_file(tensors, str(partial))
@@ -30,14 +32,13 @@ def save(engine: Any, objective: nn.Module, path: Path, ranks: Ranks) -> None:
         raise UserError(f"weights {path} could not be written: {error}") from error
 
 
-def gather(engine: Any, keep: bool) -> dict[str, Tensor]:
-    """The module's whole state on the CPU of ranks that ``keep`` it; every rank must call.
+def gather(module: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """A module's whole state on the CPU of ranks that ``keep`` it; every rank must call.
 
     Under ZeRO-3 one parameter at a time is whole on the device.
     """
     import deepspeed
 
-    module = engine.module
     parameters = dict(module.named_parameters())
     tensors = {}
     for name, tensor in module.state_dict().items():
@@ -51,21 +52,3 @@ def gather(engine: Any, keep: bool) -> dict[str, Tensor]:
 
 def _host(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def load(module: nn.Module, objective: nn.Module, path: Path) -> None:
-    """Load weights written by :func:`save` into a module that is not partitioned."""
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(str(path))
-    except Exception as error:
-        raise UserError(f"weights {path} cannot be read: {error}") from error
-    prefix = "objective."
-    scalars = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    towers = {k: v for k, v in tensors.items() if not k.startswith(prefix)}
-    try:
-        objective.load_state_dict(scalars)
-        module.load_state_dict(towers)
-    except RuntimeError as error:
-        raise UserError(f"weights {path} do not fit this model: {error}") from error

@@ -48,7 +48,7 @@ def test_records_are_counted_by_their_headers_with_and_without_text(tmp_path):
         {"0": record(0), "1": record(1, txt=None), "2": record(2, png=None), "3": record(3)},
     )
     assert count_records(open_source(DataSpec(str(shard)))) == 2
-    assert count_records(open_source(DataSpec(str(shard)), need_text=False)) == 3
+    assert count_records(open_source(DataSpec(str(shard)), ())) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+"""Pictures with the captions that a model wrote."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+
+def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path) -> None:
+    """Pictures ``[n, 3, H, W]`` uint8 beside the caption written and, in grey, their own."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(pictures))
+    lines = -(-len(pictures) // columns)
+    figure = Figure(figsize=(5.2 * columns, 1.3 * lines), layout="constrained")
+    grid = figure.subplots(lines, 2 * columns, width_ratios=[1, 2.6] * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for index, (picture, (written, own)) in enumerate(zip(pictures, rows, strict=True)):
+        row, column = divmod(index, columns)
+        image_axes, text_axes = grid[row, 2 * column], grid[row, 2 * column + 1]
+        image_axes.imshow(picture.permute(1, 2, 0))
+        text_axes.text(0, 0.95, textwrap.fill(written, 42), fontsize=8, va="top")
+        text_axes.text(0, 0.05, textwrap.fill(own, 46), fontsize=7, va="bottom", color="0.5")
+    figure.suptitle("written by the model; the record's own caption grey", fontsize=9)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,102 @@
+"""Captions that a model writes, and how many of them are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastclip.data import grammar
+from fastclip.data.splits import Split, SplitFacts
+from fastclip.data.text.cleaning import clean
+from fastclip.evals.base import Evaluation, Figure, Result, Subject
+from fastclip.evals.caption_sheet import caption_sheet
+from fastclip.models.beam_search import beam_search
+
+_SHOWN = 24
+BEAMS = 5
+
+
+class ExactCaptions(Evaluation):
+    """Share of pictures whose caption, by beam search, is a right one.
+
+    On the generated set a right caption is any sentence that its grammar can give for the picture,
+    and beside it stand the shares that say the right shape, color and count and that are
+    grammatical. Elsewhere it is the record's own caption, after the tokenizer's cleaning.
+    """
+
+    name = "exact captions"
+    needs = ("encode_grid", "next_token_logits")
+    reads_json = True
+
+    def lacks(self, facts: SplitFacts) -> str | None:
+        return None if all(facts.captions) else "captions"
+
+    def run(self, subject: Subject, split: Split) -> Result:
+        captions = write_captions(subject, split)
+        scenes = [grammar.scene(attributes) for attributes in split.attributes]
+        if all(scene is not None for scene in scenes):
+            figures = _by_grammar(captions, scenes)
+        else:
+            right = [c == clean(own) for c, own in zip(captions, split.captions, strict=True)]
+            figures = [_share("exact_captions", "exact captions", right)]
+        return Result(figures, _drawn(split, captions))
+
+
+def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[str]:
+    """A caption for every picture; every rank must call, and takes as many steps."""
+    model, tokenizer, device = subject.model, subject.tokenizer, subject.ranks.device
+
+    def write(pictures: Tensor, _: Tensor) -> Tensor:
+        grid = model.encode_grid(pictures.to(device))
+
+        def next_log_probs(tokens: Tensor, rows: Tensor) -> Tensor:
+            return model.next_token_logits(grid[rows], tokens).log_softmax(-1)
+
+        tokens, _ = beam_search(
+            next_log_probs,
+            rows=len(pictures),
+            start_id=tokenizer.sot_id,
+            end_id=tokenizer.eot_id,
+            max_length=tokenizer.context_length,
+            beams=beams,
+            device=device,
+        )
+        return tokens
+
+    found = subject.over_pictures(split, write)
+    return [tokenizer.decode(row) for row in found.tolist()]
+
+
+def _by_grammar(captions: Sequence[str], scenes: Sequence) -> list[Figure]:
+    said = [grammar.said(caption) for caption in captions]
+
+    def agree(what: str) -> list[bool]:
+        return [
+            getattr(one, what, None) == getattr(scene, what)
+            for one, scene in zip(said, scenes, strict=True)
+        ]
+
+    exact = [grammar.accepts(c, scene) for c, scene in zip(captions, scenes, strict=True)]
+    well_formed = [grammar.is_grammatical(caption) for caption in captions]
+    return [
+        _share("exact_captions", "exact captions", exact),
+        _share("captioned_shape", "captions with the right shape", agree("shape")),
+        _share("captioned_color", "captions with the right color", agree("color")),
+        _share("captioned_count", "captions with the right count", agree("count")),
+        _share("grammatical_captions", "grammatical captions", well_formed),
+    ]
+
+
+def _share(name: str, title: str, right: Sequence[bool]) -> Figure:
+    return Figure(name, title, sum(right) / len(right))
+
+
+def _drawn(split: Split, captions: Sequence[str]) -> dict[str, Callable[[Path], None]]:
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    some = order[:_SHOWN]
+    pictures = split.shown(some)
+    rows = [(captions[row], split.captions[row]) for row in some.tolist()]
+    return {"captions.png": lambda path: caption_sheet(pictures, rows, path)}

@@ -1,0 +1,102 @@
+"""CoCa: CLIP's contrastive loss and captioning, in one forward pass of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.comm.ranks import Ranks
+from fastclip.errors import UserError
+from fastclip.models.coca import CoCa as CoCaModel
+from fastclip.models.options import build_coca
+from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
+from fastclip.objectives.captioning import DecoderOptions, caption_sum, needs_end
+from fastclip.objectives.clip import Clip
+from fastclip.objectives.scalars import LogitScale
+from fastclip.objectives.token_targets import count_next_tokens
+from fastclip.ops import dispatch
+
+
+@dataclass(kw_only=True)
+class CoCaOptions(DecoderOptions):
+    """Flags of CoCa."""
+
+    init_logit_scale: float | None = None
+    """Initial logit scale before the logarithm; 1/0.07 where left out."""
+    coca_caption_loss_weight: float = 2.0
+    """Weight of the captioning loss."""
+    coca_contrastive_loss_weight: float = 1.0
+    """Weight of the contrastive loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scale(self.init_logit_scale)
+        for name in ("coca_caption_loss_weight", "coca_contrastive_loss_weight"):
+            if not getattr(self, name) >= 0:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is {getattr(self, name)}, expected 0 or more")
+
+
+class FeaturesAndTokens(nn.Module):
+    """Both towers' features, and the cross entropy of the caption's tokens."""
+
+    def __init__(self, model: CoCaModel, weight: float, workspace_bytes: int):
+        super().__init__()
+        self.model = model
+        self.weight = weight
+        self.workspace_bytes = workspace_bytes
+
+    def forward(self, micro_batch, step, given, features_only=False) -> Output:
+        image, text = micro_batch["image"], micro_batch["text"]
+        if features_only:
+            return Output(self.model.features(image, text))
+        image_features, text_features, hidden = self.model(image, text)
+        loss = caption_sum(
+            self.model.head, hidden[:, :-1], micro_batch, step, self.workspace_bytes
+        )
+        return Output((image_features, text_features), {"caption_loss": self.weight * loss})
+
+
+class CoCa(Clip):
+    """Yu et al., 2022: batch terms and row sums in one step."""
+
+    Options: ClassVar[type] = CoCaOptions
+    summary = "contrastive pretraining and captioning in one model"
+    paper = "Yu et al. 2022, arXiv 2205.01917"
+
+    in_order = True
+
+    model: CoCaModel  # type: ignore[assignment]
+
+    def __init__(self, options: CoCaOptions, parts: Parts):
+        self.options = options
+        self.eot_id = needs_end(parts, "coca")
+        self.model = build_coca(parts.model, parts.tokenizer, options.of_decoder())
+        weight = options.coca_caption_loss_weight
+        self.network = FeaturesAndTokens(self.model, weight, parts.workspace_bytes)
+        scale = options.init_logit_scale
+        self.scalars = LogitScale(self.default_scale if scale is None else scale)
+        self.loss = self.build_loss(parts)
+
+    def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
+        return {"caption_tokens": count_next_tokens(batch, self.eot_id, ranks)}
+
+    def batch_losses(
+        self,
+        features: tuple[Tensor, ...],
+        given: Sequence[dict[str, Any]],
+        batch: Sequence[MicroBatch],
+        step: dict[str, Any],
+    ) -> Losses:
+        losses = super().batch_losses(features, given, batch, step)
+        weight = self.options.coca_contrastive_loss_weight
+        return {name: weight * loss for name, loss in losses.items()}
+
+    @classmethod
+    def check_backend(cls, device: torch.device) -> None:
+        super().check_backend(device)
+        dispatch.resolved("linear_cross_entropy", "auto", device)

@@ -1,0 +1,141 @@
+"""Distillation: CLIP's loss, and a frozen teacher's view of the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.comm.ranks import Ranks
+from fastclip.errors import UserError
+from fastclip.loss import DistillClipLoss
+from fastclip.models import DualEncoder
+from fastclip.models.dual_encoder import unit_norm
+from fastclip.objectives.base import Losses, MicroBatch, Output, Parts
+from fastclip.objectives.clip import Clip, ClipOptions
+from fastclip.ops import dispatch
+
+
+@dataclass(kw_only=True)
+class DistillOptions(ClipOptions):
+    """Flags of distillation."""
+
+    teacher: str = ""
+    """Folder of the teacher: a finished run, or a transformers CLIPModel."""
+    contrastive_weight: float = 1.0
+    """Weight of CLIP's own loss."""
+    distill_weight: float = 1.0
+    """Weight of the cross entropy of the student's softmaxes under the teacher's."""
+    feature_weight: float = 0.0
+    """Weight of the mean of 1 - cosine of the student's and the teacher's features."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("contrastive_weight", "distill_weight", "feature_weight"):
+            if not getattr(self, name) >= 0:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} is {getattr(self, name)}, expected 0 or more")
+
+
+class StudentTowers(nn.Module):
+    """The student's features, and how far they are from the teacher's.
+
+    A student of another width than its teacher learns a linear map to the teacher's, one for
+    pictures and one for captions, which a finished run leaves behind.
+    """
+
+    def __init__(self, model: DualEncoder, teacher_width: int, feature_weight: float):
+        super().__init__()
+        self.model = model
+        self.weight = feature_weight
+        width = model.embed_dim
+        alike = width == teacher_width or not feature_weight
+        self.projections = nn.ModuleDict(
+            {
+                name: nn.Identity() if alike else nn.Linear(width, teacher_width, bias=False)
+                for name in ("image", "text")
+            }
+        )
+
+    def forward(self, micro_batch, step, given, features_only=False) -> Output:
+        features = self.model(micro_batch["image"], micro_batch["text"])
+        if features_only or not self.weight:
+            return Output(features)
+        distance = sum(
+            (1 - (unit_norm(self.projections[name](own)).float() * given[name].float()).sum(-1))
+            .sum()
+            for name, own in zip(("image", "text"), features, strict=True)
+        )
+        loss = self.weight * distance / (2 * max(1, step["rows"]))
+        return Output(features, {"feature_loss": loss})
+
+
+class Distill(Clip):
+    """A student learns its batch's labels and the teacher's similarities of the same pictures.
+
+    The cross entropies of both softmaxes under the teacher's are open_clip's ``DistillClipLoss``;
+    the distance of features is that of Yang et al., 2024 (CLIP-KD, arXiv 2307.12732), on unit
+    vectors. The teacher sees the student's own augmented picture, resized to its own input.
+    """
+
+    Options: ClassVar[type] = DistillOptions
+    summary = "CLIP with a frozen teacher: an earlier run or a CLIPModel folder"
+    paper = "Yang et al. 2024 (CLIP-KD), arXiv 2307.12732"
+    operation = "distill"
+
+    def __init__(self, options: DistillOptions, parts: Parts):
+        super().__init__(options, parts)
+        if parts.open_teacher is None:
+            return
+        if not options.teacher:
+            raise UserError("--objective distill needs --teacher: the folder of a trained model")
+        if not options.distill_weight and not options.feature_weight:
+            raise UserError(
+                "--distill-weight and --feature-weight are both 0: nothing is learned of the teacher"
+            )
+        self.frozen = parts.open_teacher(options.teacher)
+        self.network = StudentTowers(self.model, self.frozen.width, options.feature_weight)
+
+    def build_loss(self, parts: Parts) -> nn.Module:
+        ranks = parts.ranks
+        return DistillClipLoss(
+            local_loss=True,
+            gather_with_grad=True,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            workspace_bytes=parts.workspace_bytes,
+        )
+
+    def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
+        return {"rows": ranks.total([sum(len(micro["image"]) for micro in batch)])[0]}
+
+    def given(self, micro_batch: MicroBatch) -> dict[str, Any]:
+        image, text = self.frozen.embed(micro_batch["image"], micro_batch["caption"])
+        return {"image": image, "text": text}
+
+    def batch_losses(
+        self,
+        features: tuple[Tensor, ...],
+        given: Sequence[dict[str, Any]],
+        batch: Sequence[MicroBatch],
+        step: dict[str, Any],
+    ) -> Losses:
+        teacher = [torch.cat([one[name] for one in given]) for name in ("image", "text")]
+        losses = self.loss(
+            *features, self.scalars(), *teacher, self.frozen.scale, output_dict=True
+        )
+        weights = {
+            "contrastive_loss": self.options.contrastive_weight,
+            "distill_loss": self.options.distill_weight,
+        }
+        return {name: weights[name] * loss for name, loss in losses.items()}
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "the teacher's weights": self.frozen.fingerprint}
+
+    @classmethod
+    def check_backend(cls, device: torch.device) -> None:
+        dispatch.resolved("distill", "auto", device)

@@ -1,0 +1,77 @@
+"""Settings that cannot do in a run what their names say, each in one sentence."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from fastclip.training.config import TrainConfig
+
+_SIDE, _SLOW = 512, 2.0
+
+
+def of_run(
+    cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str
+) -> list[str]:
+    """What to tell before the first of ``total_steps`` steps."""
+    optim, run = cfg.optim, cfg.run
+    found = []
+    if optim.warmup >= total_steps:
+        found.append(
+            f"--warmup {optim.warmup} is no shorter than the run of {total_steps} steps: the "
+            f"learning rate ends at {optim.lr * min(1, total_steps / optim.warmup):.3g} of "
+            f"--lr {optim.lr:.3g}"
+        )
+    late = [step for step in optim.lr_milestones if step >= total_steps]
+    if late:
+        found.append(
+            f"--lr-milestones {' '.join(map(str, late))} lie beyond the run of {total_steps} steps"
+        )
+    if optim.lookahead_k > total_steps:
+        found.append(
+            f"--lookahead-k {optim.lookahead_k} is more than the run's {total_steps} steps: slow "
+            "and fast weights never meet"
+        )
+    if run.save_frequency > total_steps:
+        found.append(
+            f"--save-frequency {run.save_frequency} is more than the run's {total_steps} steps: "
+            "the one checkpoint is that of the end"
+        )
+    if run.log_every_n_steps > total_steps:
+        found.append(
+            f"--log-every-n-steps {run.log_every_n_steps} is more than the run's {total_steps} "
+            "steps: one line is printed, at the end"
+        )
+    epochs = total_steps / steps_per_epoch
+    for flag, every in (
+        ("--val-frequency", run.val_frequency),
+        ("--zeroshot-frequency", run.zeroshot_frequency),
+    ):
+        if every and every > epochs:
+            found.append(
+                f"{flag} {every} is more than the run's {epochs:.3g} epochs: evaluation comes at "
+                "the end alone"
+            )
+    if precision != "fp32" and not torch.accelerator.is_available():
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        factor = product_time(dtype) / product_time(torch.float32)
+        if factor > _SLOW:
+            name = str(dtype).removeprefix("torch.")
+            found.append(
+                f"--precision {precision}: on this CPU a {name} product takes {factor:.0f} times "
+                "as long as one in fp32; --precision auto takes fp32"
+            )
+    return found
+
+
+def product_time(dtype: torch.dtype, rounds: int = 3) -> float:
+    """Seconds of a square product of side 512, the least of some rounds."""
+    a = torch.randn(_SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(dtype)
+    a @ a
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,51 @@
+"""The tokenizer that a configuration asks for."""
+
+import itertools
+from pathlib import Path
+
+from fastclip.data.sources import DataSpec
+from fastclip.data.splits import read_captions
+from fastclip.data.text.bpe import load_clip_bpe, train_bpe
+from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.words import train_words
+from fastclip.errors import UserError
+from fastclip.models.factory import find_preset
+from fastclip.models.presets import TextBag
+from fastclip.training.config import TrainConfig
+
+_CAPTIONS = 1_000_000
+CLIP_LENGTH = 77
+
+
+def build_tokenizer(cfg: TrainConfig, spec: DataSpec, in_order: bool = False) -> Tokeniser:
+    """Train a tokenizer on the captions of ``spec``, or read CLIP's merges from a file.
+
+    ``auto`` is words and trigrams for a bag-of-tokens text tower and BPE for a transformer, and for
+    objectives that predict words ``in_order``. A trained tokenizer sees at most the first million
+    captions.
+    """
+    preset = find_preset(cfg.model.model)
+    bag = isinstance(preset.text, TextBag)
+    kind = cfg.data.tokenizer
+    if kind == "auto":
+        kind = "words" if bag and not in_order else "bpe"
+    # A bag's length counts n-grams, many to a word.
+    length = min(preset.context_length, CLIP_LENGTH) if bag and kind != "words" else None
+    length = cfg.model.context_length or length or preset.context_length
+    if kind not in ("words", "bpe"):
+        path = Path(kind).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"--tokenizer is {kind!r}, expected auto, bpe, words or the path of a merges file"
+            )
+        return load_clip_bpe(path, length)
+    captions = itertools.islice(read_captions(spec), _CAPTIONS)
+    if kind == "words":
+        return train_words(
+            captions,
+            max_words=cfg.data.vocab_size,
+            buckets=cfg.data.ngram_buckets,
+            ngrams=cfg.data.ngrams,
+            context_length=length,
+        )
+    return train_bpe(captions, cfg.data.vocab_size, length)
