@@ -1,0 +1,184 @@
+"""Small instances of every objective, and the batches that they train on."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.comm.ranks import Ranks
+from fastclip.data.fields import PICTURE
+from fastclip.data.text.bpe import BpeTokeniser, train_bpe
+from fastclip.models.options import ModelConfig, build_dual_encoder
+from fastclip.models.teacher import Teacher
+from fastclip.objectives import find_objective
+from fastclip.objectives.base import Objective, Output, Parts
+from fastclip.training.config import train_config
+
+ONE = Ranks(0, 1, torch.device("cpu"))
+ROWS, SIDE, LENGTH = 16, 16, 8
+WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
+OBJECTIVES = ("clip", "siglip", "captioning", "coca", "distill", "labels")
+FLAGS = {
+    "captioning": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
+    "coca": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
+    "distill": {"feature_weight": 0.5},
+}
+
+
+@functools.cache
+def tokenizer() -> BpeTokeniser:
+    return train_bpe([" ".join(WORDS)] * 4, 560, LENGTH)
+
+
+@dataclass(kw_only=True)
+class LabelsOptions:
+    """Flags of the objective below: none."""
+
+
+class Classifier(nn.Module):
+    """A linear layer on pixels, dropped out, and a linear classifier of two."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3 * SIDE * SIDE, 8), nn.Tanh(), nn.Dropout(0.2))
+        self.head = nn.Linear(8, 2)
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.body(image.flatten(1).float() / 255)
+
+    def forward(self, micro_batch, step, given, features_only=False) -> Output:
+        logits = self.head(self.features(micro_batch["image"]))
+        labels = step["labels"][[int(key) for key in micro_batch["key"]]]
+        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        return Output(sums={"label_loss": loss / step["rows"]})
+
+
+class Labels(Objective):
+    """Predicts which half of the set a picture's first feature puts it in, asked anew each epoch."""
+
+    Options = LabelsOptions
+    summary = "labels made of the set before every epoch"
+    paper = "none"
+    fields = (PICTURE,)
+
+    def __init__(self, options, parts):
+        self.options = options
+        self.model = self.network = Classifier()
+        self.labels = torch.zeros(64, dtype=torch.int64)
+
+    def prepare(self, batch, ranks):
+        rows = ranks.total([sum(len(micro["image"]) for micro in batch)])[0]
+        return {"labels": self.labels, "rows": rows}
+
+    def before_epoch(self, epoch, over_the_set):
+        first = over_the_set(lambda micro: self.network.features(micro["image"]))[:, 0]
+        self.labels = (first > first.median()).long()
+        generator = torch.Generator().manual_seed(epoch)
+        return {"head.weight": 0.1 * torch.randn(2, 8, generator=generator)}
+
+    def state(self):
+        return {"labels": self.labels}
+
+    def load_state(self, state):
+        self.labels = state["labels"]
+
+
+def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool = True):
+    """An objective with weights from seed 0."""
+    torch.manual_seed(0)
+    config = ModelConfig(model="tiny-convnet", image_size=SIDE)
+    parts = Parts(config, tokenizer(), ranks, 1 << 20, lambda _: teacher(config))
+    if name == "labels":
+        return Labels(LabelsOptions(), parts)
+    cls = find_objective(name)
+    flags = dict(FLAGS.get(name, {}))
+    if name == "distill":
+        flags["teacher"] = "a teacher"
+    if name in ("captioning", "coca"):
+        flags["decoder_dropout"] = 0.1 if dropout else 0.0
+    objective = cls(cls.Options(**flags), parts)
+    visual = objective.model.visual
+    for stage in visual.stages:  # at zero, the convolutions before it get no gradient
+        nn.init.constant_(stage.norm2.weight, 0.5)
+        if not batch_norm:
+            stage.norm, stage.norm1, stage.norm2 = (nn.Identity() for _ in range(3))
+    if dropout and hasattr(objective.model, "encode_text"):
+        visual.projection = nn.Sequential(nn.Dropout(0.2), visual.projection)
+    return objective
+
+
+def teacher(config: ModelConfig) -> Teacher:
+    """Narrower than its student, on larger pictures."""
+    generator = torch.get_rng_state()
+    torch.manual_seed(1)
+    config = ModelConfig(model="tiny-resnet", image_size=2 * SIDE)
+    model = build_dual_encoder(config, tokenizer())
+    model.text.projection = nn.Linear(512, 48, bias=False)
+    model.visual.projection = nn.Linear(256, 48, bias=False)
+    model.embed_dim = 48
+    torch.set_rng_state(generator)
+    return Teacher(model.eval(), tokenizer(), 20.0)
+
+
+def micro_batches(count: int, seed: int = 0) -> list[dict]:
+    """A global batch of :data:`ROWS` records in ``count`` micro-batches."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (ROWS, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    draws = torch.randint(0, len(WORDS), (ROWS, 4), generator=generator).tolist()
+    captions = [" ".join(WORDS[i] for i in row[: 2 + row[0] % 3]) for row in draws]
+    columns = {"image": image, "text": tokenizer()(captions), "caption": captions}
+    columns["key"] = [str(row) for row in range(ROWS)]
+    size = ROWS // count
+    return [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
+
+
+def without_targets(batch: list[dict], which: range) -> list[dict]:
+    """The batch with captions that end where they start in some of its micro-batches."""
+    out = [dict(micro) for micro in batch]
+    for index in which:
+        text = torch.zeros_like(out[index]["text"])
+        text[:, 0] = tokenizer().eot_id
+        out[index]["text"] = text
+    return out
+
+
+class SmallLoader:
+    """Four batches an epoch, each from its number; a rank takes its run of micro-batches."""
+
+    steps_per_epoch = 4
+
+    def __init__(self, count: int, ranks: Ranks):
+        self.count, self.ranks = count, ranks
+
+    def epoch(self, epoch: int, start_step: int = 0):
+        for step in range(start_step, self.steps_per_epoch):
+            yield own(micro_batches(self.count, seed=100 * epoch + step), self.ranks)
+
+
+def own(batch: list[dict], ranks: Ranks) -> list[dict]:
+    """A rank's run of the global batch's micro-batches."""
+    share = len(batch) // ranks.world_size
+    return [dict(micro) for micro in batch[ranks.rank * share :][:share]]
+
+
+def small_trainer(name: str, ranks: Ranks, objective=None, *, loader=None, precision="fp32", **flags):
+    """A trainer of a small objective; ``flags`` by their flat names."""
+    from fastclip.training import deepspeed_config
+    from fastclip.training.trainer import Trainer
+
+    flags = {"train_batch_size": ROWS, "warmup": 0, "report_to": "none", "epochs": 2, **flags}
+    flags.setdefault("train_micro_batch_size_per_gpu", ROWS // 2 // ranks.world_size)
+    cfg = train_config(**flags)
+    count = ROWS // cfg.run.train_micro_batch_size_per_gpu
+    return Trainer(
+        cfg,
+        ranks,
+        objective=objective or build(name, ranks),
+        loader=loader or SmallLoader(count, ranks),
+        precision=precision,
+        deepspeed=deepspeed_config.build(cfg, precision, ranks.world_size),
+        fingerprint="tokens",
+    )

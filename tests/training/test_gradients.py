@@ -1,0 +1,142 @@
+"""Every objective's gradients against those of graphs that are kept, over ranks and ZeRO stages.
+
+The textbook: the same micro-batches run once in one process with their graphs kept, the same random
+numbers, one loss on the whole. An error is the L2 norm of the difference of one parameter's
+gradient over the L2 norm of that gradient. One set of processes a world runs all cases.
+"""
+
+import functools
+import math
+from itertools import product
+
+import pytest
+import torch
+from ranks import run_ranks
+from small import OBJECTIVES, ONE, build, micro_batches, own, small_trainer, without_targets
+
+from fastclip.data.seeding import derived_seed
+from fastclip.training.steps import StepContext, accumulate_gradients
+
+SEED, BAR = 5, 1e-5
+STAGES, WORLDS, COUNTS = (0, 1, 2, 3), (1, 2), (1, 2, 4)
+# Which micro-batches of the global batch have no caption token to predict, of 4.
+WITHOUT = {"none": range(0), "a micro-batch": range(1), "a rank": range(2), "all": range(4)}
+WITH_TOKENS = ("captioning", "coca")
+
+
+def cases(name: str, world: int) -> list[tuple[int, str]]:
+    """Micro-batches of the global batch, and which of them have no target."""
+    found = [(world * count, "none") for count in COUNTS]
+    if name in WITH_TOKENS:
+        found += [(4, without) for without in WITHOUT if without != "none"]
+    return found
+
+
+def all_of_a_world(rank: int, world: int) -> dict:
+    """Losses and gradients that a step leaves before DeepSpeed's own step, per case."""
+    from deepspeed.utils import safe_get_full_grad
+
+    from fastclip.training import distributed
+
+    ranks = distributed.start()
+    found = {}
+    for name, stage in product(OBJECTIVES, STAGES):
+        trainer = small_trainer(name, ranks, zero_stage=stage, lr=1e-30)
+        module = trainer.engine.module
+        start = {k: v.clone() for k, v in module.named_buffers()}
+        trainer.engine.train()
+        for count, without in cases(name, world):
+            batch = own(without_targets(micro_batches(count), WITHOUT[without]), ranks)
+            context = StepContext(ranks, SEED, 0, trainer.autocast, lambda losses: None)
+            trainer.scalars.begin_step(trainer.schedule, 0)
+            losses = accumulate_gradients(trainer.engine, trainer.objective, batch, context)
+            gradients = {
+                n: safe_get_full_grad(p).float().clone() for n, p in module.named_parameters()
+            }
+            if trainer.objective.scalars is not None:
+                for n, p in trainer.objective.scalars.named_parameters():
+                    gradients[n] = torch.tensor(ranks.means(p.grad.flatten()))
+            means = ranks.means(torch.stack([loss.double() for loss in losses.values()]))
+            buffers = {k: v.clone() for k, v in module.named_buffers()}
+            if ranks.is_first:
+                losses = dict(zip(losses, means, strict=True))
+                found[name, stage, count, without] = losses, gradients, buffers
+            trainer.engine.step()
+            with torch.no_grad():
+                for k, v in module.named_buffers():
+                    v.copy_(start[k])
+        trainer.engine.destroy()
+    distributed.stop()
+    return found
+
+
+@functools.cache
+def found_in(world: int) -> dict:
+    return run_ranks(all_of_a_world, world, world)[0]
+
+
+@functools.cache
+def kept(name: str, count: int, without: str = "none", **how):
+    """The same in one process with all graphs kept: losses, gradients, the first rank's buffers."""
+    objective = build(name, **how)
+    batch = without_targets(micro_batches(count), WITHOUT[without])
+    step = objective.prepare(batch, ONE)
+    outputs, given, losses, buffers = [], [], {}, {}
+    for place, micro_batch in enumerate(batch):
+        torch.manual_seed(derived_seed(SEED, 0, place))
+        with torch.no_grad():
+            given.append(objective.given(micro_batch))
+        outputs.append(objective.network(micro_batch=micro_batch, step=step, given=given[-1]))
+        buffers[place] = {k: v.clone() for k, v in objective.network.named_buffers()}
+    if objective.has_batch_terms:
+        features = tuple(torch.cat(f) for f in zip(*(o.features for o in outputs), strict=True))
+        losses |= objective.batch_losses(features, given, batch, step)
+    for output in outputs:
+        for key, value in output.sums.items():
+            losses[key] = losses.get(key, 0) + value
+    sum(losses.values()).backward()
+    named = dict(objective.network.named_parameters())
+    if objective.scalars is not None:
+        named |= dict(objective.scalars.named_parameters())
+    gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in named.items()}
+    return {k: float(v.detach()) for k, v in losses.items()}, gradients, buffers
+
+
+def check(found, expected, where):
+    losses, gradients, _ = found
+    wanted, exact, _ = expected
+    assert losses.keys() == wanted.keys(), where
+    for key, value in wanted.items():
+        assert math.isclose(losses[key], value, rel_tol=1e-5, abs_tol=1e-6), (where, key)
+    assert gradients.keys() == exact.keys(), where
+    whole = torch.cat([gradient.flatten() for gradient in exact.values()]).norm()
+    for key, gradient in exact.items():
+        error = float((gradients[key].flatten() - gradient.flatten()).norm())
+        # What is zero but for rounding, such as a key's bias in a softmax, is held to the whole.
+        assert error <= BAR * max(float(gradient.norm()), 1e-2 * float(whole)), (where, key, error)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_stage_and_count_equals_kept_graphs(name, world):
+    for stage, (count, without) in product(STAGES, cases(name, world)):
+        found = found_in(world)[name, stage, count, without]
+        expected = kept(name, count, without)
+        check(found, expected, (stage, count, without))
+        last = count // world - 1  # of rank 0, whose buffers these are
+        for key, buffer in expected[2][last].items():
+            torch.testing.assert_close(found[2][key], buffer, msg=f"{stage} {count} {key}")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_batch_without_a_target_has_loss_and_gradient_0(world):
+    for stage in STAGES:
+        losses, gradients, _ = found_in(world)["captioning", stage, 4, "all"]
+        assert losses == {"caption_loss": 0.0}
+        assert all(not gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "labels"])
+def test_without_batchnorm_and_dropout_the_division_does_not_matter(name):
+    plain = {"dropout": False, "batch_norm": False}
+    check(kept(name, 4, **plain), kept(name, 1, **plain), name)
