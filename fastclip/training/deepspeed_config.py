@@ -22,7 +22,7 @@ _OURS = {
 
 def micro_batch_size(cfg: TrainConfig, world_size: int) -> int:
     """Pairs one forward pass of one rank holds; refuses a batch that does not divide."""
-    batch, micro = cfg.train_batch_size, cfg.train_micro_batch_size_per_gpu
+    batch, micro = cfg.run.train_batch_size, cfg.run.train_micro_batch_size_per_gpu
     if batch % world_size:
         raise UserError(
             f"--train-batch-size is {batch}, expected a multiple of the {world_size} processes"
@@ -43,31 +43,31 @@ def resolve_precision(cfg: TrainConfig) -> Precision:
     from deepspeed.accelerator import get_accelerator
 
     accelerator = get_accelerator()
-    if cfg.precision == "auto":
+    if cfg.run.precision == "auto":
         return "fp32" if accelerator.device_name() == "cpu" else "amp_bf16"
     name, supported = accelerator.device_name(), True
-    if cfg.precision == "fp16":
+    if cfg.run.precision == "fp16":
         supported = accelerator.is_fp16_supported()
-    elif cfg.precision in ("amp_bf16", "bf16"):
+    elif cfg.run.precision in ("amp_bf16", "bf16"):
         supported = accelerator.is_bf16_supported()
     if not supported:
         raise UserError(
-            f"--precision {cfg.precision} is not supported by this accelerator ({name}); "
+            f"--precision {cfg.run.precision} is not supported by this accelerator ({name}); "
             "fp32, amp_bf16 and bf16 are"
             if name == "cpu"
-            else f"--precision {cfg.precision} is not supported by this accelerator ({name})"
+            else f"--precision {cfg.run.precision} is not supported by this accelerator ({name})"
         )
-    return cfg.precision
+    return cfg.run.precision
 
 
 def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
     """DeepSpeed's dictionary for this run."""
     micro = micro_batch_size(cfg, world_size)
     derived: dict = {
-        "train_batch_size": cfg.train_batch_size,
+        "train_batch_size": cfg.run.train_batch_size,
         "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": cfg.train_batch_size // (world_size * micro),
-        "gradient_clipping": cfg.grad_clip_norm,
+        "gradient_accumulation_steps": cfg.run.train_batch_size // (world_size * micro),
+        "gradient_clipping": cfg.optim.grad_clip_norm,
         "zero_optimization": {"stage": _zero_stage(cfg, precision, world_size)},
         # torch's AdamW: DeepSpeed's own builds a C++ extension on first use.
         "zero_allow_untested_optimizer": True,
@@ -80,11 +80,11 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
         derived["bf16"] = {"enabled": True}
     elif precision == "fp16":
         derived["fp16"] = {"enabled": True, "initial_scale_power": 16}
-    if cfg.deepspeed_config is not None:
-        user = _read(cfg.deepspeed_config)
-        if cfg.zero_stage == "auto" and "zero_optimization" in user:
+    if cfg.run.deepspeed_config is not None:
+        user = _read(cfg.run.deepspeed_config)
+        if cfg.run.zero_stage == "auto" and "zero_optimization" in user:
             derived["zero_optimization"]["stage"] = 1  # what it sets there needs a ZeRO optimiser
-        derived = _merge(derived, user, cfg.deepspeed_config)
+        derived = _merge(derived, user, cfg.run.deepspeed_config)
     if precision == "bf16" and derived["zero_optimization"]["stage"] > 0:
         # Micro-batches add up in fp32; stage 0 does so by itself and refuses the key.
         derived.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
@@ -92,8 +92,8 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
 
 
 def _zero_stage(cfg: TrainConfig, precision: Precision, world_size: int) -> int:
-    if cfg.zero_stage != "auto":
-        return cfg.zero_stage
+    if cfg.run.zero_stage != "auto":
+        return cfg.run.zero_stage
     # Stage 1 copies every gradient into its partition and every weight back, also where the only
     # partition is the whole; under bf16 and fp16 it holds the fp32 master too.
     return 0 if world_size == 1 and precision in ("fp32", "amp_bf16") else 1

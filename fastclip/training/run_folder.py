@@ -24,14 +24,14 @@ _MAY_CHANGE |= {"save_frequency", "keep_checkpoints"}
 
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder and the checkpoint to resume from (None: a fresh run)."""
-    logs = cfg.logs.expanduser()
-    if cfg.resume == "auto":
-        run = logs / cfg.name if cfg.name else _newest(logs)
+    logs = cfg.run.logs.expanduser()
+    if cfg.run.resume == "auto":
+        run = logs / cfg.run.name if cfg.run.name else _newest(logs)
         if run is not None and (found := checkpoint.complete(run / "checkpoints")):
             return run, found[-1]
-    name = cfg.name or f"{cfg.model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = cfg.run.name or f"{cfg.model.model.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     run = logs / name
-    if cfg.resume == "none" and (run / "metrics.jsonl").exists():
+    if cfg.run.resume == "none" and (run / "metrics.jsonl").exists():
         raise UserError(
             f"--name {name}: {run} holds a run already; choose another name or give --resume auto"
         )

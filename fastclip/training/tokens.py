@@ -22,9 +22,9 @@ def build_tokeniser(cfg: TrainConfig, spec: DataSpec) -> Tokeniser:
     ``auto`` is words and trigrams for a bag-of-tokens text tower and BPE for a transformer. A
     trained tokeniser sees at most the first million captions.
     """
-    preset = find_preset(cfg.model)
-    length = cfg.context_length or preset.context_length
-    kind = cfg.tokenizer
+    preset = find_preset(cfg.model.model)
+    length = cfg.model.context_length or preset.context_length
+    kind = cfg.data.tokenizer
     if kind == "auto":
         kind = "words" if isinstance(preset.text, TextBag) else "bpe"
     if kind not in ("words", "bpe"):
@@ -38,9 +38,9 @@ def build_tokeniser(cfg: TrainConfig, spec: DataSpec) -> Tokeniser:
     if kind == "words":
         return train_words(
             captions,
-            max_words=cfg.vocab_size,
-            buckets=cfg.ngram_buckets,
-            ngrams=cfg.ngrams,
+            max_words=cfg.data.vocab_size,
+            buckets=cfg.data.ngram_buckets,
+            ngrams=cfg.data.ngrams,
             context_length=length,
         )
-    return train_bpe(captions, cfg.vocab_size, length)
+    return train_bpe(captions, cfg.data.vocab_size, length)
