@@ -42,9 +42,8 @@ class ModelConfig:
         counts = ("lock_image_unlocked_groups", "lock_text_unlocked_layers")
         check_flags(self, counts, "0 or more", lambda n: n >= 0)
         for lock in ("lock_image", "lock_text"):
-            details = [name for name in vars(self) if name.startswith(f"{lock}_")]
-            for name in details:
-                if getattr(self, name) and not getattr(self, lock):
+            for name, value in vars(self).items():
+                if name.startswith(f"{lock}_") and value and not getattr(self, lock):
                     flag, needed = (n.replace("_", "-") for n in (name, lock))
                     raise UserError(f"--{flag} does nothing without --{needed}")
 

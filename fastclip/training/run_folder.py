@@ -19,7 +19,8 @@ _PACKAGES += ["torchvision", "webdataset", "numpy"]
 
 # Where a run is and what it tells, not what it learns.
 _MAY_CHANGE = {"resume", "logs", "name", "report_to", "log_every_n_steps", "data_root"}
-_MAY_CHANGE |= {"save_frequency", "keep_checkpoints"}
+_MAY_CHANGE |= {"save_frequency", "keep_checkpoints", "val_frequency", "zeroshot_frequency"}
+_MAY_CHANGE |= {"wandb_project_name", "wandb_notes"}
 
 
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:

@@ -52,7 +52,7 @@ NOT_OURS = {
     "--remote-sync-protocol": _NOT_BUILT,
     "--save-most-recent": "needs no flag here: --resume auto takes the newest complete checkpoint "
     "of --keep-checkpoints",
-    "--torchscript": f"{_NOT_BUILT}: --torchcompile makes steps faster",
+    "--torchscript": f"{_NOT_BUILT}: --torchcompile compiles the network",
     "--trace": f"{_NOT_BUILT}, and serves evaluation alone in open_clip",
     "--train-data-upsampling-factors": _NOT_BUILT,
     "--use-bn-sync": _NOT_BUILT,
@@ -71,10 +71,14 @@ _BAD_VALUE = {
         "keeps nothing in open_clip, but a run here always has a folder",
     ),
     ("--precision", "amp"): "is fp16 autocast in open_clip, which is not built yet: take amp_bf16",
-    ("--precision", "pure_bf16"): "has no fp32 weights in open_clip, which is not built yet: take "
-    "bf16, whose forward is the same",
-    ("--precision", "pure_fp16"): "has no fp32 weights in open_clip, which is not built yet: take "
-    "fp16, whose forward is the same",
+    (
+        "--precision",
+        "pure_bf16",
+    ): "keeps no fp32 weights in open_clip, which is not built yet: take bf16, which keeps them",
+    (
+        "--precision",
+        "pure_fp16",
+    ): "keeps no fp32 weights in open_clip, which is not built yet: take fp16, which keeps them",
 }
 
 

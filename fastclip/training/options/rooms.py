@@ -1,5 +1,6 @@
 """The rooms of a configuration, and the fields that each of them holds."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,12 +43,13 @@ def build_rooms(values: Mapping[str, Any], objective: str) -> dict[str, Any]:
         for name, hint in types_of(cls).items():
             if name in values:
                 value = values[name]
-                own[name] = _group(hint, value) if isinstance(value, dict) else value
+                nested = dataclasses.is_dataclass(hint) and isinstance(value, dict)
+                own[name] = _build_group(hint, value) if nested else value
         built[room] = cls(**own)
     return built
 
 
-def _group(cls: type, values: Mapping[str, Any]) -> Any:
+def _build_group(cls: Any, values: Mapping[str, Any]) -> Any:
     try:
         return cls(**values)
     except UserError as error:
