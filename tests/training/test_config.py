@@ -1,15 +1,10 @@
 """Recipes and flags: what wins, what is refused and in which words."""
 
-import importlib.util
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
-from fastclip import objectives
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
@@ -17,38 +12,9 @@ from fastclip.models.factory import check_preset, find_preset
 from fastclip.train import main
 from fastclip.training import deepspeed_config
 from fastclip.training.config import load_recipe, parse_args, to_plain, train_config
-from fastclip.training.flags import types_of
-from fastclip.training.options.rooms import rooms_of
 
 ROOT = Path(__file__).resolve().parents[2]
-REGISTERED = dict(objectives._FILES)
-
-
-@dataclass(kw_only=True)
-class ToyOptions:
-    """Flags of the toy."""
-
-    decoder_layers: int = 2
-    """Layers of its decoder."""
-    reverse: bool = False
-    """Read backwards, too."""
-
-
-class Toy:
-    Options = ToyOptions
-    summary = "a toy for this test"
-    paper = "Nobody 2026"
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    """CLIP, SigLIP and an objective with flags that they do not have."""
-    module = ModuleType("fastclip.objectives.toy")
-    module.Toy = Toy
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    files = {"clip": "clip:Clip", "siglip": "siglip:SigLip", "toy": "toy:Toy"}
-    monkeypatch.setattr(objectives, "_FILES", files)
-    monkeypatch.setattr(objectives, "OBJECTIVES", tuple(files))
+pytestmark = pytest.mark.usefixtures("toy_registry")
 
 
 def recipe(tmp_path, text):
@@ -177,36 +143,6 @@ def test_a_wrong_flag_is_named_in_one_sentence(flags, expected):
     assert "\n" not in str(caught.value)
 
 
-def help_of(capsys, *flags):
-    with pytest.raises(SystemExit) as end:
-        parse_args([*flags, "--help"])
-    assert end.value.code == 0
-    return capsys.readouterr().out
-
-
-def unwrapped(text):
-    return " ".join(text.replace("│", " ").split())
-
-
-def test_help_lists_objectives_and_the_flags_of_one(capsys, tmp_path):
-    path = recipe(tmp_path, "epochs: 77\naugment: {degrees: 15.25}\n")
-    told = help_of(capsys, "--config", str(path))
-    for name in objectives.OBJECTIVES:
-        found = objectives.find_objective(name)
-        lines = told[told.index(f"  {name}  ") :].splitlines()
-        assert lines[0].endswith(found.summary)
-        assert lines[1].strip() == found.paper
-    assert "--train-micro-batch-size-per-gpu" in told
-    assert "--decoder-layers" not in told
-    assert "Passes over the training data. (default: 77)" in unwrapped(told)
-    assert "(default: 15.25)" in unwrapped(told)
-    told = help_of(capsys, "--objective", "toy")
-    own = unwrapped(told[told.index(" toy options ") : told.index(" optim options ")])
-    assert "--decoder-layers INT Layers of its decoder. (default: 2)" in own
-    assert "--reverse, --no-reverse Read backwards, too. (default: False)" in own
-    assert "--init-logit-scale" not in told
-
-
 @pytest.mark.parametrize("local_rank", ["0", "1"])
 def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
     monkeypatch.setenv("LOCAL_RANK", local_rank)
@@ -248,67 +184,6 @@ def test_every_recipe_loads_and_names_a_model(path):
     assert deepspeed_config.build(cfg, "fp32", 1)["train_batch_size"] == cfg.run.train_batch_size
 
 
-CHOICES = {
-    "": ([], "clip"),
-    "siglip: true": ([], "siglip"),
-    "objective: toy": ([], "toy"),
-    "objective: siglip\nsiglip: true": (["--no-siglip"], "clip"),
-    "objective: clip\nsiglip: false": (["--siglip"], "siglip"),
-    "siglip: false": (["--objective", "siglip"], "siglip"),
-    "objective: toy\nsiglip: false": (["--no-siglip"], "toy"),
-    "siglip: true\nlr: 1": (["--objective", "toy"], "toy"),
-    "objective: toy\nlr: 1": (["--siglip", "--objective=siglip"], "siglip"),
-}
-
-
-@pytest.mark.parametrize("text", CHOICES)
-def test_which_objective_a_run_has(tmp_path, text):
-    flags, expected = CHOICES[text]
-    path = recipe(tmp_path, f"epochs: 2\n{text}\n")
-    cfg = parse_args(["--config", str(path), *flags])
-    assert (cfg.run.objective, cfg.run.siglip) == (expected, expected == "siglip")
-    assert type(cfg.objective) is objectives.find_objective(expected).Options
-
-
-@pytest.mark.parametrize("objective", ["clip", "toy"])
-def test_siglip_and_another_objective_contradict(objective):
-    expected = f"--siglip contradicts --objective {objective}: give one of them"
-    with pytest.raises(UserError, match=f"^{expected}$"):
-        parse_args(["--siglip", "--objective", objective])
-    with pytest.raises(UserError, match=f"^{expected}$"):
-        train_config(siglip=True, objective=objective)
-    with pytest.raises(UserError, match="^--no-siglip contradicts --objective siglip: "):
-        parse_args(["--no-siglip", "--objective", "siglip"])
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--decoder-layers", "3"], "--decoder-layers is a flag of --objective toy, this run's "
-         "objective is clip"),
-        (["--no-reverse", "--siglip"], "--no-reverse is a flag of --objective toy, this run's "
-         "objective is siglip"),
-        (["--objective", "toy", "--init-logit-scale", "3"], "--init-logit-scale is a flag of "
-         "--objective clip or siglip, this run's objective is toy"),
-    ],
-)  # fmt: skip
-def test_a_flag_of_another_objective_is_refused(flags, expected):
-    with pytest.raises(UserError) as caught:
-        parse_args(flags)
-    assert str(caught.value) == expected
-
-
-def test_an_objectives_own_flags_are_taken():
-    cfg = parse_args(["--objective", "toy", "--decoder_layers", "3", "--reverse"])
-    assert cfg.objective == ToyOptions(decoder_layers=3, reverse=True)
-    assert cfg.replace(lr=1.0, decoder_layers=4).objective.decoder_layers == 4
-
-
-def test_only_the_chosen_objective_is_imported(monkeypatch):
-    monkeypatch.setitem(objectives._FILES, "toy", "absent:Toy")
-    assert parse_args(["--siglip"]).run.objective == "siglip"
-
-
 def test_a_run_written_before_there_were_objectives_loads(tmp_path):
     plain = to_plain(train_config(siglip=True, init_logit_scale=5.0))
     now = ("objective", "opt", "torchcompile", "lock_image", "val_frequency", "imagenet_val")
@@ -339,13 +214,3 @@ def test_report_to():
             UserError, match=f"--report-to is '{value}', expected none, tensorboard"
         ):
             parse_args(["--report-to", value])
-
-
-def test_no_two_rooms_share_a_flag(monkeypatch):
-    monkeypatch.setattr(objectives, "_FILES", REGISTERED)
-    for name, place in REGISTERED.items():
-        file = place.partition(":")[0]
-        if importlib.util.find_spec(f"fastclip.objectives.{file}") is None:
-            continue
-        names = [field for room in rooms_of(name).values() for field in types_of(room)]
-        assert len(names) == len(set(names)), name
