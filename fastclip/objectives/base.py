@@ -197,3 +197,4 @@ class Objective(ABC):
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
         """Raise ValueError for a backend in the environment that this loss cannot take here."""
+
