@@ -1,5 +1,21 @@
 """Errors that a person can mend by changing a flag, a file or a record."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 
 class UserError(ValueError):
     """Bad input, told in one sentence; commands print it and exit with code 2."""
+
+
+def check_flags(
+    options: object, names: Iterable[str], expected: str, accepts: Callable[[Any], bool]
+) -> None:
+    """Refuse the fields ``names`` of ``options`` that ``accepts`` does not take.
+
+    None stands for a flag that was left out and is always accepted.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not accepts(value):
+            raise UserError(f"--{name.replace('_', '-')} is {value}, expected {expected}")

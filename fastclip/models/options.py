@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.errors import UserError, check_flags
 from fastclip.models.dual_encoder import DualEncoder
 from fastclip.models.factory import create_model
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """Flags of the model room."""
+    """Which network is built, and which of its parts are frozen."""
 
     model: str = "tiny-convnet"
     """A preset: tiny-convnet, tiny-vit, tiny-resnet, small-convnet, ViT-B-32, ViT-B-16, ViT-L-14,
@@ -34,6 +35,17 @@ class ModelConfig:
     """Of a frozen text tower, leave the last so many groups of layers free."""
     lock_text_freeze_layer_norm: bool = False
     """Freeze the LayerNorms of a frozen text tower too."""
+
+    def check(self) -> None:
+        """Raise :class:`UserError` for a value that no model can have or that would do nothing."""
+        check_flags(self, ("image_size", "context_length"), "1 or more", lambda n: n >= 1)
+        counts = ("lock_image_unlocked_groups", "lock_text_unlocked_layers")
+        check_flags(self, counts, "0 or more", lambda n: n >= 0)
+        for lock in ("lock_image", "lock_text"):
+            for name, value in vars(self).items():
+                if name.startswith(f"{lock}_") and value and not getattr(self, lock):
+                    flag, needed = (n.replace("_", "-") for n in (name, lock))
+                    raise UserError(f"--{flag} does nothing without --{needed}")
 
 
 def build_dual_encoder(config: ModelConfig, tokenizer: Any) -> DualEncoder:

@@ -1,139 +1,67 @@
-"""The trainer's configuration: one dataclass, set by a recipe (YAML), then by flags.
+"""The trainer's configuration: rooms of options, set by a recipe (YAML), then by flags.
 
-Flags bear open_clip's names where they mean the same thing and DeepSpeed's for batch sizes.
+Flags bear open_clip's names where they mean the same thing and DeepSpeed's for batch sizes. They
+are flat: no two rooms share a name.
 """
 
-import contextlib
 import dataclasses
-import io
-import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from fastclip.data.augment import AugmentConfig
-from fastclip.data.captions import CaptionConfig
 from fastclip.errors import UserError
+from fastclip.models.options import ModelConfig
 from fastclip.training import flags
+from fastclip.training.options.data import DataConfig
+from fastclip.training.options.objective import choose_objective, explain_misplaced
+from fastclip.training.options.open_clip_flags import translate_value
+from fastclip.training.options.optim import OptimConfig
+from fastclip.training.options.recipe import (
+    load_recipe,
+    objective_in,
+    parse_recipe,
+    read_recipe,
+)
+from fastclip.training.options.rooms import NOT_IN_RECIPES, build_rooms, fields_of
+from fastclip.training.options.run import Precision, RunConfig
+from fastclip.training.options.usage import asks_for_usage, print_usage
 
-Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
+__all__ = ["Precision", "TrainConfig", "load_recipe", "parse_args", "to_plain", "train_config"]
+
+_SUMMARY = (
+    "Train a model from pictures and language; with no flags, a small CLIP on generated ones."
+)
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """Train a model from pictures and captions; with no flags, a small CLIP on generated ones."""
+    """The configuration of a run; every room has passed its own checks.
 
-    config: Path | None = None
-    """Recipe (YAML) whose keys are these flags' names; flags given as well win over it."""
+    Attributes:
+        objective: the ``Options`` of the objective that ``run.objective`` names.
+    """
 
-    train_data: str = ""
-    """Training shards (braces and ``::`` allowed), a csv file, or empty for the generated set."""
-    val_data: str = ""
-    """Shards or csv for the final evaluation; several splits as name=path,name=path."""
-    dataset_type: Literal["auto", "webdataset", "csv", "synthetic"] = "auto"
-    """How to read the training data; ``synthetic`` is the generated set."""
-    train_num_samples: int | None = None
-    """Samples an epoch; read from the data where it is left out."""
-    csv_img_key: str = "filepath"
-    """csv column of the picture's path."""
-    csv_caption_key: str = "title"
-    """csv column of the caption."""
-    csv_separator: str = "\t"
-    """csv separator."""
-    data_root: Path = Path("~/.cache/fastclip")
-    """Folder where the generated set is kept."""
-    in_memory: Literal["auto", "always", "never"] = "auto"
-    """Keep decoded pictures in memory; ``auto`` does up to 2 GiB."""
-    workers: int = 0
-    """Loader processes a rank when streaming, decoding threads when kept in memory."""
-    max_bad_share: float = 0.01
-    """Share of unreadable records above which the run fails."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What training pictures go through (``--augment.hflip 0.5``; a mapping in a recipe)."""
-    captions: CaptionConfig = field(default_factory=CaptionConfig)
-    """How training captions vary (``--captions.tags 0.8``; a mapping in a recipe)."""
+    data: DataConfig
+    model: ModelConfig
+    objective: Any
+    optim: OptimConfig
+    run: RunConfig
 
-    model: str = "tiny-convnet"
-    """A preset: tiny-convnet, tiny-vit, tiny-resnet, small-convnet, ViT-B-32, ViT-B-16, ViT-L-14,
-    RN50, RN101, RN50x4 (the big ones also as <name>-quickgelu); or timm:<name>, an image tower."""
-    image_size: int | None = None
-    """Side of the square picture in pixels; the model's own where left out."""
-    context_length: int | None = None
-    """Tokens a caption; the model's own where left out."""
-    tokenizer: str = "auto"
-    """``bpe`` (trained on the captions), ``words`` (words and trigrams), a merges file, or auto."""
-    vocab_size: int = 4096
-    """Vocabulary of a tokenizer trained on the captions."""
-    ngrams: tuple[int, ...] = (3,)
-    """Lengths of the character n-grams of ``--tokenizer words``."""
-    ngram_buckets: int = 4096
-    """Ids that these n-grams are hashed into."""
-    siglip: bool = False
-    """Train with SigLIP's sigmoid loss instead of CLIP's softmax loss."""
-    grad_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
+    def __post_init__(self) -> None:
+        for room in (self.data, self.model, self.optim, self.run):
+            room.check()
 
-    train_batch_size: int = 256
-    """Global batch: pairs one optimiser step sees, over all ranks."""
-    train_micro_batch_size_per_gpu: int | None = None
-    """Pairs one forward pass of one rank holds; the largest divisor up to 512 where left out."""
-    epochs: int = 8
-    """Passes over the training data."""
-    max_steps: int | None = None
-    """Stop after this many optimiser steps; the schedule ends there too."""
-    lr: float = 3e-3
-    """Peak learning rate."""
-    lr_scheduler: Literal["cosine", "const"] = "cosine"
-    """Schedule after the warm-up."""
-    warmup: int = 50
-    """Steps of linear warm-up."""
-    beta1: float = 0.9
-    """AdamW's beta1."""
-    beta2: float = 0.98
-    """AdamW's beta2."""
-    eps: float = 1e-6
-    """AdamW's epsilon."""
-    wd: float = 0.1
-    """Weight decay (not applied to gains, biases and the loss's own scalars)."""
-    grad_clip_norm: float = 0.0
-    """Largest gradient norm of the towers, the logit scale shrinking with them; 0 clips nothing."""
-    init_logit_scale: float | None = None
-    """Initial logit scale before the logarithm; 1/0.07 (CLIP) or 10 (SigLIP) where left out."""
-    precision: Precision = "auto"
-    """``auto``: amp_bf16 on a GPU, fp32 on a CPU."""
-    zero_stage: Literal["auto", 0, 1, 2, 3] = "auto"
-    """DeepSpeed ZeRO stage; ``auto`` is 1, or 0 where one process has nothing to partition."""
-    deepspeed_config: Path | None = None
-    """DeepSpeed JSON merged over the derived one."""
-    workspace_mib: int = 32
-    """Memory the loss may use beyond features and their gradients, in MiB."""
-    seed: int = 0
-    """Seed of weights, data order and augmentation."""
-
-    logs: Path = Path("logs")
-    """Folder that holds the runs."""
-    name: str | None = None
-    """The run's folder under --logs; model and time where left out."""
-    resume: Literal["none", "auto"] = "none"
-    """``auto`` continues from the newest complete checkpoint of --name (or of the newest run)."""
-    save_frequency: int = 0
-    """Steps between checkpoints; 0 saves at the end of every epoch."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
-    report_to: Literal["tensorboard", "none"] = "tensorboard"
-    """Where curves go beside metrics.jsonl."""
-    log_every_n_steps: int = 10
-    """Steps between two lines of the log."""
-    local_rank: int = 0
-    """Set by the deepspeed launcher."""
+    def replace(self, **changes: Any) -> "TrainConfig":
+        """A copy with other values of some flat names."""
+        before = _flat(self)
+        return _build({**before, **changes}, choose_objective(before, changes))
 
 
-_OPEN_CLIP_BATCH_SIZE = (
-    "--batch-size is per device in open_clip and is not accepted here: set --train-batch-size "
-    "(global) and, if needed, --train-micro-batch-size-per-gpu"
-)
+def train_config(**values: Any) -> TrainConfig:
+    """A configuration from flat names, such as ``train_config(lr=1e-3, zero_stage=1)``."""
+    return _build(values, choose_objective(values))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
@@ -141,142 +69,79 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
 
     Raises :class:`UserError` for a bad recipe or flag; ``--help`` prints and exits with code 0.
     """
-    import tyro
-
     args = list(sys.argv[1:] if argv is None else argv)
-    if any(a.split("=")[0] in ("--batch-size", "--batch_size") for a in args):
-        raise UserError(_OPEN_CLIP_BATCH_SIZE)
-    default = TrainConfig()
-    if (recipe := _recipe_argument(args)) is not None:
-        default = dataclasses.replace(default, config=recipe, **load_recipe(recipe))
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            cfg = tyro.cli(TrainConfig, args=args, default=default)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        found = flags.refusal(TrainConfig, args)
-        raise found or UserError(" ".join(told.getvalue().split())) from None
-    check_ranges(cfg)
-    return cfg
+    given = flags.split_flags(args)
+    # Which flags there are depends on these.
+    first = {"--config": Path, "--objective": str, "--siglip": bool}
+    chosen = _parse_flags([g for g in given if flags.is_known(g[0], first)], first)
+    recipe: dict[str, Any] = {}
+    if (path := chosen.get("config")) is None:
+        objective = choose_objective(chosen)
+    else:
+        raw = read_recipe(path)
+        objective = choose_objective(objective_in(path, raw), chosen)
+        recipe = parse_recipe(path, raw, objective)
+    if asks_for_usage(args):
+        print_usage(args, _SUMMARY, {**recipe, **_named(objective)}, objective)
+    hints = flags.flags_of(fields_of(objective))
+    for flag, _ in given:
+        if not flags.is_known(flag, hints):
+            found = explain_misplaced(flag, flag, objective)
+            raise UserError(found or flags.explain_bad_flag(flag, hints))
+    values = _parse_flags(given, hints)
+    return _build(_merged(recipe, values), objective)
 
 
-def _recipe_argument(args: list[str]) -> Path | None:
-    for i, arg in enumerate(args):
-        if arg == "--config" and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith("--config="):
-            return Path(arg.removeprefix("--config="))
-    return None
-
-
-def load_recipe(path: Path) -> dict:
-    """Read a recipe: a flat mapping of flag names (``-`` or ``_``) to values, checked by type."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"--config {path} is not valid YAML: {text}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"--config {path} holds {type(raw).__name__}, expected a mapping of flags")
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    values = {}
-    for key, value in raw.items():
-        name = str(key).replace("-", "_")
-        if name == "batch_size":
-            raise UserError(f"{path}: {_OPEN_CLIP_BATCH_SIZE}")
-        if name not in fields or name in ("config", "local_rank"):
-            names = sorted(set(fields) - {"config", "local_rank"})
-            raise UserError(f"{path}: unknown key {flags.not_found(str(key), names)}")
-        hint = fields[name].type
-        if dataclasses.is_dataclass(hint):
-            values[name] = _nested(path, name, hint, value)
+def _parse_flags(
+    given: Iterable[tuple[str, list[str]]], hints: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Values by flat name, those of nested groups as mappings."""
+    values: dict[str, Any] = {}
+    for flag, words in given:
+        name, value = flags.parse_flag(flag, translate_value(flag, words), hints)
+        group, dot, inner = name.partition(".")
+        if dot:
+            values.setdefault(group, {})[inner] = value
         else:
-            values[name] = _typed(path, name, hint, value)
+            values[name] = value
     return values
 
 
-def _nested(path: Path, name: str, cls, raw):
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: {name} is {raw!r}, expected a mapping")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {}
-    for key, value in raw.items():
-        inner = str(key).replace("-", "_")
-        if inner not in fields:
-            raise UserError(f"{path}: unknown key in {name}: {flags.not_found(str(key), fields)}")
-        values[inner] = _typed(path, f"{name}.{inner}", fields[inner].type, value)
-    try:
-        return cls(**values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+def _merged(recipe: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, ``values`` winning, inside of nested groups too."""
+    merged = {**recipe, **values}
+    for name in recipe.keys() & values.keys():
+        if isinstance(values[name], dict):
+            merged[name] = {**recipe[name], **values[name]}
+    return merged
 
 
-def _typed(path: Path, name: str, hint, value):
-    """Parse a recipe's value exactly as the flag of that name would be."""
-    if value is None:
-        if type(None) not in getattr(hint, "__args__", ()):
-            raise UserError(f"{path}: {name} is empty, expected {flags.accepted(hint)}")
-        return None
-    words = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, bool) and hint is not bool:
-        raise UserError(f"{path}: {name} is {words[0]}, expected {flags.accepted(hint)}")
-    try:
-        return flags.parse_value(hint, words)
-    except ValueError as error:
-        raise UserError(f"{path}: {name} is {error}") from None
+def _build(values: Mapping[str, Any], objective: str) -> TrainConfig:
+    values = {**values, **_named(objective)}
+    fields = fields_of(objective)
+    for name in [name for name in values if name not in fields]:
+        found = explain_misplaced(name, flags.flag_of(name), objective)
+        raise UserError(found or f"unknown flag {flags.suggest(name, fields)}")
+    return TrainConfig(**build_rooms(values, objective))
 
 
-def check_ranges(cfg: TrainConfig) -> None:
-    """Refuse values that no run can use, before anything is built."""
-    positive = ["train_batch_size", "epochs", "lr", "vocab_size", "keep_checkpoints"]
-    positive += ["log_every_n_steps", "workspace_mib", "eps"]
-    for name in positive:
-        if not getattr(cfg, name) > 0:
-            raise UserError(f"--{_flag(name)} is {getattr(cfg, name)}, expected more than 0")
-    for name in ("warmup", "wd", "grad_clip_norm", "save_frequency", "workers"):
-        if not getattr(cfg, name) >= 0:
-            raise UserError(f"--{_flag(name)} is {getattr(cfg, name)}, expected 0 or more")
-    sizes = ["train_micro_batch_size_per_gpu", "max_steps", "train_num_samples"]
-    for name in [*sizes, "image_size", "context_length"]:
-        value = getattr(cfg, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{_flag(name)} is {value}, expected 1 or more")
-    if not math.isfinite(cfg.lr):
-        raise UserError(f"--lr is {cfg.lr}, expected a finite number")
-    if cfg.seed < 0:
-        raise UserError(f"--seed is {cfg.seed}, expected 0 or more")
-    if cfg.init_logit_scale is not None and not 1 <= cfg.init_logit_scale <= 100:
-        raise UserError(f"--init-logit-scale is {cfg.init_logit_scale}, expected 1 to 100")
-    if cfg.train_data and cfg.dataset_type == "synthetic":
-        raise UserError(
-            f"--train-data is {cfg.train_data!r} with --dataset-type synthetic, which reads none"
-        )
-    if not cfg.train_data and cfg.dataset_type in ("webdataset", "csv"):
-        raise UserError(f"--dataset-type {cfg.dataset_type} needs --train-data")
-    for name in ("beta1", "beta2", "max_bad_share"):
-        if not 0 <= getattr(cfg, name) < 1:
-            raise UserError(f"--{_flag(name)} is {getattr(cfg, name)}, expected 0 <= value < 1")
+def _named(objective: str) -> dict[str, Any]:
+    return {"objective": objective, "siglip": objective == "siglip"}
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+def _flat(cfg: TrainConfig) -> dict[str, Any]:
+    rooms = (getattr(cfg, field.name) for field in dataclasses.fields(cfg))
+    return {f.name: getattr(room, f.name) for room in rooms for f in dataclasses.fields(room)}
 
 
-def to_plain(cfg: TrainConfig) -> dict:
+def to_plain(cfg: TrainConfig) -> dict[str, Any]:
     """The configuration as plain YAML/JSON values, loadable again by :func:`load_recipe`."""
-    plain = dataclasses.asdict(cfg)
-    plain.pop("config")
-    plain.pop("local_rank")
-    return {name: _plain(value) for name, value in plain.items()}
+    return {name: _plain(v) for name, v in _flat(cfg).items() if name not in NOT_IN_RECIPES}
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple):

@@ -4,12 +4,17 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fastclip.errors import UserError
+
+# A dash before anything but a letter begins a value, such as a negative number.
+_FLAG = re.compile("--?[A-Za-z]")
 
 
 def parse_value(hint: Any, words: Sequence[str]) -> Any:
@@ -24,90 +29,96 @@ def parse_value(hint: Any, words: Sequence[str]) -> Any:
         with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(hint, args=list(words), config=options)
     except SystemExit:
-        raise ValueError(f"{' '.join(words)!r}, expected {accepted(hint)}") from None
+        raise ValueError(f"{' '.join(words)!r}, expected {describe_type(hint)}") from None
 
 
-def accepted(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """What a value of type ``hint`` looks like, for a sentence."""
     parts = get_args(hint)
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, parts))
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(accepted(part) for part in parts if part is not type(None))
+        return " or ".join(describe_type(part) for part in parts if part is not type(None))
     if get_origin(hint) is tuple:
         if parts[-1] is Ellipsis:
-            return f"one or more of {accepted(parts[0])}"
-        return " ".join(accepted(part) for part in parts)
+            return f"one or more of {describe_type(parts[0])}"
+        return " ".join(describe_type(part) for part in parts)
     return "path" if hint is Path else hint.__name__
 
 
-def flags_of(cls: Any, prefix: str = "--") -> dict[str, Any]:
-    """Every flag of a dataclass, nested ones with a dot, and its type."""
-    hints: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        flag = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(field.type):
-            hints |= flags_of(field.type, flag + ".")
+@cache
+def types_of(cls: Any) -> Mapping[str, Any]:
+    """The fields of a dataclass and their types."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets a field; a nested field's name has a dot."""
+    return "--" + name.replace("_", "-")
+
+
+def flags_of(hints: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every flag of fields of these types, nested ones with a dot, and its type."""
+    found: dict[str, Any] = {}
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            group: Any = hint
+            found |= flags_of(types_of(group), f"{prefix}{name}.")
         else:
-            hints[flag] = field.type
-    return hints
+            found[flag_of(prefix + name)] = hint
+    return found
 
 
-def refusal(cls: Any, args: Sequence[str]) -> UserError | None:
-    """What is wrong with ``args`` as flags of ``cls``; None where nothing is found."""
-    hints = flags_of(cls)
+def split_flags(args: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each flag in ``args``, spelled with dashes, and the words that follow it."""
     found: list[tuple[str, list[str]]] = []
     for arg in args:
-        # A dash and a digit is a negative number.
-        if arg.startswith("-") and not arg[1:2].isdigit():
-            name, equals, value = arg.partition("=")
-            found.append((name.replace("_", "-"), [value] if equals else []))
+        if _FLAG.match(arg):
+            flag, equals, value = arg.partition("=")
+            found.append((flag.replace("_", "-"), [value] if equals else []))
         elif found:
             found[-1][1].append(arg)
         else:
-            return UserError(f"unexpected argument {arg!r}: flags begin with --")
-    for name, words in found:
-        positive = name.replace("--no-", "--", 1)
-        if hints.get(positive) is bool:
-            if words:
-                return UserError(f"{name} takes no value, found {' '.join(words)!r}")
-        elif name not in hints:
-            return UserError(_unknown(name, hints))
-        elif not words:
-            return UserError(f"{name} has no value, expected {accepted(hints[name])}")
-        else:
-            try:
-                parse_value(hints[name], words)
-            except ValueError as error:
-                return UserError(f"{name} is {error}")
-    return _refused_group(cls, found)
+            raise UserError(f"unexpected argument {arg!r}: flags begin with --")
+    return found
 
 
-def _refused_group(cls: Any, found: Sequence[tuple[str, list[str]]]) -> UserError | None:
-    """What a nested group of flags says against its values, each of which can be read."""
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type):
-            group: Any = field.type
-            prefix = f"--{field.name}."
-            hints = {f.name: f.type for f in dataclasses.fields(group)}
-            values = {}
-            for flag, words in found:
-                name = flag.removeprefix(prefix).replace("-", "_")
-                if flag.startswith(prefix) and words:
-                    values[name] = parse_value(hints[name], words)
-            try:
-                group(**values)
-            except UserError as error:
-                return UserError(f"--{error}")
-    return None
+def is_known(flag: str, hints: Mapping[str, Any]) -> bool:
+    """Whether ``flag`` is one of ``hints``, or turns one of them off."""
+    return flag in hints or hints.get(_turned_on(flag)) is bool
 
 
-def _unknown(name: str, hints: dict[str, Any]) -> str:
-    near = _near(name, [flag for flag in hints if flag != "--local-rank"])
-    return f"unknown flag {name}{near}; --help lists all flags"
+def _turned_on(flag: str) -> str:
+    """``--siglip`` of ``--no-siglip``, ``--captions.distinct`` of ``--captions.no-distinct``."""
+    return re.sub(r"^--([\w-]+\.)?no-", r"--\1", flag)
 
 
-def not_found(name: str, names: Iterable[str]) -> str:
+def parse_flag(flag: str, words: Sequence[str], hints: Mapping[str, Any]) -> tuple[str, Any]:
+    """The field that a known flag sets, nested ones with a dot, and its value."""
+    if flag not in hints or hints[flag] is bool:
+        if words:
+            raise UserError(f"{flag} takes no value, found {' '.join(words)!r}")
+        return _field(_turned_on(flag)), flag in hints
+    if not words:
+        raise UserError(f"{flag} has no value, expected {describe_type(hints[flag])}")
+    try:
+        return _field(flag), parse_value(hints[flag], words)
+    except ValueError as error:
+        raise UserError(f"{flag} is {error}") from None
+
+
+def _field(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def explain_bad_flag(flag: str, hints: Mapping[str, Any]) -> str:
+    """What to say of a flag that is not one of ``hints``."""
+    near = _near(flag, [known for known in hints if known != "--local-rank"])
+    return f"unknown flag {flag}{near}; --help lists all flags"
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
     """``name``, and of ``names`` those that it may have meant, or all."""
     near = _near(name, names)
     return f"{name!r}{near or '; accepted are ' + ', '.join(sorted(names))}"

@@ -1,6 +1,9 @@
 """Data and a finished run that several files of this folder look at."""
 
+import sys
+
 import pytest
+import toy_objective
 from commands import command, flags, launch
 
 
@@ -20,3 +23,14 @@ def whole(shapes, tmp_path_factory):
     done = launch(command(*flags(shapes, logs, "run", "--save-frequency", "2")))
     assert done.returncode == 0, done.stderr
     return logs / "run", done.stdout
+
+
+@pytest.fixture
+def toy_registry(monkeypatch):
+    """CLIP, SigLIP and an objective with flags that they do not have, and no others."""
+    from fastclip import objectives
+
+    monkeypatch.setitem(sys.modules, "fastclip.objectives.toy", toy_objective)
+    files = {"clip": "clip:Clip", "siglip": "siglip:SigLip", "toy": "toy:Toy"}
+    monkeypatch.setattr(objectives, "_FILES", files)
+    monkeypatch.setattr(objectives, "OBJECTIVES", tuple(files))

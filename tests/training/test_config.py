@@ -1,6 +1,5 @@
 """Recipes and flags: what wins, what is refused and in which words."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,10 @@ from fastclip.errors import UserError
 from fastclip.models.factory import check_preset, find_preset
 from fastclip.train import main
 from fastclip.training import deepspeed_config
-from fastclip.training.config import TrainConfig, load_recipe, parse_args, to_plain
+from fastclip.training.config import load_recipe, parse_args, to_plain, train_config
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("toy_registry")
 
 
 def recipe(tmp_path, text):
@@ -26,27 +26,43 @@ def recipe(tmp_path, text):
 def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
     path = recipe(tmp_path, "lr: 1e-4\nepochs: 3\nsiglip: true\ntrain-batch-size: 64\n")
     cfg = parse_args(["--config", str(path), "--epochs", "5", "--local_rank=0"])
-    assert (cfg.lr, cfg.epochs, cfg.siglip, cfg.train_batch_size) == (1e-4, 5, True, 64)
-    assert cfg.wd == TrainConfig().wd
+    assert (cfg.optim.lr, cfg.run.epochs, cfg.run.train_batch_size) == (1e-4, 5, 64)
+    assert (cfg.run.objective, cfg.run.siglip) == ("siglip", True)
+    assert cfg.optim.wd == train_config().optim.wd
 
 
 def test_nested_flags_win_too(tmp_path):
     path = recipe(tmp_path, "augment: {hflip: 0.5, degrees: 10, scale: [0.5, 1]}\n")
     cfg = parse_args(["--config", str(path), "--augment.degrees", "20"])
-    assert cfg.augment == AugmentConfig(hflip=0.5, degrees=20, scale=(0.5, 1.0))
+    assert cfg.data.augment == AugmentConfig(hflip=0.5, degrees=20, scale=(0.5, 1.0))
+
+
+def test_a_nested_switch_is_turned_off(tmp_path):
+    path = recipe(tmp_path, "captions: {distinct: true}\n")
+    assert parse_args(["--config", str(path)]).data.captions.distinct
+    cfg = parse_args(["--config", str(path), "--captions.no-distinct"])
+    assert not cfg.data.captions.distinct
+
+
+def test_a_value_may_begin_with_a_dash():
+    cfg = parse_args(["--csv-separator", "-", "--train-data", "a.csv", "--augment.fill", "7"])
+    assert (cfg.data.csv_separator, cfg.data.augment.fill) == ("-", 7)
 
 
 def test_underscores_and_dashes_are_the_same():
-    assert parse_args(["--train_batch_size", "64"]).train_batch_size == 64
-    assert parse_args(["--train-batch-size=64"]).train_batch_size == 64
+    assert parse_args(["--train_batch_size", "64"]).run.train_batch_size == 64
+    assert parse_args(["--train-batch-size=64"]).run.train_batch_size == 64
+    assert parse_args(["--captions.word_drop=0.5"]).data.captions.word_drop == 0.5
 
 
-def test_a_written_configuration_reads_back(tmp_path):
+@pytest.mark.parametrize("chosen", [{"siglip": True}, {"objective": "toy", "decoder_layers": 3}])
+def test_a_written_configuration_reads_back(tmp_path, chosen):
     augment = AugmentConfig(scale=None, ratio=(0.5, 2.0), hflip=0.5)
     captions = CaptionConfig(tags=0.5)
-    cfg = TrainConfig(lr=3e-4, name="x", siglip=True, augment=augment, captions=captions)
+    cfg = train_config(lr=3e-4, name="x", augment=augment, captions=captions, **chosen)
     path = recipe(tmp_path, yaml.safe_dump(to_plain(cfg)))
-    assert TrainConfig(**load_recipe(path)) == cfg
+    assert train_config(**load_recipe(path)) == cfg
+    assert parse_args(["--config", str(path)]) == cfg.replace(config=path)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +75,15 @@ def test_a_written_configuration_reads_back(tmp_path):
         ("epochs: null", "epochs is empty, expected int"),
         ("augment: {hflop: 1}", "unknown key in augment: 'hflop', close to hflip"),
         ("augment: {hflip: 3}", "augment.hflip is 3.0, expected 0 to 1"),
+        ("objective: vae", "--objective is 'vae', expected one of clip, siglip, toy"),
+        ("objective: siglip\nsiglip: false", "--no-siglip contradicts --objective siglip"),
+        (
+            "siglip: true\ndecoder-layers: 3",
+            "is a flag of --objective toy, this run's objective is",
+        ),
+        ("precision: amp", "--precision amp is fp16 autocast in open_clip"),
+        ("horovod: true", "--horovod is not built"),
+        ("config: x.yaml", "unknown key 'config'"),
         ("modle: ViT-B-32", "unknown key 'modle', close to model"),
         ("augment: 3", "augment is 3, expected a mapping"),
         ("augment: {hflip: much}", "augment.hflip is 'much', expected float"),
@@ -107,6 +132,8 @@ def test_open_clips_batch_size_is_refused(flag):
         (["--captions.word-drop", "2"], "--captions.word_drop is 2.0, expected 0 to 1"),
         (["--captions.tags=2"], "--captions.tags is 2.0, expected 0 to 1"),
         (["--no-siglip", "1"], "--no-siglip takes no value, found '1'"),
+        (["--no-no-siglip"], "unknown flag --no-no-siglip, close to"),
+        (["--objective", "vae"], "--objective is 'vae', expected one of clip, siglip, toy"),
     ],
 )
 def test_a_wrong_flag_is_named_in_one_sentence(flags, expected):
@@ -114,13 +141,6 @@ def test_a_wrong_flag_is_named_in_one_sentence(flags, expected):
         parse_args(flags)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
-
-
-def test_help_lists_the_flags(capsys):
-    with pytest.raises(SystemExit) as end:
-        parse_args(["--help"])
-    assert end.value.code == 0
-    assert "--train-micro-batch-size-per-gpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("local_rank", ["0", "1"])
@@ -140,6 +160,12 @@ def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
         (["--seed", "-1"], "--seed is -1, expected 0 or more"),
         (["--lr", "inf"], "--lr is inf, expected a finite number"),
         (["--init-logit-scale", "0"], "--init-logit-scale is 0.0, expected 1 to 100"),
+        (
+            ["--lock-text-unlocked-layers", "2"],
+            "--lock-text-unlocked-layers does nothing without --lock-text",
+        ),
+        (["--val-frequency", "-1"], "--val-frequency is -1, expected 0 or more"),
+        (["--resume="], "--resume is '', expected none, auto or a checkpoint's folder"),
         (["--context-length", "0"], "--context-length is 0, expected 1 or more"),
         (["--dataset-type", "csv"], "--dataset-type csv needs --train-data"),
         (["--beta2", "1"], "--beta2 is 1.0, expected 0 <= value < 1"),
@@ -154,81 +180,37 @@ def test_values_out_of_range(flags, expected):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/recipes").glob("*.yaml")), ids=str)
 def test_every_recipe_loads_and_names_a_model(path):
     cfg = parse_args(["--config", str(path)])
-    check_preset(find_preset(cfg.model))
-    assert deepspeed_config.build(cfg, "fp32", 1)["train_batch_size"] == cfg.train_batch_size
+    check_preset(find_preset(cfg.model.model))
+    assert deepspeed_config.build(cfg, "fp32", 1)["train_batch_size"] == cfg.run.train_batch_size
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_deepspeed_json_merges(stage):
-    path = ROOT / f"configs/deepspeed/zero{stage}.json"
-    merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "bf16", 1)
-    assert merged["zero_optimization"]["stage"] == stage
-    assert ("data_types" in merged) == (stage > 0)
+def test_a_run_written_before_there_were_objectives_loads(tmp_path):
+    plain = to_plain(train_config(siglip=True, init_logit_scale=5.0))
+    now = ("objective", "opt", "torchcompile", "lock_image", "val_frequency", "imagenet_val")
+    old = {name: value for name, value in plain.items() if name not in now}
+    loaded = train_config(**load_recipe(recipe(tmp_path, yaml.safe_dump(old))))
+    assert loaded == train_config(siglip=True, init_logit_scale=5.0)
 
 
-def test_micro_batches():
-    size = deepspeed_config.micro_batch_size
-    assert size(TrainConfig(train_batch_size=32768), 2) == 512
-    assert size(TrainConfig(train_batch_size=1000), 1) == 500
-    assert size(TrainConfig(train_batch_size=96, train_micro_batch_size_per_gpu=12), 2) == 12
-    with pytest.raises(UserError, match="is 33, expected a multiple of the 2 processes"):
-        size(TrainConfig(train_batch_size=33), 2)
-    with pytest.raises(UserError, match="is 5, expected a divisor of 48"):
-        size(TrainConfig(train_batch_size=96, train_micro_batch_size_per_gpu=5), 2)
+def test_flat_names_that_no_room_has_are_refused():
+    with pytest.raises(UserError, match="'lrr', close to lr"):
+        train_config(lrr=1)
+    with pytest.raises(UserError, match="decoder_layers is a flag of --objective toy"):
+        train_config(decoder_layers=1)
+    with pytest.raises(UserError, match="--wd is -1, expected 0 or more"):
+        train_config(wd=-1)
+    cfg = train_config(wd=0.5)
+    assert cfg.replace(lr=1.0).optim == train_config(wd=0.5, lr=1.0).optim
+    assert cfg == train_config(wd=0.5)
 
 
-def test_the_derived_dictionary_and_the_users_over_it(tmp_path):
-    path = tmp_path / "ds.json"
-    path.write_text(json.dumps({"zero_optimization": {"stage": 3}, "train_batch_size": "auto"}))
-    cfg = TrainConfig(train_batch_size=64, train_micro_batch_size_per_gpu=8, deepspeed_config=path)
-    merged = deepspeed_config.build(cfg, "bf16", 2)
-    assert merged["zero_optimization"] == {"stage": 3}
-    assert merged["gradient_accumulation_steps"] == 4
-    assert merged["gradient_clipping"] == 0.0
-    assert merged["bf16"] == {"enabled": True}
-    assert "torch_autocast" not in merged
-
-
-@pytest.mark.parametrize(
-    ("user", "expected"),
-    [
-        ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 256; set it by"),
-        ({"optimizer": {"type": "Adam"}}, "set it by --lr"),
-        ({"fp16": {"enabled": True}}, "but this run has null; set it by --precision"),
-        ({"zero_optimisation": {}}, "has an unknown key 'zero_optimisation', close to zero_opt"),
-        ({"gradient_clipping": 1.0}, "but this run has 0.0; set it by --grad-clip-norm"),
-    ],
-)
-def test_a_contradicting_deepspeed_json_is_refused(tmp_path, user, expected):
-    path = tmp_path / "ds.json"
-    path.write_text(json.dumps(user))
-    with pytest.raises(UserError) as caught:
-        deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
-    assert expected in str(caught.value)
-
-
-def test_agreeing_keys_are_accepted(tmp_path):
-    path = tmp_path / "ds.json"
-    user = {"train_batch_size": 256, "fp16": {"enabled": False}, "flops_profiler": {}}
-    path.write_text(json.dumps(user))
-    merged = deepspeed_config.build(TrainConfig(deepspeed_config=path), "fp32", 1)
-    assert merged["train_batch_size"] == 256
-    assert "fp16" not in merged
-    assert merged["flops_profiler"] == {}
-
-
-def test_zero_stage_auto_partitions_where_there_is_something_to(tmp_path):
-    def stage(precision, world_size, **more):
-        cfg = TrainConfig(train_batch_size=8, **more)
-        return deepspeed_config.build(cfg, precision, world_size)["zero_optimization"]["stage"]
-
-    assert [stage("fp32", 1), stage("amp_bf16", 1), stage("bf16", 1), stage("fp32", 2)] == [
-        0,
-        0,
-        1,
-        1,
-    ]
-    assert stage("fp32", 1, zero_stage=2) == 2
-    path = tmp_path / "ds.json"
-    path.write_text(json.dumps({"zero_optimization": {"overlap_comm": True}}))
-    assert stage("fp32", 1, deepspeed_config=path) == 1
+def test_report_to():
+    taken = {"": "", "none": "", "wandb": "wandb", "all": "tensorboard wandb"}
+    taken |= {"wandb,tensorboard": "tensorboard wandb", "tensorboard, wandb": "tensorboard wandb"}
+    for value, expected in taken.items():
+        assert parse_args(["--report-to", value]).run.reporters == set(expected.split())
+    for value in ("wanb", "none,wandb", "tensorboard,"):
+        with pytest.raises(
+            UserError, match=f"--report-to is '{value}', expected none, tensorboard"
+        ):
+            parse_args(["--report-to", value])
