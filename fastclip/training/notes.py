@@ -15,24 +15,8 @@ def of_run(
     cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str
 ) -> list[str]:
     """What to tell before the first of ``total_steps`` steps."""
-    optim, run = cfg.optim, cfg.run
-    found = []
-    if optim.warmup >= total_steps:
-        found.append(
-            f"--warmup {optim.warmup} is no shorter than the run of {total_steps} steps: the "
-            f"learning rate ends at {optim.lr * min(1, total_steps / optim.warmup):.3g} of "
-            f"--lr {optim.lr:.3g}"
-        )
-    late = [step for step in optim.lr_milestones if step >= total_steps]
-    if late:
-        found.append(
-            f"--lr-milestones {' '.join(map(str, late))} lie beyond the run of {total_steps} steps"
-        )
-    if optim.lookahead_k > total_steps:
-        found.append(
-            f"--lookahead-k {optim.lookahead_k} is more than the run's {total_steps} steps: slow "
-            "and fast weights never meet"
-        )
+    run = cfg.run
+    found = cfg.optim.remarks(total_steps, steps_per_epoch)
     if run.save_frequency > total_steps:
         found.append(
             f"--save-frequency {run.save_frequency} is more than the run's {total_steps} steps: "

@@ -20,7 +20,7 @@ from fastclip.training.config import train_config
 ONE = Ranks(0, 1, torch.device("cpu"))
 ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
-OBJECTIVES = ("clip", "siglip", "captioning", "coca", "distill", "labels")
+OBJECTIVES = ("clip", "siglip", "distill", "labels")
 FLAGS = {
     "captioning": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
     "coca": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
