@@ -67,9 +67,9 @@ class OpenClipLoop:
         from open_clip_train.scheduler import cosine_lr
 
         self.model, self.loss = Towers(towers, log_scale), RecordedLoss()
-        self.optimizer = optim.adamw(optim.parameter_groups(self.model, cfg.wd), cfg)
-        total = cfg.epochs * batches.num_batches
-        self.scheduler = cosine_lr(self.optimizer, cfg.lr, cfg.warmup, total)
+        self.optimizer = optim.adamw(optim.parameter_groups(self.model, cfg.optim.wd), cfg)
+        total = cfg.run.epochs * batches.num_batches
+        self.scheduler = cosine_lr(self.optimizer, cfg.optim.lr, cfg.optim.warmup, total)
         self.data = {"train": SimpleNamespace(dataloader=batches, set_epoch=lambda epoch: None)}
         self.epoch = 0
         self.options = Namespace(
@@ -85,7 +85,7 @@ class OpenClipLoop:
             world_size=1,
             log_local=False,
             batch_size=batches.num_samples // batches.num_batches,
-            log_every_n_steps=cfg.log_every_n_steps,
+            log_every_n_steps=cfg.run.log_every_n_steps,
             wandb=False,
         )
 

@@ -70,7 +70,7 @@ def _build(
     setup = build(root, ranks, batch=batch, zero_stage="auto")
     batches = list(itertools.islice(setup.loader.epoch(0), steps))
     facts = {
-        "model": setup.cfg.model,
+        "model": setup.cfg.model.model,
         "precision": setup.precision,
         "zero_stage": setup.deepspeed["zero_optimization"]["stage"],
     }

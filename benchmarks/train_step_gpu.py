@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from fastclip.models import DualEncoder, create_model
 from fastclip.objectives.contrastive import Contrastive
 from fastclip.training import deepspeed_config, distributed
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import TrainConfig, train_config
 from fastclip.training.trainer import Trainer
 
 # Of ours and of open_clip at its largest batch, and of open_clip accumulated; the first one's time
@@ -87,7 +87,7 @@ def our_run(cfg: TrainConfig, model: DualEncoder, batch: dict) -> dict:
     trainer = None
     try:
         precision = deepspeed_config.resolve_precision(cfg)
-        objective = Contrastive(workspace_bytes=cfg.workspace_mib << 20)
+        objective = Contrastive(workspace_bytes=cfg.run.workspace_mib << 20)
         trainer = Trainer(
             cfg,
             ranks,
@@ -113,7 +113,7 @@ def our_run(cfg: TrainConfig, model: DualEncoder, batch: dict) -> dict:
         distributed.stop()
     rows = len(batch["image"])
     return {
-        "trainer": f"fastclip, ZeRO {cfg.zero_stage}",
+        "trainer": f"fastclip, ZeRO {cfg.run.zero_stage}",
         "precision": precision,
         "batch": rows,
         "micro_batch": trainer.micro_batch,
@@ -224,7 +224,7 @@ def measure(args: argparse.Namespace) -> None:
     def write() -> None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 
-    cfg = TrainConfig(
+    cfg = train_config(
         model=args.model,
         train_batch_size=args.batch,
         train_micro_batch_size_per_gpu=args.micro_batch,

@@ -10,7 +10,7 @@ from fastclip.data.loader import Loader
 from fastclip.models import DualEncoder
 from fastclip.objectives.contrastive import Contrastive
 from fastclip.training import deepspeed_config, session
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import TrainConfig, train_config
 from fastclip.training.distributed import Ranks
 from fastclip.training.tokens import build_tokeniser
 from fastclip.training.trainer import Trainer
@@ -50,7 +50,7 @@ def pictures(root: Path) -> GeneratedSet:
 
 def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int | str) -> Setup:
     """Everything but the trainer, from the flags' defaults; batches beyond the set repeat it."""
-    cfg = TrainConfig(
+    cfg = train_config(
         train_data=pictures(root).train,
         train_num_samples=max(batch, PICTURES),
         in_memory="always",
@@ -59,12 +59,12 @@ def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int | str) -> Set
     )
     precision = deepspeed_config.resolve_precision(cfg)
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(cfg.run.seed)
     spec, _ = session.data(cfg, ranks)
     tokenizer = build_tokeniser(cfg, spec)
     model = session.build_model(cfg, tokenizer)
     loader = session.build_training_loader(cfg, spec, tokenizer, model, ranks)
     objective = Contrastive(
-        rank=ranks.rank, world_size=ranks.world_size, workspace_bytes=cfg.workspace_mib << 20
+        rank=ranks.rank, world_size=ranks.world_size, workspace_bytes=cfg.run.workspace_mib << 20
     )
     return Setup(cfg, precision, deepspeed, model, loader, objective, tokenizer.fingerprint)

@@ -17,7 +17,7 @@ pytest.importorskip("open_clip_train")
 import train_step_gpu as script
 
 from fastclip.models import create_model
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import TrainConfig, train_config
 
 VOCABULARY = 1024
 
@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture
 def cfg() -> TrainConfig:
-    return TrainConfig(model="tiny-vit", train_batch_size=16, lr=1e-4)
+    return train_config(model="tiny-vit", train_batch_size=16, lr=1e-4)
 
 
 def test_both_trainers_run_and_share_the_loss(root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ranks import run_ranks
 from toy import toy_trainer
 
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import train_config
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="the C library is not glibc"
@@ -76,7 +76,7 @@ def chosen(rank: int) -> list[str]:
     trainer.return_large_buffers = lambda: found.append("return")
     ranks = distributed.start()
     for micro in (None, 8):
-        cfg = TrainConfig(train_batch_size=16, train_micro_batch_size_per_gpu=micro)
+        cfg = train_config(train_batch_size=16, train_micro_batch_size_per_gpu=micro)
         toy_trainer(ranks, cfg)
     distributed.stop()
     return found

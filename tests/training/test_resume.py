@@ -14,7 +14,7 @@ from toy import toy_trainer
 
 from fastclip.errors import UserError
 from fastclip.training import checkpoint
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import train_config
 from fastclip.training.reporting import read_metrics
 
 
@@ -22,7 +22,7 @@ def config(**changes):
     values = {"train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "epochs": 2}
     values |= {"warmup": 2, "report_to": "none", "grad_clip_norm": 0.5, "save_frequency": 3}
     values |= {"zero_stage": 1}
-    return TrainConfig(**(values | changes))
+    return train_config(**(values | changes))
 
 
 def losses(run: Path) -> list[float]:

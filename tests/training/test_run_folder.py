@@ -1,19 +1,17 @@
 """What a run's folder records."""
 
-from dataclasses import replace
-
 from fastclip.data.augment import AugmentConfig
 from fastclip.training import run_folder
-from fastclip.training.config import TrainConfig
+from fastclip.training.config import train_config
 
 
 def test_changed_flags_are_named(tmp_path):
-    before = TrainConfig(name="run", lr=3e-3)
+    before = train_config(name="run", lr=3e-3)
     run_folder.write(tmp_path, before, {})
     assert run_folder.changes(tmp_path, before) == []
-    after = replace(before, lr=0.1, resume="auto", log_every_n_steps=1)
+    after = before.replace(lr=0.1, resume="auto", log_every_n_steps=1)
     assert run_folder.changes(tmp_path, after) == ["--lr 0.1 (was 0.003)"]
-    turned = replace(before, augment=AugmentConfig(degrees=5.0))
+    turned = before.replace(augment=AugmentConfig(degrees=5.0))
     assert run_folder.changes(tmp_path, turned) == ["--augment.degrees 5.0 (was 0.0)"]
     assert run_folder.changes(tmp_path / "no run", after) == []
     for broken in (b"", b"- 1", b"\xff", b"a: ["):

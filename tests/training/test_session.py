@@ -7,27 +7,44 @@ import sys
 import pytest
 import torch
 
+from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
 from fastclip.training import session
-from fastclip.training.config import TrainConfig
-from fastclip.training.distributed import Ranks
+from fastclip.training.config import train_config
+from fastclip.training.validation import Validation
 
 
-def test_class_texts_of_no_use_are_refused_before_the_training(shapes, tmp_path):
+def test_splits_of_no_use_are_refused_before_the_training(shapes, tmp_path):
     shards = tmp_path / "val-seen.tar"
     shards.symlink_to(shapes.val_seen)
-    cfg = TrainConfig(train_data=shapes.train, val_data=str(shards))
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert set(session.data(cfg, ranks)[1]) == {"val"}
-    (tmp_path / "classes.json").write_text(json.dumps({"classes": [1]}))
-    with pytest.raises(UserError, match="classes is not a list of names"):
-        session.data(cfg, ranks)
+    model = torch.nn.Identity()
+    model.encode_image = model.encode_text = model.forward
+
+    def judge(**flags):
+        cfg = train_config(train_data=shapes.train, **flags)
+        return Validation(cfg, ranks, model, None, session.open_data(cfg, ranks)[1])
+
+    assert set(judge(val_data=str(shards)).splits) == {"val"}
+    faults = {
+        "classes is not a list of names": {"classes": [1]},
+        "val-seen.tar has label . at val-seen/0000., expected 0 to 0: 1 c": {"classes": ["one"]},
+        "--imagenet-val has no labels with class names: there is nothing to": {"prompts": ["{}"]},
+    }
+    for told, content in faults.items():
+        (tmp_path / "classes.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=told):
+            judge(imagenet_val=str(shards))
+    judged = judge(val_data=f"a={shapes.val_seen}", imagenet_val=shapes.val_held_out)
+    assert set(judged.splits) == {"a", "imagenet-val"}
+    with pytest.raises(UserError, match="names a split imagenet-val, which --imagenet-val does"):
+        judge(val_data=f"imagenet-val={shapes.val_seen}", imagenet_val=shapes.val_seen)
 
 
 @pytest.mark.parametrize("siglip", [False, True])
 def test_a_backend_of_the_environment_is_checked_first(siglip, monkeypatch):
-    cfg, ranks = TrainConfig(siglip=siglip), Ranks(0, 1, torch.device("cpu"))
-    monkeypatch.setattr(session, "data", lambda *_: pytest.fail("data are read"))
+    cfg, ranks = train_config(siglip=siglip), Ranks(0, 1, torch.device("cpu"))
+    monkeypatch.setattr(session, "open_data", lambda *_: pytest.fail("data are read"))
     monkeypatch.setattr(session.run_folder, "choose", lambda _: pytest.fail("a folder is chosen"))
     monkeypatch.setenv("FASTCLIP_BACKEND", "nonsense")
     with pytest.raises(UserError, match="^FASTCLIP_BACKEND='nonsense' is no backend of"):

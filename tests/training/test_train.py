@@ -16,7 +16,7 @@ from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_split
 from fastclip.errors import UserError
 from fastclip.evals.zeroshot import top1_accuracy
-from fastclip.training.config import TrainConfig, to_plain
+from fastclip.training.config import to_plain, train_config
 from fastclip.training.trained import load_run
 
 
@@ -79,7 +79,7 @@ def check_run_folder(run: Path, processes: int) -> None:
     assert sorted(path.name for path in run.iterdir()) == names
     resolved = yaml.safe_load((run / "config.yaml").read_text())
     assert (resolved["zero_stage"], resolved["precision"], resolved["name"]) == (2, "fp32", "run")
-    assert resolved.keys() == to_plain(TrainConfig()).keys()
+    assert resolved.keys() == to_plain(train_config()).keys()
     deepspeed = json.loads((run / "deepspeed.json").read_text())
     assert deepspeed["gradient_accumulation_steps"] == 4 // processes
     assert deepspeed["gradient_clipping"] == 0.0

@@ -9,14 +9,13 @@ from itertools import chain, product
 import pytest
 import torch
 from ranks import run_ranks
-from test_feature_cache import kept_graphs
 from torch.nn import functional as F
-from toy import ToyLoader, ToyObjective, ToyTowers, toy_batch, toy_trainer
+from toy import ToyObjective, ToyTowers, in_micro_batches, over_ranks, toy_batch, toy_trainer
 
 from fastclip.errors import UserError
-from fastclip.objectives.contrastive import MAX_LOG_SCALE, Contrastive
-from fastclip.training import optim
-from fastclip.training.config import TrainConfig
+from fastclip.objectives.base import Output
+from fastclip.objectives.scalars import MAX_LOG_SCALE
+from fastclip.training.config import TrainConfig, train_config
 
 ROWS, WORLD, MICRO, LR, DECAY, STEPS = 16, 2, 4, 0.25, 0.1, 3
 STAGES = [0, 1, 2, 3]
@@ -33,11 +32,7 @@ PLAIN = {"batchnorm": False, "dropout": 0.0}
 def config(stage: int, **changes) -> TrainConfig:
     values = {"train_batch_size": ROWS, "train_micro_batch_size_per_gpu": MICRO, "warmup": 0}
     values |= {"zero_stage": stage, "lr": LR, "lr_scheduler": "const", "wd": DECAY}
-    return TrainConfig(**(values | changes))
-
-
-def contrastive(rank: int, scale: float) -> Contrastive:
-    return Contrastive(rank=rank, world_size=WORLD, init_logit_scale=scale, workspace_bytes=1 << 20)
+    return train_config(**(values | changes))
 
 
 def every_step(rank: int) -> tuple[dict, dict, str]:
@@ -51,16 +46,16 @@ def every_step(rank: int) -> tuple[dict, dict, str]:
 
 def refused_step(ranks) -> str:
     """What a step says whose loss is not a number on the second rank alone."""
-    objective = contrastive(ranks.rank, 1.0)
+    objective = over_ranks(ranks)
     if ranks.rank == 1:
-        objective.register_forward_hook(
-            lambda module, args, losses: {name: math.nan * loss for name, loss in losses.items()}
-        )
+        loss = objective.loss
+        objective.loss = lambda *features, **flags: {
+            name: math.nan * value for name, value in loss(*features, **flags).items()
+        }
     trainer = toy_trainer(ranks, config(1), objective=objective)
     before = masters(trainer) | buffers(trainer)
-    batch = {k: v[: ROWS // WORLD] for k, v in toy_batch(ROWS).items()}
     with pytest.raises(UserError) as caught:
-        trainer.train_step(batch)
+        trainer.train_step(in_micro_batches(toy_batch(ROWS // WORLD), MICRO))
     assert masters_equal(before, masters(trainer) | buffers(trainer))
     assert trainer.step == 0
     return str(caught.value)
@@ -74,13 +69,13 @@ def buffers(trainer) -> dict:
 def clipped_steps(ranks) -> dict:
     """fp32 weights before and after one step, and the metric ``grad_norm``, per case."""
     found = {}
-    share = ROWS // WORLD
-    local = {k: v[ranks.rank * share :][:share] for k, v in toy_batch(ROWS).items()}
+    local = in_micro_batches(toy_batch(ROWS), MICRO, ranks.rank, WORLD)
     for precision, stage, limit in CLIPPED:
         # With epsilon at 1 AdamW's first step depends on the gradient's size.
         cfg = config(stage, grad_clip_norm=LIMITS[limit], eps=1.0)
-        objective = contrastive(ranks.rank, math.exp(2))
-        trainer = toy_trainer(ranks, cfg, precision=precision, objective=objective, **PLAIN)
+        torch.manual_seed(0)
+        objective = over_ranks(ranks, ToyTowers(**PLAIN), math.exp(2))
+        trainer = toy_trainer(ranks, cfg, precision=precision, objective=objective)
         trainer.engine.train()
         before = masters(trainer)
         metrics = trainer.train_step(local)
@@ -106,7 +101,7 @@ def masters(trainer) -> dict:
         master = safe_get_full_fp32_param(parameter) if master is None else master
         whole[name] = (parameter if master is None else master).detach().clone()
         assert whole[name].dtype == torch.float32
-    whole["logit_scale"] = trainer.objective.logit_scale.detach().clone()
+    whole["logit_scale"] = trainer.objective.scalars.logit_scale.detach().clone()
     return whole
 
 
@@ -121,44 +116,40 @@ class Table(torch.nn.Module):
         super().__init__()
         self.table = torch.nn.Linear(ROWS, 4, bias=False)
 
-    def forward(self, image, text):
+    def forward(self, micro_batch, **_):
         rows = torch.eye(ROWS, dtype=self.table.weight.dtype)
         rows = torch.cat([rows, -rows])
-        return tuple(F.normalize(self.table(rows[ids.long()]), dim=-1) for ids in (image, text))
+        ids = micro_batch["image"], micro_batch["text"]
+        return Output(tuple(F.normalize(self.table(rows[i.long()]), dim=-1) for i in ids))
 
 
 def scaled_steps(ranks) -> dict:
     """The logit scale's value and gradient after every step, per case and start."""
-    from fastclip.training import deepspeed_config
-    from fastclip.training.trainer import Trainer
+    from fastclip.training.scalars import ScalarsOptimizer
 
     found = {}
     share = ROWS // WORLD
     own = torch.arange(ROWS)[ranks.rank * share :][:share]
     for precision, stage in SCALED:
-        cfg = config(stage, eps=1e-12)
         torch.manual_seed(0)
-        trainer = Trainer(
-            cfg,
-            ranks,
-            model=Table(),
-            objective=contrastive(ranks.rank, 1.0),
-            loader=ToyLoader(ROWS),
-            precision=precision,
-            deepspeed=deepspeed_config.build(cfg, precision, WORLD),
-            fingerprint="none",
+        objective = over_ranks(ranks, Table(), 1.0)
+        trainer = toy_trainer(
+            ranks, config(stage, eps=1e-12), precision=precision, objective=objective
         )
         trainer.engine.train()
         # Pairs of one direction push the scale up, pairs of opposite ones push it down.
         for start, lr, opposite in ((100.0, 0.1, 0), (1.0, 0.1, ROWS), (20.0, 1e-4, 0)):
-            cfg.lr = lr
-            trainer.objective = contrastive(ranks.rank, start)
-            trainer.objective_optimizer = optim.adamw(trainer.objective.parameters(), cfg)
-            batch = {"image": own.to(torch.uint8), "text": own + opposite, "key": []}
+            cfg = config(stage, eps=1e-12, lr=lr)
+            objective.scalars.logit_scale.data.fill_(math.log(start))
+            trainer.scalars = ScalarsOptimizer(objective.scalars, cfg.optim, ranks)
+            for group in trainer.optimizer.param_groups:
+                group["initial_lr"] = lr
+            rows = {"image": own.to(torch.uint8), "text": own + opposite, "key": own.tolist()}
+            batch = in_micro_batches(rows, MICRO)
             history = []
             for _ in range(STEPS):
                 trainer.train_step(batch)
-                scale = trainer.objective.logit_scale
+                scale = objective.scalars.logit_scale
                 history.append((scale.detach().clone(), scale.grad.clone()))
             found[precision, stage, start] = history
         trainer.engine.destroy()
@@ -174,9 +165,11 @@ def found():
 def exact():
     """fp32 weights and their gradients on the whole batch, in one process."""
     torch.manual_seed(0)
-    model, objective = ToyTowers(**PLAIN), ToyObjective()
-    kept_graphs(model, objective, toy_batch(ROWS), ROWS)
-    return dict(model.named_parameters()) | {"logit_scale": objective.logit_scale}
+    objective = ToyObjective(ToyTowers(**PLAIN))
+    features = objective.network(toy_batch(ROWS)).features
+    objective.batch_losses(features, [], [], {})["contrastive_loss"].backward()
+    named = dict(objective.network.named_parameters())
+    return named | {"logit_scale": objective.scalars.logit_scale}
 
 
 @pytest.mark.parametrize("case", CLIPPED, ids=str)

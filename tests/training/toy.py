@@ -1,10 +1,15 @@
-"""A small two-tower model with BatchNorm and dropout, and an objective on its features."""
+"""A small two-tower model with BatchNorm and dropout, and a contrastive objective on it."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastclip.objectives.contrastive import Objective
+from fastclip.data.fields import CAPTION, PICTURE
+from fastclip.loss import ClipLoss
+from fastclip.objectives.base import Objective, Output
+from fastclip.objectives.scalars import LogitScale
 
 
 class ToyTowers(nn.Module):
@@ -15,28 +20,50 @@ class ToyTowers(nn.Module):
         self.image = nn.Sequential(nn.Linear(12, 24), norm, nn.GELU(), drop, nn.Linear(24, 8))
         self.text = nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 8))
 
-    def forward(self, image, text):
+    def forward(self, micro_batch, step=None, given=None, features_only=False):
+        image, text = micro_batch["image"], micro_batch["text"]
         image = self.image((image.float() / 255).to(self.image[0].weight.dtype))
-        return F.normalize(image, dim=-1), F.normalize(self.text(text).mean(1), dim=-1)
+        features = F.normalize(image, dim=-1), F.normalize(self.text(text).mean(1), dim=-1)
+        return Output(features)
+
+
+@dataclass(kw_only=True)
+class ToyOptions:
+    """No flags."""
+
+
+def textbook(image, text, scale, **_):
+    """CLIP's loss of one process, in plain torch."""
+    logits = scale * image.float() @ text.float().T
+    target = torch.arange(len(logits))
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return {"contrastive_loss": loss}
 
 
 class ToyObjective(Objective):
-    """The textbook contrastive loss of one process, with a learnable scale."""
+    """A contrastive loss, the textbook's by default, with a learned scale."""
 
-    def __init__(self):
-        super().__init__()
-        self.logit_scale = nn.Parameter(torch.full([1], 2.0))
+    fields = (PICTURE, CAPTION)
+    has_batch_terms = True
 
-    def forward(self, *features):
-        image, text = features
-        logits = self.logit_scale.exp() * image.float() @ text.float().T
-        target = torch.arange(len(logits))
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        return {"contrastive_loss": loss}
+    def __init__(self, network=None, scale=7.389056, loss=textbook):
+        self.options = ToyOptions()
+        self.model = self.network = network or ToyTowers()
+        self.scalars = LogitScale(scale)
+        self.loss = loss
 
-    def clamp(self):
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, 4.6052)
+    def batch_losses(self, features, given, batch, step):
+        return self.loss(*features, self.scalars(), output_dict=True)
+
+    def after_step(self):
+        self.scalars.clamp()
+
+
+def over_ranks(ranks, network=None, scale=7.389056) -> ToyObjective:
+    """The objective with our own loss, over all ranks."""
+    flags = {"local_loss": True, "gather_with_grad": True, "workspace_bytes": 1 << 20}
+    loss = ClipLoss(rank=ranks.rank, world_size=ranks.world_size, **flags)
+    return ToyObjective(network, scale, loss)
 
 
 def toy_batch(rows: int, seed: int = 0) -> dict:
@@ -48,20 +75,25 @@ def toy_batch(rows: int, seed: int = 0) -> dict:
     }
 
 
+def in_micro_batches(batch: dict, size: int, rank: int = 0, world_size: int = 1) -> list[dict]:
+    """A rank's share of a batch, in micro-batches of ``size`` rows."""
+    share = len(batch["key"]) // world_size
+    starts = range(rank * share, (rank + 1) * share, size)
+    return [{name: column[i : i + size] for name, column in batch.items()} for i in starts]
+
+
 class ToyLoader:
     """Four batches an epoch, each from its number, split over ranks by rows."""
 
     steps_per_epoch = 4
 
-    def __init__(self, rows: int, rank: int = 0, world_size: int = 1):
-        self.rows, self.rank, self.world_size = rows, rank, world_size
+    def __init__(self, rows: int, micro: int, rank: int = 0, world_size: int = 1):
+        self.rows, self.micro, self.rank, self.world_size = rows, micro, rank, world_size
 
     def epoch(self, epoch: int, start_step: int = 0):
-        share = self.rows // self.world_size
-        own = slice(self.rank * share, (self.rank + 1) * share)
         for step in range(start_step, self.steps_per_epoch):
             batch = toy_batch(self.rows, seed=100 * epoch + step)
-            yield {name: column[own] for name, column in batch.items()}
+            yield in_micro_batches(batch, self.micro, self.rank, self.world_size)
 
 
 def toy_trainer(ranks, cfg, *, precision="fp32", fingerprint="tokens", objective=None, **towers):
@@ -70,13 +102,14 @@ def toy_trainer(ranks, cfg, *, precision="fp32", fingerprint="tokens", objective
     from fastclip.training.trainer import Trainer
 
     torch.manual_seed(0)
+    deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
+    micro = deepspeed["train_micro_batch_size_per_gpu"]
     return Trainer(
         cfg,
         ranks,
-        model=ToyTowers(**towers),
-        objective=objective or ToyObjective(),
-        loader=ToyLoader(cfg.train_batch_size, ranks.rank, ranks.world_size),
+        objective=objective or ToyObjective(ToyTowers(**towers)),
+        loader=ToyLoader(cfg.run.train_batch_size, micro, ranks.rank, ranks.world_size),
         precision=precision,
-        deepspeed=deepspeed_config.build(cfg, precision, ranks.world_size),
+        deepspeed=deepspeed,
         fingerprint=fingerprint,
     )
