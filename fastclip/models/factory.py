@@ -14,7 +14,7 @@ from fastclip.models.presets import (
     TimmBackbone,
     VisionTransformer,
 )
-from fastclip.models.tower import Tower
+from fastclip.models.tower import ImageTower, Tower
 
 TIMM_PREFIX = "timm:"
 
@@ -33,10 +33,10 @@ def create_model(
     eot_id: int | None = None,
     **overrides: Any,
 ) -> DualEncoder:
-    """A model with random weights, initialised as CLIP was.
+    """A model with random weights, initialized as CLIP was.
 
     ``name`` is a preset (``list_models()``) or ``timm:<image model>``, which is joined to CLIP's
-    text transformer. The four keywords come from the tokeniser; what is None stays as the preset
+    text transformer. The four keywords come from the tokenizer; what is None stays as the preset
     has it, and a new ``vocab_size`` without ``eot_id`` makes the highest id the end of text.
     ``overrides`` replace fields of the preset by name (``image_size=64``, ``embed_dim=256``).
     Raises ``UserError`` for an unknown name or field and for shapes that do not fit.
@@ -114,7 +114,7 @@ def check_preset(preset: Preset) -> None:
         )
 
 
-def build_image_tower(preset: Preset) -> Tower:
+def build_image_tower(preset: Preset) -> ImageTower:
     """The image tower of a preset."""
     image = preset.image
     if isinstance(image, TimmBackbone):
