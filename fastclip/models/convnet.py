@@ -9,39 +9,52 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fastclip.models.batch_norm import guard_batch_norms
-from fastclip.models.tower import Tower
+from fastclip.models.tower import ImageTower, LayerGroup
 
 
-class ConvNetTower(Tower):
+class ConvNetTower(ImageTower):
     """Stages of a downsampling convolution and one residual block each, pooled, then linear.
 
-    Pixels [b, 3, s, s] to features [b, embed_dim], not normalised; the side halves in every stage.
+    Pixels [b, 3, s, s] to features [b, embed_dim], not normalized; the side halves in every stage.
+    The grid is the last stage's map.
     """
 
     def __init__(
-        self, widths: Sequence[int], embed_dim: int, pool: Literal["mean", "max"] = "mean"
+        self, widths: Sequence[int], embed_dim: int | None, pool: Literal["mean", "max"] = "mean"
     ):
-        super().__init__()
+        super().__init__(embed_dim)
         inputs = (3, *widths[:-1])
         self.stages = nn.ModuleList(
             Stage(i, o, stem=index == 0)
             for index, (i, o) in enumerate(zip(inputs, widths, strict=True))
         )
-        self.projection = nn.Linear(widths[-1], embed_dim, bias=False)
-        nn.init.normal_(self.projection.weight, std=widths[-1] ** -0.5)
+        self.grid_width = widths[-1]
+        if embed_dim is not None:
+            self.projection = nn.Linear(widths[-1], embed_dim, bias=False)
+            nn.init.normal_(self.projection.weight, std=widths[-1] ** -0.5)
         guard_batch_norms(self.stages)
         self.pool = pool
         self.checkpointed = False
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def _last_states(self, batch: Tensor) -> Tensor:
         # Convolutions run in the layout of their input, and channels last is the fast one.
         x = batch.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = checkpoint(stage, x, use_reentrant=False) if self.checkpointed else stage(x)
-        return self.projection(x.mean((2, 3)) if self.pool == "mean" else x.amax((2, 3)))
+        return x
+
+    def _pooled(self, states: Tensor) -> Tensor:
+        return self.projection(states.mean((2, 3)) if self.pool == "mean" else states.amax((2, 3)))
+
+    def _positions(self, states: Tensor) -> Tensor:
+        return states.permute(0, 2, 3, 1).flatten(1, 2)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.checkpointed = enable
+
+    def layer_groups(self) -> list[LayerGroup]:
+        head = [] if self.embed_dim is None else [[self.projection]]
+        return [*([stage] for stage in self.stages), *head]
 
 
 class Stage(nn.Module):

@@ -4,17 +4,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from fastclip.errors import UserError
+from fastclip.models.build_towers import build_image_tower, build_text_tower
+from fastclip.models.caption_decoder import CaptionDecoder
+from fastclip.models.captioner import Captioner
+from fastclip.models.coca import CoCa, UnimodalText
 from fastclip.models.dual_encoder import DualEncoder
 from fastclip.models.presets import (
     PRESETS,
-    ConvNet,
+    DecoderShape,
     Preset,
-    TextBag,
     TextTransformer,
     TimmBackbone,
     VisionTransformer,
 )
-from fastclip.models.tower import Tower
 
 TIMM_PREFIX = "timm:"
 
@@ -33,21 +35,128 @@ def create_model(
     eot_id: int | None = None,
     **overrides: Any,
 ) -> DualEncoder:
-    """A model with random weights, initialised as CLIP was.
+    """A model with random weights, initialized as CLIP was.
 
     ``name`` is a preset (``list_models()``) or ``timm:<image model>``, which is joined to CLIP's
-    text transformer. The four keywords come from the tokeniser; what is None stays as the preset
+    text transformer. The four keywords come from the tokenizer; what is None stays as the preset
     has it, and a new ``vocab_size`` without ``eot_id`` makes the highest id the end of text.
     ``overrides`` replace fields of the preset by name (``image_size=64``, ``embed_dim=256``).
     Raises ``UserError`` for an unknown name or field and for shapes that do not fit.
     """
+    preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
+    return DualEncoder(
+        build_image_tower(preset),
+        build_text_tower(preset),
+        embed_dim=preset.embed_dim,
+        **_sizes(preset),
+    )
+
+
+def create_captioner(
+    name: str,
+    *,
+    vocab_size: int,
+    context_length: int,
+    eot_id: int | None,
+    pad_id: int | None = None,
+    decoder_width: int | None = None,
+    decoder_layers: int | None = None,
+    decoder_heads: int | None = None,
+    dropout: float = 0.1,
+    pre_norm: bool = False,
+    bidirectional: bool = False,
+    **overrides: Any,
+) -> Captioner:
+    """A captioner with random weights: a preset's image tower and VirTex's textual head.
+
+    ``name``, the tokenizer's keywords and ``overrides`` are those of :func:`create_model`; the
+    decoder's shape is the preset's where left out. Texts are read up to their first end, so
+    ``pad_id`` may be a word's id. Raises ``UserError`` as ``create_model`` does, and for a
+    tokenizer without an end of text.
+    """
+    eot_id = _end_of_text(eot_id)
+    preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
+    shape = _decoder_shape(preset.decoder, decoder_width, decoder_layers, decoder_heads)
+    if not 0 <= dropout < 1:
+        raise UserError(f"model: dropout is {dropout}; it must be at least 0 and below 1.")
+    visual = build_image_tower(preset, grid_only=True)
+    decoder = CaptionDecoder(
+        preset.vocab_size,
+        visual.grid_width,
+        shape.width,
+        shape.layers,
+        shape.heads,
+        preset.context_length,
+        dropout,
+        pre_norm=pre_norm,
+        bidirectional=bidirectional,
+    )
+    return Captioner(visual, decoder, **_sizes(preset))
+
+
+def create_coca(
+    name: str,
+    *,
+    vocab_size: int,
+    context_length: int,
+    eot_id: int | None,
+    pad_id: int | None = None,
+    decoder_width: int | None = None,
+    decoder_layers: int | None = None,
+    decoder_heads: int | None = None,
+    **overrides: Any,
+) -> CoCa:
+    """A CoCa with random weights, its image tower a preset's.
+
+    Keywords are those of :func:`create_captioner`. Each half of the text's layers has
+    ``decoder_layers``; shapes that are left out are those of the preset's text transformer, or of
+    its decoder where its text is a bag of tokens. Raises ``UserError`` as ``create_captioner``.
+    """
+    eot_id = _end_of_text(eot_id)
+    preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
+    text = preset.text
+    shape = preset.decoder
+    if isinstance(text, TextTransformer):
+        shape = DecoderShape(text.width, text.layers, text.heads)
+    shape = _decoder_shape(shape, decoder_width, decoder_layers, decoder_heads)
+    visual = build_image_tower(preset)
+    unimodal = UnimodalText(
+        preset.vocab_size,
+        eot_id,
+        preset.context_length,
+        preset.embed_dim,
+        shape.width,
+        shape.layers,
+        shape.heads,
+    )
+    return CoCa(visual, unimodal, **_sizes(preset))
+
+
+def _end_of_text(eot_id: int | None) -> int:
+    if eot_id is None:
+        raise UserError(
+            "--tokenizer: a bag of words has neither an order nor an end of text, which a model "
+            "that writes captions needs; accepted: bpe or the path of a merges file."
+        )
+    return eot_id
+
+
+def _tailored_preset(
+    name: str,
+    vocab_size: int | None,
+    context_length: int | None,
+    pad_id: int | None,
+    eot_id: int | None,
+    overrides: dict[str, Any],
+) -> Preset:
+    """The preset of a name with what is not None in place of its own fields."""
     tokens = {
         "vocab_size": vocab_size,
         "context_length": context_length,
         "pad_id": pad_id,
         "eot_id": eot_id,
     }
-    overrides |= {key: value for key, value in tokens.items() if value is not None}
+    overrides = overrides | {key: value for key, value in tokens.items() if value is not None}
     preset = find_preset(name)
     known = [field.name for field in fields(Preset)]
     for key in overrides:
@@ -55,15 +164,30 @@ def create_model(
             raise UserError(f"model: no field {key!r} in a preset; fields: {', '.join(known)}.")
     preset = replace(preset, **overrides)
     check_preset(preset)
-    return DualEncoder(
-        build_image_tower(preset),
-        build_text_tower(preset),
-        embed_dim=preset.embed_dim,
-        image_size=preset.image_size,
-        context_length=preset.context_length,
-        mean=preset.mean,
-        std=preset.std,
-    )
+    return preset
+
+
+def _decoder_shape(
+    shape: DecoderShape, width: int | None, layers: int | None, heads: int | None
+) -> DecoderShape:
+    given = {"width": width, "layers": layers, "heads": heads}
+    shape = replace(shape, **{key: value for key, value in given.items() if value is not None})
+    for field in fields(shape):
+        value = getattr(shape, field.name)
+        if value < 1:
+            raise UserError(f"model: decoder_{field.name} is {value}; it must be at least 1.")
+    if shape.width % shape.heads:
+        raise UserError(
+            f"model: decoder_width is {shape.width}; it must be a multiple of decoder_heads, "
+            f"{shape.heads}."
+        )
+    return shape
+
+
+def _sizes(preset: Preset) -> dict[str, Any]:
+    """What every model is told of its pictures and texts."""
+    names = ("image_size", "context_length", "mean", "std")
+    return {name: getattr(preset, name) for name in names}
 
 
 def find_preset(name: str) -> Preset:
@@ -101,78 +225,9 @@ def check_preset(preset: Preset) -> None:
                 f"model: {field} is {token}; it must lie in the vocabulary, "
                 f"0 to {preset.vocab_size - 1}."
             )
-    if preset.eot_id == 2 and isinstance(preset.text, TextTransformer):
-        raise UserError(
-            "model: eot_id is 2, which transformers' CLIP reads as 'pool at the highest id'; "
-            "give the end-of-text token another id."
-        )
     image = preset.image
     if isinstance(image, VisionTransformer) and preset.image_size % image.patch_size:
         raise UserError(
             f"model: image_size is {preset.image_size}; it must be a multiple of the patch size, "
             f"{image.patch_size}."
         )
-
-
-def build_image_tower(preset: Preset) -> Tower:
-    """The image tower of a preset."""
-    image = preset.image
-    if isinstance(image, TimmBackbone):
-        from fastclip.models.timm_tower import TimmTower
-
-        return TimmTower(image.name, preset.embed_dim, preset.image_size, image.kwargs)
-    if isinstance(image, ConvNet):
-        from fastclip.models.convnet import ConvNetTower
-
-        return ConvNetTower(image.widths, preset.embed_dim, image.pool)
-
-    from transformers import CLIPVisionConfig
-
-    from fastclip.models.vit import ClipVisionTower
-
-    config = CLIPVisionConfig(
-        hidden_size=image.width,
-        intermediate_size=4 * image.width,
-        projection_dim=preset.embed_dim,
-        num_hidden_layers=image.layers,
-        num_attention_heads=image.heads,
-        image_size=preset.image_size,
-        patch_size=image.patch_size,
-        hidden_act=activation(preset),
-    )
-    return ClipVisionTower(config, preset.embed_dim)
-
-
-def build_text_tower(preset: Preset) -> Tower:
-    """The text tower of a preset."""
-    text = preset.text
-    if isinstance(text, TextBag):
-        from fastclip.models.text_bag import TextBagTower
-
-        return TextBagTower(
-            preset.vocab_size, text.width, text.hidden, preset.embed_dim, preset.pad_id
-        )
-
-    from transformers import CLIPTextConfig
-
-    from fastclip.models.text_transformer import ClipTextTower
-
-    config = CLIPTextConfig(
-        vocab_size=preset.vocab_size,
-        hidden_size=text.width,
-        intermediate_size=4 * text.width,
-        projection_dim=preset.embed_dim,
-        num_hidden_layers=text.layers,
-        num_attention_heads=text.heads,
-        max_position_embeddings=preset.context_length,
-        hidden_act=activation(preset),
-        pad_token_id=preset.pad_id,
-        bos_token_id=None,
-        eos_token_id=preset.vocab_size - 1 if preset.eot_id is None else preset.eot_id,
-    )
-    return ClipTextTower(config, preset.embed_dim)
-
-
-def activation(preset: Preset) -> str:
-    """transformers' name of the transformers' activation."""
-    return "quick_gelu" if preset.quick_gelu else "gelu"

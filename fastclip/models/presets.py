@@ -60,8 +60,17 @@ class TextBag:
 
 
 @dataclass(frozen=True)
+class DecoderShape:
+    """The transformer that writes captions; by default VirTex's base, one wide layer."""
+
+    width: int = 1024
+    layers: int = 1
+    heads: int = 16
+
+
+@dataclass(frozen=True)
 class Preset:
-    """Everything ``create_model`` needs; each field can be overridden by keyword there.
+    """Everything ``create_model`` and its like need; each field can be overridden by keyword there.
 
     ``eot_id`` None stands for the highest id, CLIP's choice. ``quick_gelu`` picks OpenAI's
     activation x·sigmoid(1.702 x) in the transformers, in place of the exact GELU.
@@ -78,6 +87,7 @@ class Preset:
     quick_gelu: bool = False
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    decoder: DecoderShape = DecoderShape()
 
 
 PRESETS: dict[str, Preset] = {
@@ -89,6 +99,7 @@ PRESETS: dict[str, Preset] = {
     "RN50x4": Preset(640, TimmBackbone("resnet50x4_clip"), TextTransformer(640, 12, 10), 288),
 }
 PRESETS |= {f"{name}-quickgelu": replace(p, quick_gelu=True) for name, p in PRESETS.items()}
+_SMALL_DECODER = DecoderShape(width=128, layers=2, heads=4)
 PRESETS |= {
     "tiny-vit": Preset(
         128,
@@ -97,6 +108,7 @@ PRESETS |= {
         image_size=32,
         context_length=32,
         vocab_size=1024,
+        decoder=_SMALL_DECODER,
     ),
     "tiny-resnet": Preset(
         128,
@@ -108,11 +120,22 @@ PRESETS |= {
         image_size=32,
         context_length=32,
         vocab_size=1024,
+        decoder=_SMALL_DECODER,
     ),
     "tiny-convnet": Preset(
-        128, ConvNet((32, 64, 128), "max"), TextBag(), image_size=32, context_length=160
+        128,
+        ConvNet((32, 64, 128), "max"),
+        TextBag(),
+        image_size=32,
+        context_length=160,
+        decoder=_SMALL_DECODER,
     ),
     "small-convnet": Preset(
-        256, ConvNet((32, 64, 128, 256)), TextBag(), image_size=40, context_length=128
+        256,
+        ConvNet((32, 64, 128, 256)),
+        TextBag(),
+        image_size=40,
+        context_length=128,
+        decoder=DecoderShape(width=256, layers=2, heads=4),
     ),
 }

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from fastclip.models.tower import Tower
+from fastclip.models.tower import LayerGroup, Tower
 
 
 class TextBagTower(Tower):
     """Token or n-gram ids [b, L] (int64), padded with ``pad_id``, to features [b, embed_dim].
 
-    Padding is left out of the mean. Not normalised.
+    Padding is left out of the mean. Not normalized.
     """
 
     def __init__(self, vocab_size: int, width: int, hidden: int, embed_dim: int, pad_id: int = 0):
@@ -27,3 +27,6 @@ class TextBagTower(Tower):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Nothing to do: the tower holds two small activations a text."""
+
+    def layer_groups(self) -> list[LayerGroup]:
+        return [[self.bag], [self.norm, self.hidden], [self.projection]]

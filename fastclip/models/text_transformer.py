@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from fastclip.models.initialise import initialise_blocks_
-from fastclip.models.tower import Tower, set_transformer_checkpointing
+from fastclip.models.initialize import initialize_blocks_
+from fastclip.models.tower import LayerGroup, Tower, set_transformer_checkpointing
 
 
 class ClipTextTower(Tower):
-    """Token ids [b, L] (int64) to features [b, embed_dim], not normalised.
+    """Token ids [b, L] (int64) to features [b, embed_dim], not normalized.
 
     Attention is causal and the feature is read at the first end-of-text token, so what follows
     that token (padding with any id) has no influence.
@@ -21,12 +21,12 @@ class ClipTextTower(Tower):
         super().__init__()
         self.transformer = CLIPTextModel(config)
         self.projection = nn.Linear(config.hidden_size, embed_dim, bias=False)
-        self._initialise()
+        self._initialize()
 
     @torch.no_grad()
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         config, embeddings = self.transformer.config, self.transformer.embeddings
-        initialise_blocks_(self.transformer.encoder, config.hidden_size, config.num_hidden_layers)
+        initialize_blocks_(self.transformer.encoder, config.hidden_size, config.num_hidden_layers)
         nn.init.normal_(embeddings.token_embedding.weight, std=0.02)
         nn.init.normal_(embeddings.position_embedding.weight, std=0.01)
         nn.init.normal_(self.projection.weight, std=config.hidden_size**-0.5)
@@ -47,3 +47,13 @@ class ClipTextTower(Tower):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         set_transformer_checkpointing(self.transformer, enable)
+
+    def layer_groups(self) -> list[LayerGroup]:
+        trunk = self.transformer
+        *blocks, last = trunk.encoder.layers
+        return [
+            [trunk.embeddings],
+            *([block] for block in blocks),
+            [last, trunk.final_layer_norm],
+            [self.projection],
+        ]

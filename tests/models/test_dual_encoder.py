@@ -20,7 +20,7 @@ def batch(rows: int, size: int, seed: int = 0):
     return image, text
 
 
-def test_uint8_pictures_are_standardised_inside(tiny_vit):
+def test_uint8_pictures_are_standardized_inside(tiny_vit):
     image, text = batch(3, tiny_vit.image_size)
     floats = (image / 255 - tiny_vit.mean) / tiny_vit.std
     torch.testing.assert_close(tiny_vit(image, text), tiny_vit(floats, text))

@@ -49,7 +49,7 @@ def test_forward_gives_unit_features_and_every_parameter_a_gradient(name):
     assert not missing
 
 
-def test_tokeniser_sizes_reach_the_text_tower():
+def test_tokenizer_sizes_reach_the_text_tower():
     config = create_model(
         "tiny-vit", vocab_size=700, context_length=24, pad_id=5, eot_id=650
     ).text.transformer.config

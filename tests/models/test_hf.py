@@ -18,7 +18,7 @@ def inputs(model, seed: int = 0):
     return image, text
 
 
-def randomise(model) -> None:
+def randomize(model) -> None:
     """Gains and biases that would show if they were lost or swapped."""
     for parameter in model.parameters():
         if parameter.ndim == 1:
@@ -31,7 +31,7 @@ def test_round_trip_through_saved_clip_model(tmp_path, quick_gelu):
     model = create_model(
         "tiny-vit", vocab_size=600, context_length=16, quick_gelu=quick_gelu, embed_dim=96
     ).eval()
-    randomise(model)
+    randomize(model)
     log_scale = torch.tensor([3.21])
     to_hf(model, log_scale).save_pretrained(tmp_path)
     hf = CLIPModel.from_pretrained(tmp_path).eval()
@@ -60,7 +60,7 @@ def test_activations_differ_enough_for_the_round_trip_to_tell():
         model = create_model(
             "tiny-vit", vocab_size=600, context_length=16, quick_gelu=quick_gelu
         ).eval()
-        randomise(model)
+        randomize(model)
         features.append(model.encode_image(inputs(model)[0]))
     assert (features[0] - features[1]).abs().max() > 1e-4
 

@@ -1,4 +1,4 @@
-"""The towers under DeepSpeed with parameters partitioned over two processes."""
+"""The models under DeepSpeed with parameters partitioned over two processes."""
 
 import os
 import time
@@ -6,14 +6,21 @@ import time
 import pytest
 import torch
 from ports import free_port
-from torch.nn.functional import cross_entropy
+from torch import nn
+from torch.nn import functional as F
 
-from fastclip.models import create_model
+from fastclip.models import DualEncoder, create_captioner, create_coca, create_model
 
 ROWS, STEPS, LR = 4, 3, 0.1
-TIMEOUT = 240
-# (model, ZeRO stage, bf16)
-CASES = [("tiny-vit", 3, False), ("tiny-resnet", 3, False), ("tiny-convnet", 1, True)]
+TIMEOUT = 360
+# (network, model, ZeRO stage, bf16)
+CASES = [
+    ("towers", "tiny-vit", 3, False),
+    ("towers", "tiny-resnet", 3, False),
+    ("towers", "tiny-convnet", 1, True),
+    ("captioner", "tiny-convnet", 3, False),
+    ("coca", "tiny-convnet", 3, False),
+]
 
 
 def batch(rank: int):
@@ -24,9 +31,55 @@ def batch(rank: int):
     return image, text
 
 
-def local_loss(features):
-    image, text = (f.float() for f in features)
-    return cross_entropy(10 * image @ text.T, torch.arange(ROWS))
+def contrastive_loss(image, text):
+    return F.cross_entropy(10 * image.float() @ text.float().T, torch.arange(ROWS))
+
+
+def caption_loss(head, hidden, text):
+    """The mean cross entropy of each next token, taken inside the head's forward."""
+
+    def loss(*layer):
+        return F.cross_entropy(F.linear(*layer).flatten(0, 1), text[:, 1:].flatten())
+
+    return head(hidden[:, :-1], loss)
+
+
+class Losses(nn.Module):
+    """Pictures and texts to the loss of one of the three models."""
+
+    def __init__(self, kind: str, name: str):
+        super().__init__()
+        tokens = {"vocab_size": 600, "context_length": 12, "eot_id": 599, "image_size": 32}
+        decoder = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
+        if kind == "towers":
+            self.model: nn.Module = create_model(name, **tokens)
+        elif kind == "captioner":
+            options = {"dropout": 0.0, "bidirectional": True}
+            self.model = create_captioner(name, **tokens, **decoder, **options)
+        else:
+            self.model = create_coca(name, **tokens, **decoder)
+        self.kind = kind
+
+    def forward(self, image, text):
+        model = self.model
+        if self.kind == "towers":
+            return contrastive_loss(*model(image, text))
+        if self.kind == "coca":
+            image_features, text_features, hidden = model(image, text)
+            contrastive = contrastive_loss(image_features, text_features)
+            return contrastive + caption_loss(model.head, hidden, text)
+        grid, reverse = model.encode_grid(image), text.flip(1)
+        forward = caption_loss(model.head, model.hidden(grid, text), text)
+        backward = caption_loss(model.head, model.hidden(grid, reverse, backward=True), reverse)
+        return forward + backward
+
+    @torch.no_grad()
+    def evaluate(self, image, text):
+        """What an evaluation between two steps runs: a part of the model alone."""
+        if isinstance(self.model, DualEncoder):
+            return self.model.encode_text(text)
+        grid = self.model.encode_grid(image)
+        return [self.model.next_token_logits(grid, text[:, :length]) for length in (1, 2)]
 
 
 def serve(rank: int, port: int, results) -> None:
@@ -41,12 +94,12 @@ def serve(rank: int, port: int, results) -> None:
     torch.distributed.destroy_process_group()
 
 
-def train_under_deepspeed(rank: int, name: str, stage: int, bf16: bool) -> list[float]:
+def train_under_deepspeed(rank: int, kind: str, name: str, stage: int, bf16: bool) -> list[float]:
     import deepspeed
 
     torch.manual_seed(0)
-    model = create_model(name, vocab_size=600, context_length=12, image_size=32)
-    model.set_grad_checkpointing(True)
+    network = Losses(kind, name)
+    network.model.set_grad_checkpointing(True)
     config = {
         "train_micro_batch_size_per_gpu": ROWS,
         "gradient_clipping": 0.0,
@@ -55,14 +108,13 @@ def train_under_deepspeed(rank: int, name: str, stage: int, bf16: bool) -> list[
         "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
     }
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=LR), config=config
+        model=network, optimizer=torch.optim.SGD(network.parameters(), lr=LR), config=config
     )
     losses = []
     for step in range(STEPS):
-        if step == 1:  # an evaluation between two steps, one tower alone
-            with torch.no_grad():
-                engine.module.encode_text(batch(rank)[1])
-        loss = local_loss(engine(*batch(rank)))
+        if step == 1:
+            engine.module.evaluate(*batch(rank))
+        loss = engine(*batch(rank))
         losses.append(loss.item())
         engine.backward(loss)
         engine.step()
@@ -70,17 +122,17 @@ def train_under_deepspeed(rank: int, name: str, stage: int, bf16: bool) -> list[
     return losses
 
 
-def train_plainly(name: str) -> list[list[float]]:
+def train_plainly(kind: str, name: str) -> list[list[float]]:
     """The same steps in one process: the mean of both ranks' losses."""
     torch.manual_seed(0)
-    model = create_model(name, vocab_size=600, context_length=12, image_size=32)
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    network = Losses(kind, name)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR)
     history: list[list[float]] = []
     for _ in range(STEPS):
         optimizer.zero_grad()
         history.append([])
         for rank in range(2):
-            loss = local_loss(model(*batch(rank)))
+            loss = network(*batch(rank))
             (loss / 2).backward()
             history[-1].append(loss.item())
         optimizer.step()
@@ -104,9 +156,9 @@ def losses():
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_equal_those_of_plain_training(losses, case):
-    name, _, bf16 = case
+    kind, name, _, bf16 = case
     found = torch.tensor([losses[case, rank] for rank in range(2)])
     tolerance = 0.05 if bf16 else 1e-5
     torch.testing.assert_close(
-        found, torch.tensor(train_plainly(name)), rtol=tolerance, atol=tolerance
+        found, torch.tensor(train_plainly(kind, name)), rtol=tolerance, atol=tolerance
     )

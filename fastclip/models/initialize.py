@@ -1,12 +1,12 @@
-"""CLIP's initialisation (Radford et al. 2021, section 2.5 and the released code)."""
+"""CLIP's initialization (Radford et al. 2021, section 2.5 and the released code)."""
 
 import torch
 from torch import nn
 
 
 @torch.no_grad()
-def initialise_blocks_(blocks: nn.Module, width: int, layers: int) -> None:
-    """Initialise the pre-norm blocks of a transformer in place.
+def initialize_blocks_(blocks: nn.Module, width: int, layers: int) -> None:
+    """Initialize the pre-norm blocks of a transformer in place.
 
     Query, key and value have standard deviation ``width**-0.5``, the first layer of each MLP
     ``(2·width)**-0.5``; the two projections that write to the residual stream are a further
