@@ -65,10 +65,13 @@ class CoCa(ImageModel):
         """Pictures [b, 3, s, s], uint8 or standardized floats, to [b, P, grid_width]."""
         return self.visual.grid(self.pixels(image))
 
+    def hidden(self, grid: Tensor, tokens: Tensor) -> Tensor:
+        """A grid [b, P, grid_width] and tokens [b, L] to hidden states [b, L, width]."""
+        return self.multimodal(self.text.states(tokens), grid)
+
     def next_token_logits(self, grid: Tensor, tokens: Tensor) -> Tensor:
         """Logits [b, V] (fp32) of the token that follows tokens [b, L]."""
-        hidden = self.multimodal(self.text.states(tokens), grid)
-        return self.head(hidden[:, -1], fp32_linear)
+        return self.head(self.hidden(grid, tokens)[:, -1], fp32_linear)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep the inputs of blocks only, and recompute their activations in the backward pass."""

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastclip.errors import UserError, check_flags
+from fastclip.models.captioner import Captioner
+from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_model
+from fastclip.models.factory import create_captioner, create_coca, create_model
+from fastclip.models.locking import lock_image, lock_text
 
 
 @dataclass(kw_only=True)
@@ -50,14 +53,44 @@ class ModelConfig:
 
 def build_dual_encoder(config: ModelConfig, tokenizer: Any) -> DualEncoder:
     """The two towers that ``config`` names, for the ids of ``tokenizer``."""
-    overrides = {} if config.image_size is None else {"image_size": config.image_size}
-    model = create_model(
-        config.model,
-        vocab_size=tokenizer.vocab_size,
-        context_length=tokenizer.context_length,
-        pad_id=tokenizer.pad_id,
-        eot_id=tokenizer.eot_id,
-        **overrides,
+    return _finished(create_model(config.model, **_given(config, tokenizer)), config)
+
+
+def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Captioner:
+    """The image tower that ``config`` names and a decoder of the shape in ``decoder``."""
+    return _finished(
+        create_captioner(config.model, **_given(config, tokenizer), **decoder), config
     )
+
+
+def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
+    """A CoCa on the image tower that ``config`` names, its text of the shape in ``decoder``."""
+    return _finished(create_coca(config.model, **_given(config, tokenizer), **decoder), config)
+
+
+def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
+    sizes = {} if config.image_size is None else {"image_size": config.image_size}
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "context_length": tokenizer.context_length,
+        "pad_id": tokenizer.pad_id,
+        "eot_id": tokenizer.eot_id,
+        **sizes,
+    }
+
+
+def _finished(model: Any, config: ModelConfig) -> Any:
     model.set_grad_checkpointing(config.grad_checkpointing)
+    if config.lock_image:
+        lock_image(
+            model.visual, config.lock_image_unlocked_groups, config.lock_image_freeze_bn_stats
+        )
+    if config.lock_text:
+        if not hasattr(model, "text"):
+            raise UserError(f"--lock-text: a {type(model).__name__} has no text tower")
+        lock_text(
+            model.text, config.lock_text_unlocked_layers, config.lock_text_freeze_layer_norm
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("--lock-image and --lock-text leave nothing to train")
     return model

@@ -38,6 +38,9 @@ class TimmTower(ImageTower):
             kwargs["img_size"] = image_size
         self.trunk = timm.create_model(name, num_classes=0, **kwargs)
         guard_batch_norms(self.trunk)
+        # The trunk is called for its last states: a parameter of its own, such as a position
+        # embedding, is whole under ZeRO-3 only where the trunk itself is called.
+        self.trunk.forward = self.trunk.forward_features
         head = getattr(self.trunk, "head", None)
         self.grid_width = self.trunk.num_features
         self.projection: nn.Module = nn.Identity()
@@ -74,7 +77,7 @@ class TimmTower(ImageTower):
 
     def _last_states(self, batch: Tensor) -> Any:
         # Convolutions run in the layout of their input, and channels last is the fast one.
-        return self.trunk.forward_features(batch.contiguous(memory_format=torch.channels_last))
+        return self.trunk(batch.contiguous(memory_format=torch.channels_last))
 
     def _pooled(self, states: Any) -> Tensor:
         return self.projection(self.trunk.forward_head(states))

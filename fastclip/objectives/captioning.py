@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, PICTURE
-from fastclip.errors import UserError
+from fastclip.errors import UserError, check_flags
 from fastclip.loss import linear_cross_entropy
 from fastclip.models.captioner import Captioner
 from fastclip.models.options import build_captioner
@@ -31,25 +31,17 @@ class DecoderOptions:
     """Layers of the decoder; the model's own where left out."""
     decoder_heads: int | None = None
     """Attention heads of the decoder; the model's own where left out."""
-    decoder_dropout: float = 0.1
-    """Probability with which the decoder drops a unit."""
 
     def __post_init__(self) -> None:
-        for name in ("decoder_width", "decoder_layers", "decoder_heads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
-        if not 0 <= self.decoder_dropout < 1:
-            found = self.decoder_dropout
-            raise UserError(f"--decoder-dropout is {found}, expected 0 <= value < 1")
+        names = ("decoder_width", "decoder_layers", "decoder_heads")
+        check_flags(self, names, "1 or more", lambda n: n >= 1)
 
     def of_decoder(self) -> dict[str, Any]:
         """Keyword arguments for the model; None stands for the preset's own."""
         return {
-            "width": self.decoder_width,
-            "layers": self.decoder_layers,
-            "heads": self.decoder_heads,
-            "dropout": self.decoder_dropout,
+            "decoder_width": self.decoder_width,
+            "decoder_layers": self.decoder_layers,
+            "decoder_heads": self.decoder_heads,
         }
 
 
@@ -57,13 +49,15 @@ class DecoderOptions:
 class CaptioningOptions(DecoderOptions):
     """Flags of captioning."""
 
+    decoder_dropout: float = 0.1
+    """Probability with which the decoder drops a unit."""
     backbone_lr: float | None = None
     """Peak learning rate of the image tower; --lr where left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.backbone_lr is not None and not self.backbone_lr > 0:
-            raise UserError(f"--backbone-lr is {self.backbone_lr}, expected more than 0")
+        check_flags(self, ("decoder_dropout",), "0 <= value < 1", lambda p: 0 <= p < 1)
+        check_flags(self, ("backbone_lr",), "more than 0", lambda rate: rate > 0)
 
 
 class CaptionTokens(nn.Module):
@@ -122,7 +116,9 @@ class Captioning(Objective):
     def __init__(self, options: CaptioningOptions, parts: Parts):
         self.options = options
         self.eot_id = needs_end(parts, "captioning")
-        self.model = build_captioner(parts.model, parts.tokenizer, options.of_decoder())
+        self.model = build_captioner(
+            parts.model, parts.tokenizer, dropout=options.decoder_dropout, **options.of_decoder()
+        )
         self.network = CaptionTokens(self.model, parts.workspace_bytes)
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:

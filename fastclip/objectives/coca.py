@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.errors import UserError
+from fastclip.errors import check_flags
 from fastclip.models.coca import CoCa as CoCaModel
 from fastclip.models.options import build_coca
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
@@ -35,10 +35,8 @@ class CoCaOptions(DecoderOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scale(self.init_logit_scale)
-        for name in ("coca_caption_loss_weight", "coca_contrastive_loss_weight"):
-            if not getattr(self, name) >= 0:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is {getattr(self, name)}, expected 0 or more")
+        weights = ("coca_caption_loss_weight", "coca_contrastive_loss_weight")
+        check_flags(self, weights, "0 or more", lambda weight: weight >= 0)
 
 
 class FeaturesAndTokens(nn.Module):
@@ -75,7 +73,7 @@ class CoCa(Clip):
     def __init__(self, options: CoCaOptions, parts: Parts):
         self.options = options
         self.eot_id = needs_end(parts, "coca")
-        self.model = build_coca(parts.model, parts.tokenizer, options.of_decoder())
+        self.model = build_coca(parts.model, parts.tokenizer, **options.of_decoder())
         weight = options.coca_caption_loss_weight
         self.network = FeaturesAndTokens(self.model, weight, parts.workspace_bytes)
         scale = options.init_logit_scale

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.errors import UserError
+from fastclip.errors import UserError, check_flags
 from fastclip.loss import DistillClipLoss
 from fastclip.models import DualEncoder
 from fastclip.models.dual_encoder import unit_norm
@@ -34,10 +34,8 @@ class DistillOptions(ClipOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("contrastive_weight", "distill_weight", "feature_weight"):
-            if not getattr(self, name) >= 0:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} is {getattr(self, name)}, expected 0 or more")
+        weights = ("contrastive_weight", "distill_weight", "feature_weight")
+        check_flags(self, weights, "0 or more", lambda weight: weight >= 0)
 
 
 class StudentTowers(nn.Module):

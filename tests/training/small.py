@@ -20,7 +20,7 @@ from fastclip.training.config import train_config
 ONE = Ranks(0, 1, torch.device("cpu"))
 ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
-OBJECTIVES = ("clip", "siglip", "distill", "labels")
+OBJECTIVES = ("clip", "siglip", "captioning", "coca", "distill", "labels")
 FLAGS = {
     "captioning": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
     "coca": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
@@ -97,7 +97,7 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
     flags = dict(FLAGS.get(name, {}))
     if name == "distill":
         flags["teacher"] = "a teacher"
-    if name in ("captioning", "coca"):
+    if name == "captioning":
         flags["decoder_dropout"] = 0.1 if dropout else 0.0
     objective = cls(cls.Options(**flags), parts)
     visual = objective.model.visual
