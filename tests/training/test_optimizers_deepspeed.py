@@ -104,7 +104,7 @@ def expected(precision: str, name: str) -> list[dict[str, Tensor]]:
 
 
 def engine_for(precision: str, stage: int, options: OptimConfig, world_size: int, seed: int):
-    """DeepSpeed's engine for a new network, and that network."""
+    """DeepSpeed's engine for a network with weights from ``seed``."""
     import deepspeed
 
     from fastclip.training.optimizers import build_optimizer, split_decay, without_initial_step
