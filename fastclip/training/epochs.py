@@ -61,12 +61,12 @@ def renew(engine: Any, optimizer: Any, values: dict[str, Tensor]) -> None:
         if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
             safe_set_full_fp32_param(parameter, value)
             for key in _moments(optimizer):
-                start = value if key == "slow" else torch.zeros_like(value)
+                start = value if key == "slow_weights" else torch.zeros_like(value)
                 safe_set_full_optimizer_state(parameter, start, key)
         else:
             for key, moment in optimizer.state.get(parameter, {}).items():
                 if torch.is_tensor(moment) and moment.shape == parameter.shape:
-                    moment.copy_(value) if key == "slow" else moment.zero_()
+                    moment.copy_(value) if key == "slow_weights" else moment.zero_()
         partitioned = [parameter] if hasattr(parameter, "ds_id") else []
         with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
             parameter.copy_(value)
