@@ -1,10 +1,21 @@
 """Sentences for the generated set: one scene, many phrasings, some with fewer attributes."""
 
+import functools
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from fastclip.data.drawing import BACKGROUNDS, COLORS, SHAPES, TONES
+
+SIZES = ("small", "medium", "large")
+PLACES = (
+    *("in the middle", "at the top", "at the bottom", "on the left", "on the right"),
+    *("at the top left", "at the top right", "at the bottom left", "at the bottom right"),
+    *("side by side", "one above the other", "scattered about", "in the four corners"),
+)
 NUMBERS = ("one", "two", "three", "four")
 PLURALS = {"cross": "crosses"}
 
@@ -41,23 +52,98 @@ def phrases(shape: str, color: str, sizes_and_counts: Collection[tuple[str, int]
 
 
 def sentence(scene: Attributes, rng: np.random.Generator) -> str:
-    """One sentence on ``scene``. Shape, colour and count are always said, the rest at random."""
+    """One sentence on ``scene``. Shape, color and count are always said, the rest at random."""
     with_size, with_place, with_background, with_tone, article, split = rng.random(6)
-    size = f"{scene.size} " if with_size < 0.5 else ""
+    form = _Form(
+        size=with_size < 0.5,
+        color_last=split < 0.15,
+        article=article < 0.6,
+        place=with_place < 0.35,
+        ground=with_background < 0.25,
+        tone=with_tone < 0.4,
+    )
+    phrasings = form.phrasings()
+    return _render(scene, form, phrasings[rng.integers(len(phrasings))])
+
+
+def accepts(text: str, scene: Attributes) -> bool:
+    """Whether :func:`sentence` can give this text for this scene, white space apart."""
+    return " ".join(text.split()) in _sentences(scene)
+
+
+def is_grammatical(text: str) -> bool:
+    """Whether :func:`sentence` can give this text for some scene, be it ever drawn or not."""
+    return _reading(text) is not None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a text says: always all three, or None throughout where it is not grammatical."""
+
+    shape: str | None = None
+    color: str | None = None
+    count: int | None = None
+
+
+def said(text: str) -> Said:
+    """The shape, color and count that a text says."""
+    scene = _reading(text)
+    return Said() if scene is None else Said(scene.shape, scene.color, scene.count)
+
+
+def _reading(text: str) -> Attributes | None:
+    """A scene that a text fits, with anything for what it leaves unsaid."""
+    text = " ".join(text.split())
+    words = set(text.split())
+    shapes = [shape for shape in SHAPES if words & {shape, _things(shape, 2)}]
+    colors = [color for color in COLORS if color in words]
+    if len(shapes) != 1 or len(colors) != 1:
+        return None
+    # The longest, since "at the top left" holds "at the top" too.
+    place = max((p for p in PLACES if p in text), key=len, default=PLACES[0])
+    size, background, tone = (
+        next((option for option in options if option in words), options[0])
+        for options in (SIZES, BACKGROUNDS, list(TONES))
+    )
+    # An article says one as well, and "one above the other" counts nothing.
+    counts = [n for n, word in enumerate(NUMBERS, 1) if n == 1 or word in words]
+    scenes = (Attributes(shapes[0], colors[0], size, n, place, background, tone) for n in counts)
+    return next((scene for scene in scenes if accepts(text, scene)), None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sentences(scene: Attributes) -> frozenset[str]:
+    """All that :func:`sentence` can say of a scene."""
+    forms = (_Form(*choices) for choices in itertools.product((False, True), repeat=6))
+    return frozenset(_render(scene, f, phrasing) for f in forms for phrasing in f.phrasings())
+
+
+class _Form(NamedTuple):
+    """What a sentence says beside shape, color and count, and how."""
+
+    size: bool
+    color_last: bool
+    article: bool
+    place: bool
+    ground: bool
+    tone: bool
+
+    def phrasings(self) -> list[str]:
+        """The phrasings that fit what is said."""
+        phrasings = [p for p in _PHRASINGS if ("{ground}" in p) == self.ground]
+        return phrasings if self.place else [p for p in phrasings if not p.startswith("{place}")]
+
+
+def _render(scene: Attributes, form: _Form, phrasing: str) -> str:
+    size = f"{scene.size} " if form.size else ""
     things = _things(scene.shape, scene.count)
-    if split < 0.15:
-        subject = _counted(scene.count, size + things, article) + f" in {scene.color}"
+    if form.color_last:
+        subject = _counted(scene.count, size + things, form.article) + f" in {scene.color}"
     else:
-        subject = _counted(scene.count, f"{size}{scene.color} {things}", article)
-    place = scene.place if with_place < 0.35 else ""
-    tone = f"{scene.tone} " if with_tone < 0.4 else ""
-    ground = ""
-    if with_background < 0.25:
-        ground = _with_article(f"{tone}{scene.background} background")
-    phrasings = [p for p in _PHRASINGS if ("{ground}" in p) == bool(ground)]
-    if not place:
-        phrasings = [p for p in phrasings if not p.startswith("{place}")]
-    phrasing = phrasings[rng.integers(len(phrasings))]
+        subject = _counted(scene.count, f"{size}{scene.color} {things}", form.article)
+    place = scene.place if form.place else ""
+    tone = f"{scene.tone} " if form.tone else ""
+    ground = _with_article(f"{tone}{scene.background} background")
     verb = "is" if scene.count == 1 else "are"
     words = phrasing.format(subject=subject, place=place, ground=ground, verb=verb)
     return " ".join(words.split())
@@ -80,8 +166,8 @@ def _things(shape: str, count: int) -> str:
     return shape if count == 1 else PLURALS.get(shape, shape + "s")
 
 
-def _counted(count: int, things: str, article: float) -> str:
-    if count == 1 and article < 0.6:
+def _counted(count: int, things: str, article: bool) -> str:
+    if count == 1 and article:
         return _with_article(things)
     return f"{NUMBERS[count - 1]} {things}"
 

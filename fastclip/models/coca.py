@@ -41,6 +41,7 @@ class CoCa(ImageModel):
             visual.grid_width, text.width, len(text.layers.layers), text.heads
         )
         self.head = VocabularyHead(text.words)
+        self.embed_dim = text.projection.out_features
 
     def forward(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of both ([b, D], unit norm) and the captioner's hidden states [b, L, width].
@@ -145,6 +146,7 @@ class UnimodalText(Tower):
         self.layers.set_grad_checkpointing(enable)
 
     def layer_groups(self) -> list[LayerGroup]:
+        # The words are CoCa's output matrix too: locked, they stand still on both sides.
         *blocks, last = self.layers.layers
         return [
             [self.words, self.positions, self.class_token],

@@ -19,7 +19,7 @@ CASES = [
     ("towers", "tiny-resnet", 3, False),
     ("towers", "tiny-convnet", 1, True),
     ("captioner", "tiny-convnet", 3, False),
-    ("coca", "tiny-convnet", 3, False),
+    ("coca", "tiny-vit", 3, False),
 ]
 
 
