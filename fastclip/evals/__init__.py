@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fastclip.evals.base import Evaluation
-# TMP1
+from fastclip.evals.exact_captions import ExactCaptions
 from fastclip.evals.perplexity import Perplexity
 from fastclip.evals.retrieval import Retrieval
 from fastclip.evals.zeroshot import ZeroShot
@@ -13,7 +13,7 @@ from fastclip.evals.zeroshot import ZeroShot
 EVALUATIONS: tuple[Evaluation, ...] = (
     ZeroShot(),
     Retrieval(),
-    # TMP2
+    ExactCaptions(),
     Perplexity(),
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +38,8 @@ class ExactCaptions(Evaluation):
 
     def run(self, subject: Subject, split: Split) -> Result:
         captions = write_captions(subject, split)
-        scenes = [grammar.scene(attributes) for attributes in split.attributes]
-        if all(scene is not None for scene in scenes):
+        scenes = [scene for said in split.attributes if (scene := _scene(said)) is not None]
+        if len(scenes) == len(captions):
             figures = _by_grammar(captions, scenes)
         else:
             right = [c == clean(own) for c, own in zip(captions, split.captions, strict=True)]
@@ -70,14 +72,22 @@ def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[s
     return [tokenizer.decode(row) for row in found.tolist()]
 
 
-def _by_grammar(captions: Sequence[str], scenes: Sequence) -> list[Figure]:
+def _scene(said: Mapping[str, Any]) -> grammar.Attributes | None:
+    """What a record of the generated set shows; None for a record of another set."""
+    names = [field.name for field in fields(grammar.Attributes)]
+    if not all(name in said for name in names):
+        return None
+    return grammar.Attributes(**{name: said[name] for name in names})
+
+
+def _by_grammar(
+    captions: Sequence[str], scenes: Sequence[grammar.Attributes]
+) -> list[Figure]:
     said = [grammar.said(caption) for caption in captions]
 
     def agree(what: str) -> list[bool]:
-        return [
-            getattr(one, what, None) == getattr(scene, what)
-            for one, scene in zip(said, scenes, strict=True)
-        ]
+        pairs = zip(said, scenes, strict=True)
+        return [getattr(one, what) == getattr(scene, what) for one, scene in pairs]
 
     exact = [grammar.accepts(c, scene) for c, scene in zip(captions, scenes, strict=True)]
     well_formed = [grammar.is_grammatical(caption) for caption in captions]
