@@ -16,7 +16,7 @@ from fastclip.data.text.interface import Tokeniser
 
 @dataclass(frozen=True)
 class Collate:
-    """Makes every column of ``fields`` but the picture's, and ``key`` and ``caption``.
+    """Makes every column of ``fields`` but the picture's, and ``key``, ``caption`` and ``said``.
 
     Labels are a column wherever all records have one.
     """
@@ -37,7 +37,7 @@ class Collate:
         if not self.captions.fixed:
             rng = random.Random(derived_seed(*place))
             said = [vary(f.caption, f.tags, rng, self.captions) for f in facts]
-            columns["caption"] = said
+        columns["said"] = said
         if CAPTION in self.fields:
             columns[CAPTION.column] = self.tokenizer(said) if tokens is None else tokens
         if TAGS in self.fields:

@@ -1,4 +1,4 @@
-"""A whole data set decoded once into memory: fast epochs for small sets, and evaluation splits."""
+"""A whole data set decoded once into memory, for fast epochs of small sets."""
 
 import itertools
 from collections.abc import Iterator

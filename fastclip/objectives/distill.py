@@ -111,7 +111,7 @@ class Distill(Clip):
         return {"rows": ranks.total([sum(len(micro["image"]) for micro in batch)])[0]}
 
     def given(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        image, text = self.frozen.embed(micro_batch["image"], micro_batch["caption"])
+        image, text = self.frozen.embed(micro_batch["image"], micro_batch["said"])
         return {"image": image, "text": text}
 
     def batch_losses(

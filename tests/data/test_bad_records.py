@@ -71,7 +71,7 @@ def loader(path, in_memory, workers=0, **spec):
 
 
 def epoch_keys(built):
-    return [key for batch in built.epoch(0) for key in batch["key"]]
+    return [key for batch in built.epoch(0) for part in batch for key in part["key"]]
 
 
 @pytest.mark.parametrize("in_memory", ["always", "never"])
@@ -171,7 +171,7 @@ def test_an_evaluation_split_needs_no_text(tmp_path):
 def test_a_label_without_a_class_name_is_refused(tmp_path):
     write_shards(tmp_path, [5])
     (tmp_path / "classes.json").write_text('{"classes": ["a", "b"]}')
-    with pytest.raises(UserError, match="label 4, but 2 classes"):
+    with pytest.raises(UserError, match="label 2 at s-00/00002, expected 0 to 1: 2 classes"):
         read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
 
 

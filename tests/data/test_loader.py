@@ -50,7 +50,8 @@ def make(patterns, *, shards=5, in_memory="never", batch=8, augment=AUGMENT, **o
 
 
 def epoch(loader, number=0, start=0):
-    return list(loader.epoch(number, start))
+    """The micro-batches of an epoch; a batch is one of them unless a test says otherwise."""
+    return list(itertools.chain.from_iterable(loader.epoch(number, start)))
 
 
 def same(one, other):
@@ -250,9 +251,35 @@ def test_a_csv_is_streamed_and_kept_like_shards(tmp_path):
 def test_the_streaming_data_set_can_be_sent_to_a_fresh_process(patterns):
     batches = make(patterns, workers=0).batches
     copy = pickle.loads(pickle.dumps(batches))
-    same(list(iter(copy)), list(iter(batches)))
+    for one, other in zip(copy, batches, strict=True):
+        same(one["micro_batches"], other["micro_batches"])
 
 
 def test_many_workers_and_few_steps(patterns):
     keys = all_keys(epoch(make(patterns, batch=48, workers=4)))
     assert len(set(keys)) == len(keys) == 96
+
+
+@pytest.mark.parametrize("mode", ["memory", "stream of all shards"])
+def test_micro_batches_draw_by_their_place_in_the_global_batch(patterns, mode):
+    options = {**MODES[mode], "micro_batch_size": 2}
+    whole = list(make(patterns, **options).epoch(0))
+    assert [len(batch) for batch in whole] == [4] * 12
+    if mode == "memory":  # streamed, ranks share out records in another order than one rank alone
+        ranks = [make(patterns, rank=r, world_size=2, **{**options, "batch": 4}) for r in range(2)]
+        for step, parts in enumerate(zip(*(loader.epoch(0) for loader in ranks), strict=True)):
+            same([*parts[0], *parts[1]], whole[step])
+    flat = [picture for batch in whole for part in batch for picture in part["image"]]
+    first = [batch["image"] for batch in epoch(make(patterns, **MODES[mode]))]
+    assert not torch.equal(torch.stack(flat), torch.cat(first))
+    same(epoch(make(patterns, **options), 0, 3), [part for batch in whole[3:] for part in batch])
+
+
+def test_records_drawn_with_replacement_come_more_than_once(patterns):
+    for mode in ("memory", "own shards, 2 workers"):
+        loader = make(patterns, resampled=True, **MODES[mode])
+        keys = all_keys(epoch(loader))
+        assert len(keys) == 96
+        assert len(set(keys)) < 90
+        assert keys == all_keys(epoch(make(patterns, resampled=True, **MODES[mode])))
+        assert keys != all_keys(epoch(loader, 1))

@@ -82,7 +82,7 @@ def test_an_epoch_of_emoji_on_two_ranks_by_two_workers(data):
             in_memory="never",
         )
         assert loader.steps_per_epoch == 4247 // 512
-        for batch in loader.epoch(0):
+        for [batch] in loader.epoch(0):
             keys += batch["key"]
             texts |= dict(zip(batch["key"], batch["caption"], strict=True))
     assert len(set(keys)) == len(keys) == 4247 // 512 * 512

@@ -129,7 +129,7 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
     image = torch.randint(0, 256, (ROWS, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     draws = torch.randint(0, len(WORDS), (ROWS, 4), generator=generator).tolist()
     captions = [" ".join(WORDS[i] for i in row[: 2 + row[0] % 3]) for row in draws]
-    columns = {"image": image, "text": tokenizer()(captions), "caption": captions}
+    columns = {"image": image, "text": tokenizer()(captions), "said": captions}
     columns["key"] = [str(row) for row in range(ROWS)]
     size = ROWS // count
     return [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
