@@ -5,18 +5,23 @@ STAMP := $(VENV)/.installed
 CONSTRAINTS := .ci/constraints.txt
 PYTHON := $(VENV)/bin/python
 ARGS ?=
+# Where no GPU's device file is, the launcher need not look for one and say that it found none.
+QUIETLY := $(if $(wildcard /dev/nvidiactl /dev/kfd /dev/dri/render*),,DS_ACCELERATOR=cpu)
 
-.PHONY: train test bench lint
+.PHONY: train test bench recipes lint
 .DELETE_ON_ERROR:
 
 train: $(STAMP)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed --quiet fastclip/train.py $(ARGS)
+	$(QUIETLY) PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/deepspeed --quiet fastclip/train.py $(ARGS)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: $(STAMP)
 	$(PYTHON) benchmarks/run.py $(ARGS)
+
+recipes: $(STAMP)
+	$(PYTHON) benchmarks/recipes.py $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .

@@ -17,7 +17,7 @@ from fastclip.data.splits import read_split
 from fastclip.errors import UserError
 from fastclip.evals.zeroshot import top1_accuracy
 from fastclip.training.config import to_plain, train_config
-from fastclip.training.trained import load_run
+from fastclip.runs import load_run
 
 
 def test_a_plain_run_ends_with_its_figure_and_fills_its_folder(whole):

@@ -22,11 +22,15 @@ def load_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The file's mapping of flag names (``-`` or ``_``) to values, not yet looked at."""
+    """The file's mapping of flag names (``-`` or ``_``) to values, not yet looked at.
+
+    The first document of the file counts; what its runs are held to may follow in a second one,
+    which ``benchmarks/recipes.py`` reads.
+    """
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw, *_ = [*yaml.safe_load_all(path.read_text()), None]
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
