@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
-from fastclip.ops.epilogue import first_order_only
 from fastclip.ops.inputs import accumulation_dtype
 
 
@@ -33,7 +33,7 @@ class CaptionCrossEntropy(nn.Module):
             )
         tokens = logits.movedim(1, -1).reshape(-1, logits.shape[1])
         labels = labels.reshape(-1)
-        total, _ = caption_cross_entropy(tokens, labels, self.ignore_index, self.workspace_bytes)
+        total, _ = _caption_cross_entropy(tokens, labels, self.ignore_index, self.workspace_bytes)
         return total / (labels != self.ignore_index).sum()
 
 
@@ -114,7 +114,6 @@ def _context(ctx, inputs, output):
 
 
 def _backward(ctx, upstream, _):
-    first_order_only()
     logits, labels, lse = ctx.saved_tensors
     grad = caption_cross_entropy_backward(
         logits, labels, lse, upstream, ctx.ignore_index, ctx.workspace_bytes
@@ -122,4 +121,4 @@ def _backward(ctx, upstream, _):
     return grad, None, None, None
 
 
-caption_cross_entropy.register_autograd(_backward, setup_context=_context)
+_caption_cross_entropy = differentiable(caption_cross_entropy, _backward, _context)

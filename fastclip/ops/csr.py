@@ -21,7 +21,7 @@ class Csr(NamedTuple):
     values: Tensor | None
 
     def part(self, span: slice) -> "Csr":
-        """These rows alone; all of them without a look at the values, for which a GPU would wait."""
+        """These rows alone; of all rows without reading any index, which would wait for a GPU."""
         if span == slice(0, len(self.rows) - 1):
             return self
         rows = self.rows[span.start : span.stop + 1]

@@ -1,4 +1,4 @@
-"""The entries of sparse targets, sorted: what losses of a linear layer read and write one by one."""
+"""The entries of sparse targets, sorted, and how many of them are held at once."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -52,8 +52,9 @@ class Entries:
 
     ``index [kept]`` are the rows that are computed: by default those with entries, or all of a
     GPU's, to spare a synchronisation. Rows below count those; ``counts`` are their numbers of
-    entries. Vectors ``[entries]``: ``row``, ``column``, ``value`` as given, ``total`` the sum over all entries at the same place, ``first``
-    whether an entry is the first there, ``place`` the entry's in ``[kept, V]``, flattened.
+    entries. Vectors ``[entries]``: ``row``, ``column``, ``value`` as given, ``total`` the sum over
+    all entries at the same place, ``first`` whether an entry is the first there, ``place`` the
+    entry's in ``[kept, V]``, flattened.
     """
 
     def __init__(self, target: Csr, vocabulary: int, index: Tensor | None = None) -> None:

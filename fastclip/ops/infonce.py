@@ -10,8 +10,9 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, named
-from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
+from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_engine,
@@ -160,7 +161,6 @@ def _clip_loss_context(ctx, inputs, output):
 
 
 def _clip_loss_backward(ctx, grad_loss, *_):
-    first_order_only()
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     if grad_loss is None:
         return (None,) * 6
@@ -184,7 +184,7 @@ def _clip_loss_backward(ctx, grad_loss, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit, engine = grad_loss / (2 * max(1, n)), ("infonce", ctx.backend)
+    unit, engine = grad_loss / (2 * max(1, n)), ("infonce", ctx.backend, ctx.workspace_bytes)
     d_scale = None
     if need_scale:
         d_scale = unit * (
@@ -200,7 +200,7 @@ def _clip_loss_backward(ctx, grad_loss, *_):
     )
 
 
-clip_loss.register_autograd(_clip_loss_backward, setup_context=_clip_loss_context)
+_clip_loss = differentiable(clip_loss, _clip_loss_backward, _clip_loss_context)
 
 
 def clip_loss_single(
@@ -228,4 +228,4 @@ def clip_loss_single(
     scale = scalar(scale, image)
     keep = gradient_wanted(image, text, scale)
     backend = named("infonce", backend, image, text, workspace_bytes)
-    return clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]
+    return _clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]

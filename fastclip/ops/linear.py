@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastclip.ops.epilogue import first_order_only, scale_and_round
+from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import accumulation_dtype, gradient_wanted, matched, statistics_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -143,7 +143,6 @@ def gradients(
 
     ``rows(*inputs)`` runs the ``*_rows`` op on what was saved, with ``grad_loss`` in the weights.
     """
-    first_order_only()
     if grad_loss is None:
         return None, None, None
     if ctx.reduction == "none":
@@ -157,8 +156,9 @@ def gradients(
         # their number sends an infinity.
         unit = torch.where(divisor == 0, 0, grad_loss / divisor)
     need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+    epilogue = op, ctx.backend, ctx.workspace_bytes
     return (
-        scale_and_round(a, unit, ctx.dtype, op, ctx.backend) if need_hidden else None,
-        scale_and_round(b, unit, ctx.dtype, op, ctx.backend) if need_weight else None,
+        scale_and_round(a, unit, ctx.dtype, *epilogue) if need_hidden else None,
+        scale_and_round(b, unit, ctx.dtype, *epilogue) if need_weight else None,
         (c * unit).to(ctx.dtype) if need_bias else None,
     )

@@ -8,6 +8,7 @@ computes the logits again in the backward pass, 4U.
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
@@ -104,27 +105,26 @@ def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *needs_and_o
 
 
 def _context(ctx, inputs, output):
-    hidden, weight, bias, target, reduction, *ctx.options, ctx.backend, row_weight = inputs
+    hidden, weight, bias, target, reduction, *options, row_weight = inputs
+    ctx.ignore_index, ctx.label_smoothing, _, _, _, ctx.workspace_bytes, ctx.backend = options
     remember(ctx, reduction, (hidden, weight, bias, target, row_weight), output)
 
 
 def _backward(ctx, grad_loss, *_):
-    ignore_index, label_smoothing, *_, workspace_bytes = ctx.options
-
     def rows(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return linear_cross_entropy_rows(
             *inputs,
-            ignore_index,
-            label_smoothing,
+            ctx.ignore_index,
+            ctx.label_smoothing,
             *ctx.needs_input_grad[:3],
-            workspace_bytes,
+            ctx.workspace_bytes,
             ctx.backend,
         )
 
     return *gradients(ctx, grad_loss, "linear_cross_entropy", rows), *(None,) * 10
 
 
-linear_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_linear_cross_entropy = differentiable(linear_cross_entropy_op, _backward, _context)
 
 
 def linear_cross_entropy(
@@ -167,7 +167,7 @@ def linear_cross_entropy(
     rows = layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
     row_weight = check_row_weight(row_weight, hidden, rows)
-    loss = linear_cross_entropy_op(
+    loss = _linear_cross_entropy(
         *rows,
         target.reshape(-1).long(),
         reduction,

@@ -30,9 +30,7 @@ def forward(
     statistics = statistics_dtype(hidden.device)
     needs = need_hidden, need_weight, need_bias
     # The fixed bytes are those of the rows to compute, and of what is asked of them.
-    layer = RowChunks(
-        hidden, weight, bias, needs, row_weight, workspace_bytes, fixed_bytes=16 * n
-    )
+    layer = RowChunks(hidden, weight, bias, needs, row_weight, workspace_bytes, fixed_bytes=9 * n)
     losses = hidden.new_zeros(n, dtype=statistics)
 
     index = _rows_to_compute(target, row_weight, ignore_index, vocabulary)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.csr import Csr, CsrTarget, csr
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
@@ -138,7 +139,7 @@ def _backward(ctx, grad_loss, *_):
     return *gradients(ctx, grad_loss, "linear_sigmoid_cross_entropy", rows), *(None,) * 13
 
 
-linear_sigmoid_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_linear_sigmoid_cross_entropy = differentiable(linear_sigmoid_cross_entropy_op, _backward, _context)
 
 
 def linear_sigmoid_cross_entropy(
@@ -197,7 +198,7 @@ def linear_sigmoid_cross_entropy(
         sparse = csr(target, hidden, vocabulary)
     else:
         labels = _dense(target, hidden, vocabulary)
-    loss = linear_sigmoid_cross_entropy_op(
+    loss = _linear_sigmoid_cross_entropy(
         *rows,
         labels,
         *sparse,

@@ -21,9 +21,10 @@ class _Classes:
     def __init__(
         self, positive: Tensor | None, negative: Tensor | None, weight: Tensor, tile: torch.dtype
     ) -> None:
-        ones = weight.new_ones(len(weight), dtype=statistics_dtype(weight.device))
+        dtype = statistics_dtype(weight.device)
         self.positive, self.negative = (
-            ones if w is None else w.to(ones.dtype) for w in (positive, negative)
+            weight.new_ones(len(weight), dtype=dtype) if w is None else w.to(dtype)
+            for w in (positive, negative)
         )
         self.tile_positive, self.tile_negative = self.positive.to(tile), self.negative.to(tile)
 
@@ -45,10 +46,10 @@ def forward(
     n, vocabulary = len(hidden), len(weight)
     needs = need_hidden, need_weight, need_bias
     # Weights of classes; what is asked of the indices.
-    fixed, buffers, groups = 32 * vocabulary, 3, None
+    fixed, buffers, groups = 24 * vocabulary, 3, None
     if isinstance(labels, Csr):
         check_indices(labels, vocabulary)
-        fixed, buffers, groups = fixed + 16 * n, 1, Groups(labels)
+        fixed, buffers, groups = fixed + n, 1, Groups(labels)
     layer = RowChunks(
         hidden,
         weight,
@@ -127,8 +128,8 @@ def _softplus(z: Tensor, out: Tensor) -> Tensor:
 
 
 class _SparseLabels:
-    """Labelled entries of the rows from ``start`` on, taken out of the logits of a chunk of them and
-    put back as gradients."""
+    """Labelled entries of the rows from ``start`` on: taken out of the logits of a chunk of these
+    rows, and put back as gradients."""
 
     def __init__(self, labels: Csr, classes: _Classes, start: int) -> None:
         every_row = torch.arange(len(labels.rows) - 1, device=labels.rows.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.csr import Csr, CsrTarget, csr
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
@@ -118,7 +119,7 @@ def _backward(ctx, grad_loss, *_):
     return *gradients(ctx, grad_loss, "multi_target_cross_entropy", rows), *(None,) * 10
 
 
-multi_target_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_multi_target_cross_entropy = differentiable(multi_target_cross_entropy_op, _backward, _context)
 
 
 def multi_target_cross_entropy(
@@ -160,7 +161,7 @@ def multi_target_cross_entropy(
     check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
-    loss = multi_target_cross_entropy_op(
+    loss = _multi_target_cross_entropy(
         *rows,
         *csr(target, hidden, len(weight)),
         reduction,

@@ -39,7 +39,7 @@ def forward(
         needs,
         row_weight,
         workspace_bytes,
-        fixed_bytes=16 * n,
+        fixed_bytes=n,
         held=(groups.least, groups.most),
     )
     losses = hidden.new_zeros(n, dtype=statistics_dtype(hidden.device))
