@@ -26,7 +26,7 @@ from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed,
 from fastclip.ops.differentiable import first_order
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
 from fastclip.ops.epilogue import inner_product, scale_and_round
-from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
+from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward, shifted
 from fastclip.ops.inputs import paired, scalar
 
 
@@ -98,19 +98,15 @@ def contrastive(
 ) -> Tensor:
     """``clip_loss`` among ``peers``."""
     if peers is None:
-        loss = clip_loss_single(
+        return clip_loss_single(
             image,
             text,
             logit_scale,
+            logit_bias,
             workspace_bytes=engine.workspace_bytes,
             backend=engine.backend,
         )
-    else:
-        loss = _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
-    if isinstance(logit_bias, Tensor):
-        # Softmax is blind to a shift, but a parameter without a gradient would stop DDP.
-        loss = loss + 0 * scalar(logit_bias, image, "logit_bias")
-    return loss
+    return _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
 
 
 def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tensor:
@@ -119,11 +115,10 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
     def prepare() -> tuple[Tensor, Tensor, Tensor]:
         x, y = paired(image, text)
         engine.check("infonce", x.device)
-        if isinstance(logit_bias, Tensor):
-            scalar(logit_bias, x, "logit_bias")
+        scale = shifted(scalar(logit_scale, x), logit_bias, x)
         # Strides may differ between ranks: one that is refused must not leave the others waiting.
         engine.check_features("infonce", x, y)
-        return x, y, scalar(logit_scale, x)
+        return x, y, scale
 
     call = f"clip_loss({flags}, {engine.call})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)

@@ -188,7 +188,9 @@ def _distill_gradient(ctx, grad_contrastive, grad_distill, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit, engine = peak / (2 * max(1, n)), ("distill", ctx.backend, ctx.workspace_bytes)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = peak / (2 * n) if n else torch.zeros_like(peak)
+    engine = ("distill", ctx.backend, ctx.workspace_bytes)
     d_scale = None
     if need_scale:
         d_scale = unit * (

@@ -184,7 +184,9 @@ def _clip_loss_backward(ctx, grad_loss, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit, engine = grad_loss / (2 * max(1, n)), ("infonce", ctx.backend, ctx.workspace_bytes)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = grad_loss / (2 * n) if n else torch.zeros_like(grad_loss)
+    engine = ("infonce", ctx.backend, ctx.workspace_bytes)
     d_scale = None
     if need_scale:
         d_scale = unit * (
@@ -207,6 +209,7 @@ def clip_loss_single(
     image: Tensor,
     text: Tensor,
     scale: Tensor | float,
+    bias: Tensor | float | None = None,
     *,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
@@ -217,6 +220,7 @@ def clip_loss_single(
         image, text: ``[n, D]`` features, row i of one paired with row i of the other; float32,
             bfloat16, float16 or float64, both the same outside autocast.
         scale: the factor of the logits (already exponentiated), a float or a tensor of one element.
+        bias: see ``shifted``.
         workspace_bytes: bound on memory beyond inputs, outputs and two ``[n, D]`` accumulators.
         backend: see ``fastclip.ops.dispatch``.
     Raises:
@@ -225,7 +229,16 @@ def clip_loss_single(
     """
     check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
-    scale = scalar(scale, image)
+    scale = shifted(scalar(scale, image), bias, image)
     keep = gradient_wanted(image, text, scale)
     backend = named("infonce", backend, image, text, workspace_bytes)
     return _clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]
+
+
+def shifted(scale: Tensor, bias: Tensor | float | None, like: Tensor) -> Tensor:
+    """The scale of logits to which ``bias``, a number or a tensor of one element, is added.
+
+    Softmax is blind to a shift, so that it is the scale itself. But a parameter without a gradient
+    would stop DDP, so that this one has a gradient of 0; and a bias that is not finite gives NaN.
+    """
+    return scale if bias is None else scale + 0 * scalar(bias, like, "logit_bias")

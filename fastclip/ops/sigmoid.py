@@ -138,7 +138,9 @@ def _siglip_loss_backward(ctx, grad_loss, *_):
         return (None,) * 10
     scale, a, b, d_scale, d_bias = ctx.saved_tensors
     need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
-    unit, engine = grad_loss / max(1, ctx.rows), ("sigmoid", ctx.backend, ctx.workspace_bytes)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = grad_loss / ctx.rows if ctx.rows else torch.zeros_like(grad_loss)
+    engine = ("sigmoid", ctx.backend, ctx.workspace_bytes)
     return (
         scale_and_round(a, unit * scale, ctx.dtype, *engine) if need_image else None,
         scale_and_round(b, unit * scale, ctx.dtype, *engine) if need_text else None,

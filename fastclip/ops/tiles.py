@@ -140,8 +140,9 @@ class Logits:
     def rows(self, span: slice) -> Tensor:
         """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
         part = self._x.span(span)
-        self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
-        self._x_part.addcmul_(part, self._scale_rest)
+        self._x_part = torch.mul(part, self._scale_rest, out=self._scaled.view(*part.shape))
+        # The rest of an infinity is nothing, rather than the NaN of infinity times 0.
+        self._x_part.nan_to_num_(0, 0, 0).addcmul_(part, self._scale)
         return part
 
     def columns(self, span: slice) -> Tensor:
