@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
-from fastclip.ops.epilogue import first_order_only
 from fastclip.ops.inputs import accumulation_dtype
 
 
@@ -33,7 +33,7 @@ class CaptionCrossEntropy(nn.Module):
             )
         tokens = logits.movedim(1, -1).reshape(-1, logits.shape[1])
         labels = labels.reshape(-1)
-        total, _ = caption_cross_entropy(tokens, labels, self.ignore_index, self.workspace_bytes)
+        total, _ = _caption_cross_entropy(tokens, labels, self.ignore_index, self.workspace_bytes)
         return total / (labels != self.ignore_index).sum()
 
 
@@ -45,8 +45,11 @@ def caption_cross_entropy(
 
     Args:
         logits: ``[T, V]``. labels: ``[T]``, int64.
-    Raises ValueError for a label outside V, on a CPU; elsewhere that would wait for the device.
+    Raises ValueError for a label outside V, on a CPU; elsewhere that would wait for the device;
+    and where not one token fits the workspace.
     """
+    dtype = accumulation_dtype(logits.dtype)
+    rows = _chunk_rows(logits, dtype, workspace_bytes)
     if labels.device.type == "cpu":
         found = labels[(labels != ignore_index) & ((labels < 0) | (labels >= logits.shape[1]))]
         if len(found):
@@ -54,15 +57,14 @@ def caption_cross_entropy(
                 f"labels holds {int(found[0])}; accepted: 0 to {logits.shape[1] - 1}, and "
                 f"ignore_index={ignore_index}"
             )
-    dtype = accumulation_dtype(logits.dtype)
     lse = logits.new_empty(logits.shape[0], dtype=dtype)
     total = logits.new_zeros((), dtype=torch.float64)
-    rows = _chunk_rows(logits, dtype, workspace_bytes)
     for part, label, out in zip(
         logits.split(rows), labels.split(rows), lse.split(rows), strict=True
     ):
         part = part.to(dtype)
         torch.logsumexp(part, 1, out=out)
+        out.masked_fill_(out == torch.inf, torch.nan)  # as log-softmax has it
         used = label != ignore_index
         target = part.gather(1, label.where(used, 0)[:, None])[:, 0]
         total += (out - target).where(used, 0).sum(dtype=torch.float64)
@@ -91,9 +93,9 @@ def caption_cross_entropy_backward(
         logits.split(rows), labels.split(rows), lse.split(rows), grad.split(rows), strict=True
     ):
         used = label != ignore_index
-        g = (part.to(lse.dtype) - part_lse[:, None]).exp_()
+        g = part.to(lse.dtype, copy=True).sub_(part_lse[:, None]).exp_()
         g.scatter_add_(1, label.where(used, 0)[:, None], -torch.ones_like(part_lse)[:, None])
-        out.copy_(g.mul_((upstream * used)[:, None]))
+        out.copy_(g.mul_(upstream.where(used, 0)[:, None]))
     return grad
 
 
@@ -103,8 +105,17 @@ def _(logits, labels, lse, upstream, ignore_index, workspace_bytes):
 
 
 def _chunk_rows(logits: Tensor, dtype: torch.dtype, workspace_bytes: int) -> int:
-    # Two chunks are alive at a time: the logits upcast, and what is made of them.
-    return max(1, workspace_bytes // (2 * dtype.itemsize * max(1, logits.shape[1])))
+    """How many tokens to work on at a time."""
+    # Two chunks are alive at a time, the logits upcast and what is made of them, and a few numbers
+    # a token.
+    vocabulary = logits.shape[1]
+    token_bytes = 2 * dtype.itemsize * vocabulary + 64
+    if token_bytes > workspace_bytes:
+        raise ValueError(
+            f"workspace_bytes={workspace_bytes} is too small: one token of {vocabulary} logits at "
+            f"a time needs {token_bytes} bytes"
+        )
+    return workspace_bytes // token_bytes
 
 
 def _context(ctx, inputs, output):
@@ -114,7 +125,6 @@ def _context(ctx, inputs, output):
 
 
 def _backward(ctx, upstream, _):
-    first_order_only()
     logits, labels, lse = ctx.saved_tensors
     grad = caption_cross_entropy_backward(
         logits, labels, lse, upstream, ctx.ignore_index, ctx.workspace_bytes
@@ -122,4 +132,4 @@ def _backward(ctx, upstream, _):
     return grad, None, None, None
 
 
-caption_cross_entropy.register_autograd(_backward, setup_context=_context)
+_caption_cross_entropy = differentiable(caption_cross_entropy, _backward, _context)

@@ -19,14 +19,14 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastclip.comm import Peers, Shards, peers_of_function
 from fastclip.functional.settings import Engine
 from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.ops.differentiable import first_order
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
 from fastclip.ops.epilogue import inner_product, scale_and_round
-from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward
+from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward, shifted
 from fastclip.ops.inputs import paired, scalar
 
 
@@ -98,19 +98,15 @@ def contrastive(
 ) -> Tensor:
     """``clip_loss`` among ``peers``."""
     if peers is None:
-        loss = clip_loss_single(
+        return clip_loss_single(
             image,
             text,
             logit_scale,
+            logit_bias,
             workspace_bytes=engine.workspace_bytes,
             backend=engine.backend,
         )
-    else:
-        loss = _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
-    if isinstance(logit_bias, Tensor):
-        # Softmax is blind to a shift, but a parameter without a gradient would stop DDP.
-        loss = loss + 0 * scalar(logit_bias, image, "logit_bias")
-    return loss
+    return _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
 
 
 def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tensor:
@@ -119,11 +115,10 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
     def prepare() -> tuple[Tensor, Tensor, Tensor]:
         x, y = paired(image, text)
         engine.check("infonce", x.device)
-        if isinstance(logit_bias, Tensor):
-            scalar(logit_bias, x, "logit_bias")
+        scale = shifted(scalar(logit_scale, x), logit_bias, x)
         # Strides may differ between ranks: one that is refused must not leave the others waiting.
         engine.check_features("infonce", x, y)
-        return x, y, scalar(logit_scale, x)
+        return x, y, scale
 
     call = f"clip_loss({flags}, {engine.call})"
     shards, (x, y, scale) = peers.meet(call, image, prepare)
@@ -132,7 +127,7 @@ def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tens
     check_workspace(
         lambda x, y: run.new_kept(x, y, True, engine.workspace_bytes), shards, (x,), (y,)
     )
-    return _ShardedInfoNCE.apply(x, y, scale, shards, flags, engine)
+    return _sharded_infonce(x, y, scale, shards, flags, engine)[0]
 
 
 def _backend(x: Tensor, y: Tensor, shards: Shards, engine: Engine) -> str:
@@ -146,90 +141,96 @@ def _backend(x: Tensor, y: Tensor, shards: Shards, engine: Engine) -> str:
     )
 
 
-class _ShardedInfoNCE(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, y: Tensor, scale: Tensor, shards: Shards, flags: Flags, engine: Engine
-    ) -> Tensor:
-        differentiable = any(shards.wants)
-        texts = shards.all_gather(y)
-        row_lse, partial_lse, target, kept = infonce_forward(
-            x, texts, scale, shards.offset, differentiable, engine.workspace_bytes, engine.backend
+def _forward(
+    x: Tensor, y: Tensor, scale: Tensor, shards: Shards, flags: Flags, engine: Engine
+) -> tuple[Tensor, ...]:
+    """The loss, and what its gradient needs beside the arguments."""
+    differentiable = any(shards.wants)
+    texts = shards.all_gather(y)
+    row_lse, partial_lse, target, kept = infonce_forward(
+        x, texts, scale, shards.offset, differentiable, engine.workspace_bytes, engine.backend
+    )
+    column_lse = shards.exchange_columns(partial_lse).logsumexp(0)
+    loss = (row_lse - target).sum() + (column_lse - target).sum()
+    batch = 2 * max(1, shards.total)
+    if flags.local_loss:
+        loss = loss * (shards.world / batch)
+    elif differentiable:
+        # The backward pass needs the statistics of all columns: they and the parts of the loss
+        # share a collective.
+        lse, parts = shards.all_gather_with(column_lse[:, None], loss[None])
+        column_lse, loss = lse[:, 0], parts.sum() / batch
+    else:
+        loss = shards.all_gather_scalars(loss[None]).sum() / batch
+    return loss.to(scale.dtype), texts, row_lse, column_lse, target, kept
+
+
+def _context(ctx, inputs, output):
+    x, _, scale, ctx.shards, ctx.flags, ctx.engine = inputs
+    ctx.save_for_backward(x, scale, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, upstream: Tensor, *_):
+    shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
+    x, scale, texts, row_lse, column_lse, target, kept = ctx.saved_tensors
+    batch = 2 * max(1, shards.total)
+    need = needed(shards, flags)
+    epilogue = "infonce", engine.backend, engine.workspace_bytes
+
+    weights = scale.new_ones(shards.world)
+    unit = upstream / batch
+    if flags.local_loss:
+        lse, upstreams = shards.all_gather_with(
+            column_lse[:, None], upstream[None].to(column_lse.dtype)
         )
-        column_lse = shards.exchange_columns(partial_lse).logsumexp(0)
-        loss = (row_lse - target).sum() + (column_lse - target).sum()
-        batch = 2 * max(1, shards.total)
-        if flags.local_loss:
-            loss = loss * (shards.world / batch)
-        elif differentiable:
-            # The backward pass needs the statistics of all columns: they and the parts of the loss
-            # share a collective.
-            lse, parts = shards.all_gather_with(column_lse[:, None], loss[None])
-            column_lse, loss = lse[:, 0], parts.sum() / batch
-        else:
-            loss = shards.all_gather_scalars(loss[None]).sum() / batch
-        ctx.shards, ctx.flags, ctx.engine = shards, flags, engine
-        ctx.save_for_backward(x, texts, scale, row_lse, column_lse, target, kept)
-        return loss.to(scale.dtype)
+        column_lse = lse[:, 0]
+        unit = unit * shards.world
+        if flags.gather_with_grad:
+            # Rank q's loss weighs its own rows and columns, by its own upstream.
+            weights, peak = by_peak(upstreams[:, 0].to(scale.dtype))
+            unit = peak * (shards.world / batch)
+    a, b = infonce_backward(
+        x,
+        texts,
+        scale,
+        row_lse,
+        column_lse,
+        target,
+        weights[shards.rank].expand(shards.own),
+        shards.spread(weights),
+        kept,
+        shards.offset,
+        not flags.one_sided,
+        need.a,
+        need.b,
+        engine.workspace_bytes,
+        engine.backend,
+    )
+    d_scale = scale_part(need, x, texts, a, b, *epilogue)
+    if need.b:
+        b = engine.reduce_scatter(shards, b, texts.dtype)
+    if flags.one_sided and need.scale:
+        d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream: Tensor):
-        shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
-        x, texts, scale, row_lse, column_lse, target, kept = ctx.saved_tensors
-        batch = 2 * max(1, shards.total)
-        need = needed(shards, flags)
-        epilogue = "infonce", engine.backend
+    scale_unit = unit
+    if not flags.local_loss and flags.gather_with_grad:
+        # Every rank returns the loss of the whole batch, and all of them reach the features.
+        upstreams, d_scales = shards.all_gather_scalars(torch.stack([upstream, d_scale])).T
+        unit, d_scale = upstreams.sum() / batch, d_scales.sum()
+    elif not flags.local_loss and need.scale:
+        d_scale = shards.all_gather_scalars(d_scale[None]).sum()
 
-        weights = scale.new_ones(shards.world)
-        unit = upstream / batch
-        if flags.local_loss:
-            lse, upstreams = shards.all_gather_with(
-                column_lse[:, None], upstream[None].to(column_lse.dtype)
-            )
-            column_lse = lse[:, 0]
-            unit = unit * shards.world
-            if flags.gather_with_grad:
-                # Rank q's loss weighs its own rows and columns, by its own upstream.
-                weights, peak = by_peak(upstreams[:, 0].to(scale.dtype))
-                unit = peak * (shards.world / batch)
-        a, b = infonce_backward(
-            x,
-            texts,
-            scale,
-            row_lse,
-            column_lse,
-            target,
-            weights[shards.rank].expand(shards.own),
-            shards.spread(weights),
-            kept,
-            shards.offset,
-            not flags.one_sided,
-            need.a,
-            need.b,
-            engine.workspace_bytes,
-            engine.backend,
-        )
-        d_scale = scale_part(need, x, texts, a, b, *epilogue)
-        if need.b:
-            b = engine.reduce_scatter(shards, b, texts.dtype)
-        if flags.one_sided and need.scale:
-            d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
+    need_image, need_text, need_scale = ctx.needs_input_grad[:3]
+    return (
+        scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
+        scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
+        scale_unit * d_scale if need_scale else None,
+        None,
+        None,
+        None,
+    )
 
-        scale_unit = unit
-        if not flags.local_loss and flags.gather_with_grad:
-            # Every rank returns the loss of the whole batch, and all of them reach the features.
-            upstreams, d_scales = shards.all_gather_scalars(torch.stack([upstream, d_scale])).T
-            unit, d_scale = upstreams.sum() / batch, d_scales.sum()
-        elif not flags.local_loss and need.scale:
-            d_scale = shards.all_gather_scalars(d_scale[None]).sum()
 
-        need_image, need_text, need_scale = ctx.needs_input_grad[:3]
-        return (
-            scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
-            scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
-            scale_unit * d_scale if need_scale else None,
-            None,
-            None,
-            None,
-        )
+_sharded_infonce = first_order(_forward, _backward, _context)

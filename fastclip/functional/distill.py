@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastclip.comm import Peers, Shards
 from fastclip.functional.settings import Engine
 from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.ops.differentiable import first_order
 from fastclip.ops.dispatch import implementation
 from fastclip.ops.distill import (
     distill_backward,
@@ -64,126 +64,129 @@ def distilled(
     check_workspace(
         lambda x, tx, y: run.plan_tiles(x, y, tx, engine.workspace_bytes), shards, (x, tx), (y,)
     )
-    return _ShardedDistillation.apply(*tensors, shards, flags, engine)
+    contrastive, distillation, *_ = _sharded_distillation(*tensors, shards, flags, engine)
+    return contrastive, distillation
 
 
-class _ShardedDistillation(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor,
-        teacher_x: Tensor,
-        teacher_y: Tensor,
-        teacher_scale: Tensor,
-        shards: Shards,
-        flags: Flags,
-        engine: Engine,
-    ) -> tuple[Tensor, Tensor]:
-        differentiable = any(shards.wants)
-        texts, teacher_texts = shards.all_gather(y), shards.all_gather(teacher_y)
-        (
-            row_lse, column_lse, target, teacher_row_lse, teacher_column_lse, row_mean, column_mean,
-        ) = distill_forward(
-            x, texts, scale, teacher_x, teacher_texts, teacher_scale, shards.offset,
-            engine.workspace_bytes, engine.backend,
-        )  # fmt: skip
-        partial = torch.stack([column_lse, teacher_column_lse, column_mean], dim=1)
-        partial = shards.exchange_columns(partial)
-        lse = partial[..., :2].logsumexp(0)
-        # A rank's mean under the teacher's softmax counts by its share of that softmax.
-        column_mean = (partial[..., 2] * (partial[..., 1] - lse[:, 1]).exp()).sum(0)
-        contrastive = (row_lse - target).sum() + (lse[:, 0] - target).sum()
-        distillation = (row_lse - row_mean).sum() + (lse[:, 0] - column_mean).sum()
-        losses = torch.stack([contrastive, distillation])
-        batch = 2 * max(1, shards.total)
-        if flags.local_loss:
-            losses = losses * (shards.world / batch)
-        elif differentiable:
-            lse, parts = shards.all_gather_with(lse, losses)
-            losses = parts.sum(0) / batch
-        else:
-            losses = shards.all_gather_scalars(losses).sum(0) / batch
-        ctx.shards, ctx.flags, ctx.engine = shards, flags, engine
-        ctx.save_for_backward(
-            x, texts, scale, teacher_x, teacher_texts, teacher_scale, row_lse, teacher_row_lse, lse
+def _forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    teacher_x: Tensor,
+    teacher_y: Tensor,
+    teacher_scale: Tensor,
+    shards: Shards,
+    flags: Flags,
+    engine: Engine,
+) -> tuple[Tensor, ...]:
+    """Both losses, and what their gradients need beside the arguments."""
+    differentiable = any(shards.wants)
+    texts, teacher_texts = shards.all_gather(y), shards.all_gather(teacher_y)
+    (
+        row_lse, column_lse, target, teacher_row_lse, teacher_column_lse, row_mean, column_mean,
+    ) = distill_forward(
+        x, texts, scale, teacher_x, teacher_texts, teacher_scale, shards.offset,
+        engine.workspace_bytes, engine.backend,
+    )  # fmt: skip
+    partial = torch.stack([column_lse, teacher_column_lse, column_mean], dim=1)
+    partial = shards.exchange_columns(partial)
+    lse = partial[..., :2].logsumexp(0)
+    # A rank's mean under the teacher's softmax counts by its share of that softmax.
+    column_mean = (partial[..., 2] * (partial[..., 1] - lse[:, 1]).exp()).sum(0)
+    contrastive = (row_lse - target).sum() + (lse[:, 0] - target).sum()
+    distillation = (row_lse - row_mean).sum() + (lse[:, 0] - column_mean).sum()
+    losses = torch.stack([contrastive, distillation])
+    batch = 2 * max(1, shards.total)
+    if flags.local_loss:
+        losses = losses * (shards.world / batch)
+    elif differentiable:
+        lse, parts = shards.all_gather_with(lse, losses)
+        losses = parts.sum(0) / batch
+    else:
+        losses = shards.all_gather_scalars(losses).sum(0) / batch
+    both = losses[0].to(scale.dtype), losses[1].to(scale.dtype)
+    return *both, texts, teacher_texts, row_lse, teacher_row_lse, lse
+
+
+def _context(ctx, inputs, output):
+    x, _, scale, teacher_x, _, teacher_scale, ctx.shards, ctx.flags, ctx.engine = inputs
+    ctx.save_for_backward(x, scale, teacher_x, teacher_scale, *output[2:])
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, contrastive: Tensor | None, distillation: Tensor | None, *_):
+    shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
+    x, scale, teacher_x, teacher_scale, texts, teacher_texts, *statistics = ctx.saved_tensors
+    row_lse, teacher_row_lse, lse = statistics
+    nothing = scale.new_zeros(())  # from a loss that nobody uses
+    own_upstream = torch.stack([nothing if u is None else u for u in (contrastive, distillation)])
+    unit = 1 / (2 * max(1, shards.total))
+    if flags.local_loss:
+        unit = unit * shards.world
+        lse, upstreams = shards.all_gather_with(lse, own_upstream.to(lse.dtype))
+        upstreams = upstreams.to(scale.dtype)
+    else:
+        upstreams = shards.all_gather_scalars(own_upstream)
+    # [W, 2]: what the rows and columns of each rank weigh in both losses.
+    weights, peak = by_peak(upstreams)
+    blocks = [(weights[shards.rank], weights)]
+    # [W, blocks]: what a block counts by in the gradients of each rank's scale and features.
+    scale_shares = shares = weights.new_ones(shards.world, 1)
+    if not flags.local_loss and bool((weights != weights[0]).any()):
+        # Every rank returns the losses of the whole batch, which its own upstreams weigh. No single
+        # block gives all ranks their gradients: one block for each loss.
+        scale_shares = shares = weights
+        blocks = [(loss, loss.expand_as(weights)) for loss in torch.eye(2).to(weights)]
+    if not flags.local_loss and flags.gather_with_grad:
+        # The losses of all ranks reach the features.
+        shares = shares.sum(0).expand_as(shares)
+    need = needed(shards, flags)
+    epilogue = "distill", engine.backend, engine.workspace_bytes
+    terms = [
+        distill_backward(
+            x,
+            texts,
+            scale,
+            teacher_x,
+            teacher_texts,
+            teacher_scale,
+            row_lse,
+            lse[:, 0],
+            teacher_row_lse,
+            lse[:, 1],
+            rows[0].expand(shards.own),
+            shards.spread(columns[:, 0]),
+            rows[1].expand(shards.own),
+            shards.spread(columns[:, 1]),
+            shards.offset,
+            not flags.one_sided,
+            need.a,
+            need.b,
+            engine.workspace_bytes,
+            engine.backend,
         )
-        return losses[0].to(scale.dtype), losses[1].to(scale.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *upstream: Tensor):
-        shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
-        x, texts, scale, *teacher_tensors, row_lse, teacher_row_lse, lse = ctx.saved_tensors
-        own_upstream = torch.stack(upstream)
-        unit = 1 / (2 * max(1, shards.total))
-        if flags.local_loss:
-            unit = unit * shards.world
-            lse, upstreams = shards.all_gather_with(lse, own_upstream.to(lse.dtype))
-            upstreams = upstreams.to(scale.dtype)
-        else:
-            upstreams = shards.all_gather_scalars(own_upstream)
-        # [W, 2]: what the rows and columns of each rank weigh in both losses.
-        weights, peak = by_peak(upstreams)
-        shares = weights.new_ones(shards.world, 1)
-        blocks = [(weights[shards.rank], weights)]
-        if not flags.local_loss and flags.gather_with_grad:
-            # Every rank returns the losses of the whole batch, and all of them reach the features.
-            total = weights.sum(0)
-            blocks = [(total, total.expand_as(weights))]
-        elif not flags.local_loss and bool((weights != weights[0]).any()):
-            # Each rank's features get the gradient of both losses of the batch weighed by that
-            # rank's upstreams, which no single block gives to all ranks: one block for each loss.
-            shares = weights
-            blocks = [(loss, loss.expand_as(weights)) for loss in torch.eye(2).to(weights)]
-        need = needed(shards, flags)
-        epilogue = "distill", engine.backend
-        terms = [
-            distill_backward(
-                x,
-                texts,
-                scale,
-                *teacher_tensors,
-                row_lse,
-                lse[:, 0],
-                teacher_row_lse,
-                lse[:, 1],
-                rows[0].expand(shards.own),
-                shards.spread(columns[:, 0]),
-                rows[1].expand(shards.own),
-                shards.spread(columns[:, 1]),
-                shards.offset,
-                not flags.one_sided,
-                need.a,
-                need.b,
-                engine.workspace_bytes,
-                engine.backend,
-            )
-            for rows, columns in blocks
-        ]
-        own = shares[shards.rank]
-        d_scales = torch.stack([scale_part(need, x, texts, a, b, *epilogue) for a, b in terms])
-        a = _combine([a for a, _ in terms], own) if need.a else None
-        if need.b:
-            spread = [shards.spread(share)[:, None] for share in shares.T]
-            b = _combine([b for _, b in terms], spread)
-            b = engine.reduce_scatter(shards, b, texts.dtype)
-        if not flags.local_loss and need.scale:
-            d_scales = shards.all_gather_scalars(d_scales).sum(0)
-        d_scale = (own * d_scales).sum()
-        if flags.one_sided and need.scale:
-            d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
-        if flags.gather_with_grad and not flags.local_loss:
-            d_scale = d_scale / shards.world
-        unit = peak * unit
-        need_image, need_text, need_scale = ctx.needs_input_grad[:3]
-        return (
-            scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
-            scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
-            unit * d_scale if need_scale else None,
-            *(None,) * 6,
-        )
+        for rows, columns in blocks
+    ]
+    d_scales = torch.stack([scale_part(need, x, texts, a, b, *epilogue) for a, b in terms])
+    a = _combine([a for a, _ in terms], shares[shards.rank]) if need.a else None
+    if need.b:
+        spread = [shards.spread(share)[:, None] for share in shares.T]
+        b = _combine([b for _, b in terms], spread)
+        b = engine.reduce_scatter(shards, b, texts.dtype)
+    if not flags.local_loss and need.scale:
+        d_scales = shards.all_gather_scalars(d_scales).sum(0)
+    d_scale = (scale_shares[shards.rank] * d_scales).sum()
+    if flags.one_sided and need.scale:
+        d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
+    unit = peak * unit
+    need_image, need_text, need_scale = ctx.needs_input_grad[:3]
+    return (
+        scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
+        scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
+        unit * d_scale if need_scale else None,
+        *(None,) * 6,
+    )
 
 
 def _combine(parts: list[Tensor], factors: Iterable[Tensor]) -> Tensor:
@@ -192,3 +195,6 @@ def _combine(parts: list[Tensor], factors: Iterable[Tensor]) -> Tensor:
     for other in others:
         total += other
     return total
+
+
+_sharded_distillation = first_order(_forward, _backward, _context)

@@ -87,13 +87,16 @@ def check_workspace(
 
 
 def scale_part(
-    need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor, op: str, backend: str
+    need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor, *epilogue: Any
 ) -> Tensor:
-    """This block's part of the scale gradient: ``sum of G * (images @ texts.T)``."""
+    """This block's part of the scale gradient: ``sum of G * (images @ texts.T)``.
+
+    ``epilogue``: the operation and its options, as ``inner_product`` takes them.
+    """
     if not need.scale:
         return a.new_zeros(())
     operands = (images, a) if need.a else (texts, b)
-    return inner_product(*operands, op, backend)
+    return inner_product(*operands, *epilogue)
 
 
 def by_peak(upstreams: Tensor) -> tuple[Tensor, Tensor]:

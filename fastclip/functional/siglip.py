@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fastclip.comm import IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
 from fastclip.functional.settings import Engine
 from fastclip.functional.sharded import check_workspace
+from fastclip.ops.differentiable import first_order
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import paired, scalar
@@ -117,82 +117,92 @@ def sigmoid_contrastive(
         (y,),
         shards.total if dist_impl == "gather" else max(shards.rows),
     )
-    return _ShardedSigmoid.apply(x, y, scale, bias, shards, dist_impl, chunk_size, engine)
+    return _sharded_sigmoid(x, y, scale, bias, shards, dist_impl, chunk_size, engine)[0]
 
 
-class _ShardedSigmoid(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        shards: Shards,
-        dist_impl: str,
-        chunk_rows: int,
-        engine: Engine,
-    ) -> Tensor:
-        need_x = bool(shards.wants[shards.rank] & IMAGE)
-        need_y = shards.wanted(TEXT)
-        differentiable = any(shards.wants)
-        loss, d_scale, d_bias = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
-        a = scale.new_zeros(x.shape if need_x else (0, x.shape[1]))
-        b = scale.new_empty((shards.total if need_y else 0, x.shape[1]))
-        for first, texts in shards.travel(y, dist_impl):
-            offset = shards.offset - first
-            if not 0 <= offset < len(texts):
-                offset = -1
-            block_loss, block_a, block_b, block_d_scale, block_d_bias = sigmoid_forward(
-                x,
-                texts,
-                scale,
-                bias,
-                offset,
-                need_x,
-                need_y,
-                differentiable,
-                chunk_rows,
-                engine.workspace_bytes,
-                engine.backend,
-            )
-            loss += block_loss
-            d_scale += block_d_scale
-            d_bias += block_d_bias
-            if need_x:
-                a += block_a
-            if need_y:
-                b[first : first + len(texts)] = block_b
-        unit = shards.world / max(1, shards.total)
-        ctx.shards, ctx.engine, ctx.unit = shards, engine, unit
-        ctx.dtype = x.dtype
-        ctx.save_for_backward(scale, a, b, d_scale, d_bias)
-        return loss * unit
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream: Tensor):
-        shards = ctx.shards
-        scale, a, b, d_scale, d_bias = ctx.saved_tensors
-        need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
-        d_text = None
-        unit, epilogue = upstream * ctx.unit, ("sigmoid", ctx.engine.backend)
-        if shards.wanted(TEXT):
-            peak = upstream.new_ones(())
-            if ctx.engine.reduce_dtype == "input":
-                # Divided by the largest, a loss scale of 65,536 cannot overflow a 16-bit sum.
-                peak = shards.all_gather_scalars(upstream[None]).abs().max()
-                peak = torch.where(peak == 0, 1, peak)
-            b = ctx.engine.reduce_scatter(shards, b * (upstream / peak), ctx.dtype)
-            if need_text:
-                d_text = scale_and_round(b, peak * ctx.unit * scale, ctx.dtype, *epilogue)
-        return (
-            scale_and_round(a, unit * scale, ctx.dtype, *epilogue) if need_image else None,
-            d_text,
-            unit * d_scale if need_scale else None,
-            unit * d_bias if need_bias else None,
-            None,
-            None,
-            None,
-            None,
+def _forward(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    shards: Shards,
+    dist_impl: str,
+    chunk_rows: int,
+    engine: Engine,
+) -> tuple[Tensor, ...]:
+    """The loss and, not yet multiplied by this rank's share, its gradients."""
+    need_x = bool(shards.wants[shards.rank] & IMAGE)
+    need_y = shards.wanted(TEXT)
+    differentiable = any(shards.wants)
+    loss, d_scale, d_bias = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
+    a = scale.new_zeros(x.shape if need_x else (0, x.shape[1]))
+    b = scale.new_empty((shards.total if need_y else 0, x.shape[1]))
+    for first, texts in shards.travel(y, dist_impl):
+        offset = shards.offset - first
+        if not 0 <= offset < len(texts):
+            offset = -1
+        block_loss, block_a, block_b, block_d_scale, block_d_bias = sigmoid_forward(
+            x,
+            texts,
+            scale,
+            bias,
+            offset,
+            need_x,
+            need_y,
+            differentiable,
+            chunk_rows,
+            engine.workspace_bytes,
+            engine.backend,
         )
+        loss += block_loss
+        d_scale += block_d_scale
+        d_bias += block_d_bias
+        if need_x:
+            a += block_a
+        if need_y:
+            b[first : first + len(texts)] = block_b
+    return loss * _share(shards), a, b, d_scale, d_bias
+
+
+def _share(shards: Shards) -> float:
+    """What a rank's sum over its images counts by."""
+    return shards.world / max(1, shards.total)
+
+
+def _context(ctx, inputs, output):
+    x, _, scale, _, ctx.shards, _, _, ctx.engine = inputs
+    ctx.dtype = x.dtype
+    ctx.save_for_backward(scale, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, upstream: Tensor, *_):
+    shards = ctx.shards
+    scale, a, b, d_scale, d_bias = ctx.saved_tensors
+    need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
+    d_text, engine, share = None, ctx.engine, _share(shards)
+    unit = upstream * share
+    epilogue = "sigmoid", engine.backend, engine.workspace_bytes
+    if shards.wanted(TEXT):
+        peak = upstream.new_ones(())
+        if engine.reduce_dtype == "input":
+            # Divided by the largest, a loss scale of 65,536 cannot overflow a 16-bit sum.
+            peak = shards.all_gather_scalars(upstream[None]).abs().max()
+            peak = torch.where(peak == 0, 1, peak)
+        b = engine.reduce_scatter(shards, b * (upstream / peak), ctx.dtype)
+        if need_text:
+            d_text = scale_and_round(b, peak * share * scale, ctx.dtype, *epilogue)
+    return (
+        scale_and_round(a, unit * scale, ctx.dtype, *epilogue) if need_image else None,
+        d_text,
+        unit * d_scale if need_scale else None,
+        unit * d_bias if need_bias else None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+_sharded_sigmoid = first_order(_forward, _backward, _context)

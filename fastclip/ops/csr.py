@@ -5,13 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear import refuse_gradient
 
 CsrTarget = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
-
-# What the entries of CSR targets take of the workspace at most, each, in the torch backends.
-ENTRY_BYTES = 128
 
 
 class Csr(NamedTuple):
@@ -23,6 +19,15 @@ class Csr(NamedTuple):
     rows: Tensor
     columns: Tensor
     values: Tensor | None
+
+    def part(self, span: slice) -> "Csr":
+        """These rows alone; of all rows without reading any index, which would wait for a GPU."""
+        if span == slice(0, len(self.rows) - 1):
+            return self
+        rows = self.rows[span.start : span.stop + 1]
+        entries = slice(int(rows[0]), int(rows[-1]))
+        values = None if self.values is None else self.values[entries]
+        return Csr(rows - rows[0], self.columns[entries], values)
 
 
 def csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
@@ -102,73 +107,3 @@ def check_indices(target: Csr, vocabulary: int) -> None:
         torch._assert_async(ordered, "crow_indices must go from 0 to the number of entries")
         inside = (columns >= 0) & (columns < vocabulary)
         torch._assert_async(inside.all(), f"col_indices must lie in 0 to {vocabulary - 1}")
-
-
-class Entries:
-    """The entries of CSR targets one by one, sorted by row and column.
-
-    ``index [kept]`` are the rows that are computed: by default those with entries, or all of a
-    GPU's, to spare a synchronisation. Rows below count those. Vectors ``[entries]``: ``row``,
-    ``column``, ``value`` as given, ``total`` the sum over all entries at the same place, ``first``
-    whether an entry is the first there, ``place`` the entry's in ``[kept, V]``, flattened.
-    """
-
-    def __init__(self, target: Csr, vocabulary: int, index: Tensor | None = None) -> None:
-        rows, columns, values = target
-        counts = rows.diff()
-        if index is None:
-            index = torch.arange(len(counts), device=rows.device)
-            if rows.device.type == "cpu":
-                index = index[counts > 0]
-        self.index = index
-        counts = counts[index]
-        self._ends = torch.cat([rows[:1], counts.cumsum(0)]) if rows.device.type == "cpu" else None
-        self.row = torch.repeat_interleave(
-            torch.arange(len(index), device=rows.device), counts, output_size=len(columns)
-        )
-        self._vocabulary = vocabulary
-        self.place, order = (self.row * vocabulary + columns).sort(stable=True)
-        self.column = columns[order]
-        dtype = statistics_dtype(rows.device)
-        if values is None:
-            self.value = columns.new_ones(len(columns), dtype=dtype)
-        else:
-            self.value = values[order].to(dtype)
-        self.first = torch.ones_like(self.place, dtype=torch.bool)
-        torch.ne(self.place[1:], self.place[:-1], out=self.first[1:])
-        group = self.first.cumsum(0).sub_(1)
-        sums = torch.zeros_like(self.value).index_put_((group,), self.value, accumulate=True)
-        self.total = sums[group]
-
-    def row_sums(self, values: Tensor) -> Tensor:
-        """Sums of a vector ``[entries]`` over each row, in a fixed order."""
-        sums = values.new_zeros(len(self.index))
-        return sums.index_put_((self.row,), values, accumulate=True)
-
-    def of(self, vector: Tensor) -> Tensor:
-        """A vector over the computed rows, at each entry's."""
-        return vector[self.row]
-
-    def span(self, chunk: slice) -> slice:
-        """Entries among which are those of the chunk's rows; all of them on a GPU."""
-        if self._ends is None:
-            return slice(0, len(self.row))
-        return slice(int(self._ends[chunk.start]), int(self._ends[chunk.stop]))
-
-    def places(self, chunk: slice) -> tuple[Tensor, Tensor]:
-        """Where the entries of ``span(chunk)`` stand in the chunk's ``[rows, V]``, flattened, and
-        which do; those of other rows are given the place after the last."""
-        span = self.span(chunk)
-        row = self.row[span]
-        inside = (row >= chunk.start) & (row < chunk.stop)
-        place = self.place[span] - chunk.start * self._vocabulary
-        return place.masked_fill_(~inside, (chunk.stop - chunk.start) * self._vocabulary), inside
-
-    def bounds(self, rows: slice, columns: slice, step: int) -> Tensor:
-        """``[ceil(columns / step) + 1, rows]``: where the entries of each row that lie at or beyond
-        columns ``columns.start``, ``+ step``, ... and ``columns.stop`` begin."""
-        edges = torch.arange(columns.start, columns.stop + step, step, device=self.row.device)
-        edges.clamp_(max=columns.stop)
-        row = torch.arange(rows.start, rows.stop, device=self.row.device)
-        wanted = torch.add(edges.unsqueeze(1), row, alpha=self._vocabulary)
-        return torch.searchsorted(self.place, wanted, out_int32=len(self.row) < 2**31)

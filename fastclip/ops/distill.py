@@ -10,8 +10,9 @@ teacher. 6U in all for U = 2 n m D FLOP and a teacher as wide as the student.
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
+from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_engine,
@@ -164,7 +165,6 @@ def _distill_context(ctx, inputs, output):
 
 
 def _distill_gradient(ctx, grad_contrastive, grad_distill, *_):
-    first_order_only()
     image, text, scale, *rest = ctx.saved_tensors
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     n = image.shape[0]
@@ -188,7 +188,9 @@ def _distill_gradient(ctx, grad_contrastive, grad_distill, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit, engine = peak / (2 * max(1, n)), ("distill", ctx.backend)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = peak / (2 * n) if n else torch.zeros_like(peak)
+    engine = ("distill", ctx.backend, ctx.workspace_bytes)
     d_scale = None
     if need_scale:
         d_scale = unit * (
@@ -202,7 +204,7 @@ def _distill_gradient(ctx, grad_contrastive, grad_distill, *_):
     )
 
 
-distill_clip_loss.register_autograd(_distill_gradient, setup_context=_distill_context)
+_distill_clip_loss = differentiable(distill_clip_loss, _distill_gradient, _distill_context)
 
 
 def distill_clip_loss_single(
@@ -232,7 +234,7 @@ def distill_clip_loss_single(
     teacher_image, teacher_text, teacher_scale = teacher(
         teacher_image, teacher_text, teacher_scale, image, text
     )
-    return distill_clip_loss(
+    contrastive, distillation, *_ = _distill_clip_loss(
         image,
         text,
         scalar(scale, image),
@@ -241,7 +243,8 @@ def distill_clip_loss_single(
         teacher_scale,
         workspace_bytes,
         backend,
-    )[:2]
+    )
+    return contrastive, distillation
 
 
 def teacher(

@@ -1,7 +1,7 @@
 """From a gradient accumulator to a gradient, in bounded memory.
 
 Kernels do it where kernels made the accumulator: ``op`` is the operation that it is of, and
-``backend`` what that operation was asked for.
+``backend`` and ``workspace_bytes`` what that operation was given.
 """
 
 import importlib
@@ -10,17 +10,20 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fastclip.ops.dispatch import resolved
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolved
 from fastclip.ops.inputs import statistics_dtype
 
-# Entries of an accumulator handled at a time: temporaries stay below 200 kB, in a core's cache; on
-# other devices, where each chunk costs launches, below 10 MB.
+# Entries of an accumulator handled at a time at most: temporaries stay below 200 kB, in a core's
+# cache; on other devices, where each chunk costs launches, below 10 MB.
 _CPU_CHUNK_ENTRIES, _CHUNK_ENTRIES = 2**14, 2**20
 
 
-def _row_chunks(tensor: Tensor) -> int:
-    entries = _CPU_CHUNK_ENTRIES if tensor.device.type == "cpu" else _CHUNK_ENTRIES
-    return max(1, entries // max(1, tensor.shape[1]))
+def _row_chunks(accumulator: Tensor, other: torch.dtype, workspace_bytes: int) -> int:
+    """How many rows to handle at a time, whose temporaries are in the accumulator's dtype: an entry
+    each, and another where a matrix of dtype ``other`` is upcast."""
+    entries = _CPU_CHUNK_ENTRIES if accumulator.device.type == "cpu" else _CHUNK_ENTRIES
+    entry_bytes = accumulator.itemsize * (1 if other == accumulator.dtype else 2)
+    return max(1, min(entries, workspace_bytes // entry_bytes) // max(1, accumulator.shape[1]))
 
 
 def _kernels(
@@ -34,7 +37,13 @@ def _kernels(
 
 
 @torch.library.custom_op("fastclip::inner_product", mutates_args=())
-def inner_product(x: Tensor, a: Tensor, op: str, backend: str) -> Tensor:
+def inner_product(
+    x: Tensor,
+    a: Tensor,
+    op: str,
+    backend: str,
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+) -> Tensor:
     """Sum of ``x * a`` over all entries, ``x [n, D]`` in any dtype, ``a [n, D]`` an accumulator.
 
     0-d, in a's dtype, summed in float64. With ``a = (dL/dz) @ y`` this is dL/dscale.
@@ -42,19 +51,26 @@ def inner_product(x: Tensor, a: Tensor, op: str, backend: str) -> Tensor:
     if kernels := _kernels(a, x.dtype, op, backend):
         return kernels.inner_product(x, a).sum(dtype=statistics_dtype(a.device)).to(a.dtype)
     total = a.new_zeros((), dtype=statistics_dtype(a.device))
-    rows = _row_chunks(a)
+    rows = _row_chunks(a, x.dtype, workspace_bytes)
     for x_part, a_part in zip(x.split(rows), a.split(rows), strict=True):
         total += (x_part * a_part).sum(1).sum(dtype=total.dtype)
     return total.to(a.dtype)
 
 
 @inner_product.register_fake
-def _(x: Tensor, a: Tensor, op: str, backend: str) -> Tensor:
+def _(x, a, op, backend, workspace_bytes=DEFAULT_WORKSPACE_BYTES):
     return a.new_empty(())
 
 
 @torch.library.custom_op("fastclip::scale_and_round", mutates_args=())
-def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype, op: str, backend: str) -> Tensor:
+def scale_and_round(
+    a: Tensor,
+    factor: Tensor,
+    dtype: torch.dtype,
+    op: str,
+    backend: str,
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+) -> Tensor:
     """``(factor * a).to(dtype)`` for a matrix ``a`` and a 0-d ``factor``, rounded once."""
     if a.dtype == dtype:
         return a * factor
@@ -62,21 +78,12 @@ def scale_and_round(a: Tensor, factor: Tensor, dtype: torch.dtype, op: str, back
     if kernels := _kernels(a, dtype, op, backend):
         kernels.scale_and_round(a, factor, out)
         return out
-    rows = _row_chunks(a)
+    rows = _row_chunks(a, a.dtype, workspace_bytes)
     for a_part, out_part in zip(a.split(rows), out.split(rows), strict=True):
         out_part.copy_(a_part * factor)
     return out
 
 
 @scale_and_round.register_fake
-def _(a: Tensor, factor: Tensor, dtype: torch.dtype, op: str, backend: str) -> Tensor:
+def _(a, factor, dtype, op, backend, workspace_bytes=DEFAULT_WORKSPACE_BYTES):
     return torch.empty_like(a, dtype=dtype)
-
-
-def first_order_only() -> None:
-    """Raise RuntimeError where autograd would differentiate a backward formula of the engine."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "fastclip's losses have no second derivative: their backward pass accepts no "
-            "create_graph=True"
-        )

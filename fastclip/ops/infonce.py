@@ -10,8 +10,9 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, named
-from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
+from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_engine,
@@ -160,7 +161,6 @@ def _clip_loss_context(ctx, inputs, output):
 
 
 def _clip_loss_backward(ctx, grad_loss, *_):
-    first_order_only()
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     if grad_loss is None:
         return (None,) * 6
@@ -184,7 +184,9 @@ def _clip_loss_backward(ctx, grad_loss, *_):
         ctx.workspace_bytes,
         ctx.backend,
     )
-    unit, engine = grad_loss / (2 * max(1, n)), ("infonce", ctx.backend)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = grad_loss / (2 * n) if n else torch.zeros_like(grad_loss)
+    engine = ("infonce", ctx.backend, ctx.workspace_bytes)
     d_scale = None
     if need_scale:
         d_scale = unit * (
@@ -200,13 +202,14 @@ def _clip_loss_backward(ctx, grad_loss, *_):
     )
 
 
-clip_loss.register_autograd(_clip_loss_backward, setup_context=_clip_loss_context)
+_clip_loss = differentiable(clip_loss, _clip_loss_backward, _clip_loss_context)
 
 
 def clip_loss_single(
     image: Tensor,
     text: Tensor,
     scale: Tensor | float,
+    bias: Tensor | float | None = None,
     *,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
@@ -217,6 +220,7 @@ def clip_loss_single(
         image, text: ``[n, D]`` features, row i of one paired with row i of the other; float32,
             bfloat16, float16 or float64, both the same outside autocast.
         scale: the factor of the logits (already exponentiated), a float or a tensor of one element.
+        bias: see ``shifted``.
         workspace_bytes: bound on memory beyond inputs, outputs and two ``[n, D]`` accumulators.
         backend: see ``fastclip.ops.dispatch``.
     Raises:
@@ -225,7 +229,16 @@ def clip_loss_single(
     """
     check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
-    scale = scalar(scale, image)
+    scale = shifted(scalar(scale, image), bias, image)
     keep = gradient_wanted(image, text, scale)
     backend = named("infonce", backend, image, text, workspace_bytes)
-    return clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]
+    return _clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]
+
+
+def shifted(scale: Tensor, bias: Tensor | float | None, like: Tensor) -> Tensor:
+    """The scale of logits to which ``bias``, a number or a tensor of one element, is added.
+
+    Softmax is blind to a shift, so that it is the scale itself. But a parameter without a gradient
+    would stop DDP, so that this one has a gradient of 0; and a bias that is not finite gives NaN.
+    """
+    return scale if bias is None else scale + 0 * scalar(bias, like, "logit_bias")

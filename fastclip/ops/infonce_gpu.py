@@ -25,7 +25,7 @@ from fastclip.ops.blocks import (
     stride,
 )
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.softmax_tiles import LOG2_E, bits, target_gradient
+from fastclip.ops.softmax_tiles import LOG2_E, bits, rounded, target_gradient
 
 # Vectors of the two sides in the backward pass, float64 temporaries among them.
 BYTES_PER_VECTOR_ENTRY = 48
@@ -146,8 +146,7 @@ def _launches(
 
 
 def _side(lse: Tensor, weight: Tensor) -> kernels.Side:
-    exact = lse * LOG2_E
-    shift = exact.float()
+    shift, exact = rounded(lse * LOG2_E, torch.float32)
     return kernels.Side(shift, torch.sub(shift, exact, out=exact).exp2_().float().mul_(weight))
 
 

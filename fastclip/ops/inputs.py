@@ -32,7 +32,8 @@ def matched(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch tensor")
     device = tensors[0].device
-    if torch.is_autocast_enabled(device.type):
+    # Not every device has autocast: the meta device, for shapes alone, has none.
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         target = torch.get_autocast_dtype(device.type)
         tensors = [
             t.to(target) if t.is_floating_point() and t.dtype != torch.float64 else t

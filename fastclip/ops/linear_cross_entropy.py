@@ -8,9 +8,11 @@ computes the logits again in the backward pass, 4U.
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
+    check_row_weight,
     fake_loss,
     fake_rows,
     forward_needs,
@@ -82,6 +84,7 @@ def linear_cross_entropy_op(
     need_bias: bool,
     workspace_bytes: int,
     backend: str,
+    row_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss, its divisor (0-d), and the gradients before that division.
 
@@ -90,7 +93,7 @@ def linear_cross_entropy_op(
     needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
     options = ignore_index, label_smoothing
     losses, a, b, c = linear_cross_entropy_rows(
-        hidden, weight, bias, target, None, *options, *needs, workspace_bytes, backend
+        hidden, weight, bias, target, row_weight, *options, *needs, workspace_bytes, backend
     )
     count = (target != ignore_index).sum()
     return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
@@ -102,28 +105,26 @@ def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *needs_and_o
 
 
 def _context(ctx, inputs, output):
-    hidden, weight, bias, target, reduction, *ctx.options, ctx.backend = inputs
-    remember(ctx, reduction, (hidden, weight, bias, target), output)
+    hidden, weight, bias, target, reduction, *options, row_weight = inputs
+    ctx.ignore_index, ctx.label_smoothing, _, _, _, ctx.workspace_bytes, ctx.backend = options
+    remember(ctx, reduction, (hidden, weight, bias, target, row_weight), output)
 
 
 def _backward(ctx, grad_loss, *_):
-    ignore_index, label_smoothing, *_, workspace_bytes = ctx.options
-
     def rows(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return linear_cross_entropy_rows(
             *inputs,
-            grad_loss,
-            ignore_index,
-            label_smoothing,
+            ctx.ignore_index,
+            ctx.label_smoothing,
             *ctx.needs_input_grad[:3],
-            workspace_bytes,
+            ctx.workspace_bytes,
             ctx.backend,
         )
 
-    return *gradients(ctx, grad_loss, "linear_cross_entropy", rows), *(None,) * 9
+    return *gradients(ctx, grad_loss, "linear_cross_entropy", rows), *(None,) * 10
 
 
-linear_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_linear_cross_entropy = differentiable(linear_cross_entropy_op, _backward, _context)
 
 
 def linear_cross_entropy(
@@ -135,6 +136,7 @@ def linear_cross_entropy(
     *,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    row_weight: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -147,6 +149,10 @@ def linear_cross_entropy(
         ignore_index: targets that hold it have no loss and no gradient.
         reduction: ``"mean"`` over the targets not ignored, ``"sum"``, or ``"none"``.
         label_smoothing: in [0, 1], as in ``F.cross_entropy``.
+        row_weight: ``[...]`` factor of each target's loss, of any sign, None for 1: a constant in
+            float32 or the accumulation dtype. The mean divides by the number of targets not
+            ignored all the same, not by the sum of the weights. A target of weight 0 has no loss
+            and no gradient; the triton backend takes its hidden state to be finite.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -160,7 +166,8 @@ def linear_cross_entropy(
     check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
-    loss = linear_cross_entropy_op(
+    row_weight = check_row_weight(row_weight, hidden, rows)
+    loss = _linear_cross_entropy(
         *rows,
         target.reshape(-1).long(),
         reduction,
@@ -169,6 +176,7 @@ def linear_cross_entropy(
         *rows.needs(),
         workspace_bytes,
         backend,
+        row_weight,
     )[0]
     return loss.reshape(target.shape) if reduction == "none" else loss
 

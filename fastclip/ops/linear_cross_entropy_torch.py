@@ -1,12 +1,13 @@
 """Torch backend of ``linear_cross_entropy``: softmaxes of chunks of rows, turned into gradients.
 
-Rows without a target are left out before the product.
+Rows without a target or of weight 0 are left out before the product, on a CPU.
 """
 
 import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear import weights_of
 from fastclip.ops.linear_torch import RowChunks, exponentials
 from fastclip.ops.tiles import spans
 
@@ -28,17 +29,15 @@ def forward(
     n, vocabulary = len(hidden), len(weight)
     statistics = statistics_dtype(hidden.device)
     needs = need_hidden, need_weight, need_bias
-    # The fixed bytes are those of the rows with a target.
-    layer = RowChunks(hidden, weight, bias, needs, workspace_bytes, fixed_bytes=24 * n)
+    # The fixed bytes are those of the rows to compute, and of what is asked of them.
+    layer = RowChunks(hidden, weight, bias, needs, row_weight, workspace_bytes, fixed_bytes=9 * n)
     losses = hidden.new_zeros(n, dtype=statistics)
 
-    index = _rows_with_target(target, ignore_index, vocabulary)
+    index = _rows_to_compute(target, row_weight, ignore_index, vocabulary)
     for chunk in spans(len(index), layer.rows):
         picked = index[chunk]
         z = layer.logits(picked)
-        weights = (target[picked] != ignore_index).to(statistics)
-        if row_weight is not None:
-            weights *= row_weight[picked]
+        weights = weights_of(target[picked] != ignore_index, row_weight, picked)
         labels = target[picked].clamp(0, vocabulary - 1)
         for group in layer.groups(len(picked)):
             losses[picked[group]] = _losses(
@@ -66,15 +65,19 @@ def _losses(
         # p - 1 to all its digits where p is nearly 1.
         on_target = weights * ((on_target - lse).expm1_() + label_smoothing - smooth)
         z.scatter_(1, labels, on_target.to(z.dtype).unsqueeze(1))
-    return weights * (lse - expected)
+    return torch.where(weights == 0, 0, weights * (lse - expected))
 
 
-def _rows_with_target(target: Tensor, ignore_index: int, vocabulary: int) -> Tensor:
-    """The rows to compute: those with a target, or all of a GPU's, to spare a synchronisation."""
+def _rows_to_compute(
+    target: Tensor, row_weight: Tensor | None, ignore_index: int, vocabulary: int
+) -> Tensor:
+    """Those with a target and a weight, or all of a GPU's, to spare a synchronisation."""
     if target.device.type != "cpu":
         return torch.arange(len(target), device=target.device)
     counts = target != ignore_index
     check_labels(target, counts, vocabulary, ignore_index)
+    if row_weight is not None:
+        counts &= row_weight != 0
     return counts.nonzero().flatten()
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
-from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear import weights_of
 from fastclip.ops.linear_cross_entropy_torch import check_labels
 from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
 from fastclip.ops.softmax_tiles import LOG2_E
@@ -27,9 +27,7 @@ def forward(
     vocabulary = len(weight)
     counts = target != ignore_index
     check_labels(target, counts, vocabulary, ignore_index)
-    weights = counts.to(statistics_dtype(hidden.device))
-    if row_weight is not None:
-        weights *= row_weight
+    weights = weights_of(counts, row_weight)
     labels = torch.where(counts, target, 0).int()
     smooth = label_smoothing / vocabulary
 
@@ -52,11 +50,11 @@ def forward(
         on_target = ((layer.target[rows] - layer.lse[rows]) / LOG2_E).expm1_()
         on_target.add_(label_smoothing - smooth).mul_(weights[rows])
         offset = weights[rows] * smooth if label_smoothing else None
-        return RowTerms(weights[rows], offset, torch.where(counts[rows], on_target, 0))
+        return RowTerms(weights[rows], offset, torch.where(weights[rows] == 0, 0, on_target))
 
     layer.run(terms)
     expected = (1 - label_smoothing) * layer.target
     if label_smoothing:
         expected += smooth * layer.sums
     losses = (layer.lse - expected).div_(LOG2_E).mul_(weights)
-    return torch.where(counts, losses, 0), *layer.gradients
+    return torch.where(weights == 0, 0, losses), *layer.gradients

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.csr import Csr, CsrTarget, csr
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
+    check_row_weight,
     fake_loss,
     fake_rows,
     forward_needs,
@@ -100,6 +102,7 @@ def linear_sigmoid_cross_entropy_op(
     need_bias: bool,
     workspace_bytes: int,
     backend: str,
+    row_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss, its divisor (0-d), and the gradients before that division.
 
@@ -108,7 +111,7 @@ def linear_sigmoid_cross_entropy_op(
     needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
     target = labels, crow_indices, col_indices, values, positive_weight, negative_weight
     losses, a, b, c = linear_sigmoid_cross_entropy_rows(
-        hidden, weight, bias, *target, None, *needs, workspace_bytes, backend
+        hidden, weight, bias, *target, row_weight, *needs, workspace_bytes, backend
     )
     count = len(hidden) * len(weight)
     return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
@@ -123,20 +126,20 @@ def _(
 
 
 def _context(ctx, inputs, output):
-    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend = inputs
-    remember(ctx, reduction, operands, output)
+    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend, row_weight = inputs
+    remember(ctx, reduction, (*operands, row_weight), output)
 
 
 def _backward(ctx, grad_loss, *_):
     def rows(*operands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return linear_sigmoid_cross_entropy_rows(
-            *operands, grad_loss, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
+            *operands, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
         )
 
-    return *gradients(ctx, grad_loss, "linear_sigmoid_cross_entropy", rows), *(None,) * 12
+    return *gradients(ctx, grad_loss, "linear_sigmoid_cross_entropy", rows), *(None,) * 13
 
 
-linear_sigmoid_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_linear_sigmoid_cross_entropy = differentiable(linear_sigmoid_cross_entropy_op, _backward, _context)
 
 
 def linear_sigmoid_cross_entropy(
@@ -148,6 +151,7 @@ def linear_sigmoid_cross_entropy(
     positive_weight: Tensor | None = None,
     negative_weight: Tensor | None = None,
     reduction: str = "mean",
+    row_weight: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -164,6 +168,10 @@ def linear_sigmoid_cross_entropy(
             first is ``pos_weight`` of torch's function.
         reduction: ``"mean"`` over all n V entries, ``"sum"`` over them, or ``"none"`` for each
             row's sum over classes.
+        row_weight: ``[...]`` factor of each row's losses, of any sign, None for 1: a constant in
+            float32 or the accumulation dtype. The mean divides by n V all the same, not by the sum
+            of the weights. A row of weight 0 has no loss and no gradient; the triton backend takes
+            its hidden state to be finite.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -176,6 +184,7 @@ def linear_sigmoid_cross_entropy(
     """
     check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
+    row_weight = check_row_weight(row_weight, hidden, rows)
     vocabulary = len(weight)
     for name, vector in (
         ("positive_weight", positive_weight),
@@ -189,7 +198,7 @@ def linear_sigmoid_cross_entropy(
         sparse = csr(target, hidden, vocabulary)
     else:
         labels = _dense(target, hidden, vocabulary)
-    loss = linear_sigmoid_cross_entropy_op(
+    loss = _linear_sigmoid_cross_entropy(
         *rows,
         labels,
         *sparse,
@@ -199,6 +208,7 @@ def linear_sigmoid_cross_entropy(
         *rows.needs(),
         workspace_bytes,
         backend,
+        row_weight,
     )[0]
     return loss.reshape(hidden.shape[:-1]) if reduction == "none" else loss
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
+from fastclip.ops.csr import Csr, check_indices
+from fastclip.ops.entries import Entries, Groups
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear_torch import RowChunks
 from fastclip.ops.tiles import spans
@@ -20,9 +21,10 @@ class _Classes:
     def __init__(
         self, positive: Tensor | None, negative: Tensor | None, weight: Tensor, tile: torch.dtype
     ) -> None:
-        ones = weight.new_ones(len(weight), dtype=statistics_dtype(weight.device))
+        dtype = statistics_dtype(weight.device)
         self.positive, self.negative = (
-            ones if w is None else w.to(ones.dtype) for w in (positive, negative)
+            weight.new_ones(len(weight), dtype=dtype) if w is None else w.to(dtype)
+            for w in (positive, negative)
         )
         self.tile_positive, self.tile_negative = self.positive.to(tile), self.negative.to(tile)
 
@@ -43,38 +45,54 @@ def forward(
     """See ``fastclip.ops.linear_sigmoid_cross_entropy.linear_sigmoid_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
     needs = need_hidden, need_weight, need_bias
-    want_gradient = any(needs)
-    held, buffers = 48 * n + 48 * vocabulary, 3
+    # Weights of classes; what is asked of the indices.
+    fixed, buffers, groups = 24 * vocabulary, 3, None
     if isinstance(labels, Csr):
         check_indices(labels, vocabulary)
-        held, buffers = held + ENTRY_BYTES * len(labels.columns), 1
-    layer = RowChunks(hidden, weight, bias, needs, workspace_bytes, held, buffers)
+        fixed, buffers, groups = fixed + n, 1, Groups(labels)
+    layer = RowChunks(
+        hidden,
+        weight,
+        bias,
+        needs,
+        row_weight,
+        workspace_bytes,
+        fixed,
+        (0, 0) if groups is None else (groups.least, groups.most),
+        buffers,
+    )
     spare = [layer.group_buffer() for _ in range(buffers)]
     classes = _Classes(positive_weight, negative_weight, weight, layer.dtype)
     losses = hidden.new_zeros(n, dtype=classes.positive.dtype)
-    sparse = _SparseLabels(labels, classes, n) if isinstance(labels, Csr) else None
 
-    for chunk in spans(n, layer.rows):
+    def add(chunk: slice, sparse: "_SparseLabels | None") -> None:
+        """Losses of a chunk of rows, and what it adds to the gradients."""
         z = layer.logits(chunk)
         if sparse is not None:
             sparse.take(layer, chunk)
         for group in layer.groups(len(z)):
             rows = slice(chunk.start + group.start, chunk.start + group.stop)
             scratch = [buffer.view(*z[group].shape) for buffer in spare]
-            if isinstance(labels, Csr):
-                losses[rows] = _negatives(z[group], classes, scratch, want_gradient)
+            if isinstance(labels, Tensor):
+                losses[rows] = _dense(z[group], labels[rows], classes, scratch, any(needs))
             else:
-                losses[rows] = _dense(z[group], labels[rows], classes, scratch, want_gradient)
+                losses[rows] = _negatives(z[group], classes, scratch, any(needs))
         if sparse is not None:
-            sparse.put(layer, chunk)
-        if want_gradient:
+            losses[chunk] += sparse.put(layer)
+        if row_weight is not None:
+            weights = row_weight[chunk]
+            losses[chunk] = torch.where(weights == 0, 0, losses[chunk] * weights)
+        if any(needs):
             if row_weight is not None:
-                z.mul_(row_weight[chunk].to(z.dtype).unsqueeze(1))
+                z.mul_(weights.to(z.dtype).unsqueeze(1))
             layer.accumulate(chunk, z)
-    if sparse is not None:
-        losses += sparse.losses()
-    if row_weight is not None:
-        losses *= row_weight
+
+    for rows in [slice(0, n)] if groups is None else groups.spans(layer.held):
+        sparse = None
+        if isinstance(labels, Csr):
+            sparse = _SparseLabels(labels.part(rows), classes, rows.start)
+        for chunk in spans(rows.stop, layer.rows, start=rows.start):
+            add(chunk, sparse)
     return losses, layer.a, layer.b, layer.c
 
 
@@ -110,22 +128,24 @@ def _softplus(z: Tensor, out: Tensor) -> Tensor:
 
 
 class _SparseLabels:
-    """Labelled entries, taken out of the logits of a chunk and put back as gradients."""
+    """Labelled entries of the rows from ``start`` on: taken out of the logits of a chunk of these
+    rows, and put back as gradients."""
 
-    def __init__(self, labels: Csr, classes: _Classes, rows: int) -> None:
-        every_row = torch.arange(rows, device=labels.rows.device)
+    def __init__(self, labels: Csr, classes: _Classes, start: int) -> None:
+        every_row = torch.arange(len(labels.rows) - 1, device=labels.rows.device)
         self._entries = Entries(labels, len(classes.positive), every_row)
-        self._classes = classes
-        self._losses = torch.zeros_like(self._entries.value)
+        self._classes, self._start = classes, start
 
     def take(self, layer: RowChunks, chunk: slice) -> None:
         """Remember the chunk's labelled logits; -inf in their place has no loss and no gradient."""
-        self._place, self._inside = self._entries.places(chunk)
-        self._logits = layer.entries[self._place].to(self._losses.dtype)
+        self._chunk = slice(chunk.start - self._start, chunk.stop - self._start)
+        self._place, self._inside = self._entries.places(self._chunk)
+        self._logits = layer.entries[self._place].to(self._entries.value.dtype)
         layer.entries[self._place] = -torch.inf
 
-    def put(self, layer: RowChunks, chunk: slice) -> None:
-        span = self._entries.span(chunk)
+    def put(self, layer: RowChunks) -> Tensor:
+        """Puts the gradients at the chunk's entries, and returns the losses of its rows there."""
+        span = self._entries.span(self._chunk)
         label, columns = self._entries.total[span], self._entries.column[span]
         positive = self._classes.positive[columns].mul_(label)
         negative = self._classes.negative[columns].mul_(1 - label)
@@ -136,7 +156,6 @@ class _SparseLabels:
         loss += F.softplus(-z, threshold=_LINEAR_FROM).mul_(positive)
         # A place stored twice has one loss, that of both labels together.
         own = self._inside & self._entries.first[span]
-        self._losses[span] = torch.where(own, loss, self._losses[span])
-
-    def losses(self) -> Tensor:
-        return self._entries.row_sums(self._losses)
+        losses = loss.new_zeros(self._chunk.stop - self._chunk.start)
+        row = (self._entries.row[span] - self._chunk.start).clamp_(0, max(0, len(losses) - 1))
+        return losses.index_put_((row,), torch.where(own, loss, 0), accumulate=True)

@@ -16,7 +16,8 @@ from fastclip.ops.blocks import (
     refuse,
     spans,
 )
-from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
+from fastclip.ops.csr import Csr, check_indices
+from fastclip.ops.entries import ENTRY_BYTES, Entries
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear_triton import peak_of
 from fastclip.ops.softmax_tiles import LOG2_E
@@ -115,5 +116,5 @@ def forward(
     none = row_factor[:0]
     products.finish(factor, none, none, 0)
     if row_weight is not None:
-        losses *= row_weight
+        losses = torch.where(row_weight == 0, 0, losses * row_weight)
     return losses, products.a, products.b, (c / factor).to(products.a.dtype)

@@ -5,15 +5,67 @@ value and gradients cost one look at them.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype
-from fastclip.ops.tiles import LARGEST_COLUMNS, LARGEST_ROWS, Buffer, Operand, spans
+from fastclip.ops.tiles import LARGEST_COLUMNS, LARGEST_ROWS, Buffer, Operand, is_copied, spans
 
 # Elementwise work takes rows in groups of about so many logits, which stay in the last-level cache.
 _GROUP_ENTRIES = 2**20
+
+
+@dataclass(frozen=True)
+class ChunkCost:
+    """Bytes of workspace: fixed; per row of a chunk; per row of a group of one, beside that; per
+    column of the weight worked on at a time; and what the caller holds, at least and at most."""
+
+    fixed: int
+    row: int
+    group_row: int
+    column: int
+    least_held: int = 0
+    most_held: int = 0
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """``rows`` rows at a time, for elementwise work in groups of ``group_rows``, by ``columns``
+    columns of the weight at a time; the caller may hold ``held`` bytes."""
+
+    rows: int
+    group_rows: int
+    columns: int
+    held: int
+
+
+def plan_chunks(n: int, vocabulary: int, cost: ChunkCost, workspace_bytes: int) -> Chunks:
+    """The largest chunks that fit ``workspace_bytes``.
+
+    Raises ValueError where not one row by one column of the weight at a time fits.
+    """
+    group_rows = max(1, _GROUP_ENTRIES // max(1, vocabulary))
+    both = cost.row + cost.group_row
+    least = cost.fixed + cost.least_held + cost.column + both
+    if least > workspace_bytes:
+        raise ValueError(
+            f"workspace_bytes={workspace_bytes} is too small: one row of {vocabulary} logits at a "
+            f"time needs {least} bytes"
+        )
+    spare = workspace_bytes - least
+    columns = max(1, min(vocabulary, LARGEST_COLUMNS))
+    if cost.column:
+        columns = min(columns, 1 + spare // 4 // cost.column)
+    spare -= (columns - 1) * cost.column
+    more = min(cost.most_held - cost.least_held, spare // 2)
+    spare -= more
+    rows = 1 + spare // both
+    if rows > group_rows:
+        rows = group_rows + (spare - (group_rows - 1) * both) // cost.row
+    rows = max(1, min(n, LARGEST_ROWS, rows))
+    return Chunks(rows, min(rows, group_rows), columns, cost.least_held + more)
 
 
 class RowChunks:
@@ -22,7 +74,10 @@ class RowChunks:
 
     Args:
         needs: whether gradients of hidden, weight and bias are wanted.
+        row_weight: ``[n]`` factors of the rows, or None. Rows of weight 0 are worked on as zeros,
+            so that nothing that is not finite comes of them.
         fixed_bytes: what the caller holds of the workspace throughout.
+        held: what it holds beside that, at least and at most; ``held`` is what it may.
         group_buffers: buffers that the caller takes with ``group_buffer``.
     Raises:
         ValueError: not one row fits the workspace.
@@ -34,38 +89,33 @@ class RowChunks:
         weight: Tensor,
         bias: Tensor | None,
         needs: tuple[bool, bool, bool],
+        row_weight: Tensor | None,
         workspace_bytes: int,
         fixed_bytes: int,
+        held: tuple[int, int] = (0, 0),
         group_buffers: int = 0,
     ) -> None:
         (n, width), vocabulary = hidden.shape, weight.shape[0]
         self.dtype = accumulation_dtype(hidden.dtype)
         self.needs = needs
         item = self.dtype.itemsize
-        self._columns = min(
-            vocabulary, LARGEST_COLUMNS, max(1, workspace_bytes // (4 * item * (width + 1)))
-        )
-        self._group_rows = max(1, _GROUP_ENTRIES // vocabulary)
-        # The weight upcast; the bias and its gradient; hidden in both dtypes and its gradient.
-        fixed = self._columns * width * item + 2 * vocabulary * item + item + fixed_bytes
-        row, group_row = (
-            vocabulary * item + 3 * width * item + 128,
-            group_buffers * vocabulary * item,
-        )
-        rows = (workspace_bytes - fixed) // (row + group_row)
-        if rows > self._group_rows:
-            rows = (workspace_bytes - fixed - self._group_rows * group_row) // row
-        if rows < 1:
-            raise ValueError(
-                f"workspace_bytes={workspace_bytes} is too small: one row of {vocabulary} logits "
-                f"needs {fixed + row + group_row} bytes"
-            )
-        self.rows = max(1, min(n, LARGEST_ROWS, rows))
+        fixed = fixed_bytes + item
+        if bias is not None and bias.dtype != self.dtype:
+            fixed += vocabulary * item
+        if needs[2]:  # a chunk's part of the gradient of the bias
+            fixed += vocabulary * item
+        # Hidden as it is picked and upcast, and its gradient; statistics of a row.
+        row = vocabulary * item + width * (hidden.dtype.itemsize + item + item * needs[0]) + 128
+        column = width * item if is_copied(weight, self.dtype) else 0
+        cost = ChunkCost(fixed, row, group_buffers * vocabulary * item, column, *held)
+        plan = plan_chunks(n, vocabulary, cost, workspace_bytes)
+        self.rows, self.held = plan.rows, plan.held
+        self._group_rows, self._columns = plan.group_rows, plan.columns
 
         self.a = hidden.new_zeros((n if needs[0] else 0, width), dtype=self.dtype)
         self.b = hidden.new_zeros((vocabulary if needs[1] else 0, width), dtype=self.dtype)
         self.c = hidden.new_zeros(vocabulary if needs[2] else 0, dtype=self.dtype)
-        self._vocabulary, self._hidden = vocabulary, hidden
+        self._vocabulary, self._hidden, self._row_weight = vocabulary, hidden, row_weight
         self._weight = Operand(weight, self.dtype, self._columns)
         self._bias = None if bias is None else bias.to(self.dtype)
         self._hidden_buffer = Buffer(self.rows, width, hidden, self.dtype)
@@ -77,6 +127,8 @@ class RowChunks:
         """Logits ``[rows, V]`` of the picked rows, over those of the chunk before."""
         part = self._hidden[picked]
         self._part = self._hidden_buffer.view(*part.shape).copy_(part)
+        if self._row_weight is not None:
+            self._part.masked_fill_((self._row_weight[picked] == 0).unsqueeze(1), 0)
         z = self.entries[: len(part) * self._vocabulary].view(len(part), self._vocabulary)
         for columns in spans(self._vocabulary, self._columns):
             torch.mm(self._part, self._weight.span(columns).T, out=z[:, columns])
@@ -87,8 +139,7 @@ class RowChunks:
         yield from spans(rows, self._group_rows)
 
     def group_buffer(self) -> Buffer:
-        rows = min(self.rows, self._group_rows)
-        return Buffer(rows, self._vocabulary, self._hidden, self.dtype)
+        return Buffer(self._group_rows, self._vocabulary, self._hidden, self.dtype)
 
     def accumulate(self, picked: Tensor | slice, g: Tensor) -> None:
         """Add what ``g [rows, V]``, the gradient of the last logits, gives."""

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.csr import Csr, CsrTarget, csr
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
 from fastclip.ops.linear import (
+    check_row_weight,
     fake_loss,
     fake_rows,
     forward_needs,
@@ -83,6 +85,7 @@ def multi_target_cross_entropy_op(
     need_bias: bool,
     workspace_bytes: int,
     backend: str,
+    row_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss, its divisor (0-d), and the gradients before that division.
 
@@ -91,7 +94,7 @@ def multi_target_cross_entropy_op(
     needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
     target = crow_indices, col_indices, values
     losses, a, b, c = multi_target_cross_entropy_rows(
-        hidden, weight, bias, *target, None, *needs, workspace_bytes, backend
+        hidden, weight, bias, *target, row_weight, *needs, workspace_bytes, backend
     )
     count = (crow_indices.diff() > 0).sum()
     return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
@@ -103,20 +106,20 @@ def _(hidden, weight, bias, crow, col, values, reduction, *needs_and_options):
 
 
 def _context(ctx, inputs, output):
-    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend = inputs
-    remember(ctx, reduction, operands, output)
+    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend, row_weight = inputs
+    remember(ctx, reduction, (*operands, row_weight), output)
 
 
 def _backward(ctx, grad_loss, *_):
     def rows(*operands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return multi_target_cross_entropy_rows(
-            *operands, grad_loss, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
+            *operands, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
         )
 
-    return *gradients(ctx, grad_loss, "multi_target_cross_entropy", rows), *(None,) * 9
+    return *gradients(ctx, grad_loss, "multi_target_cross_entropy", rows), *(None,) * 10
 
 
-multi_target_cross_entropy_op.register_autograd(_backward, setup_context=_context)
+_multi_target_cross_entropy = differentiable(multi_target_cross_entropy_op, _backward, _context)
 
 
 def multi_target_cross_entropy(
@@ -126,6 +129,7 @@ def multi_target_cross_entropy(
     bias: Tensor | None = None,
     *,
     reduction: str = "mean",
+    row_weight: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -140,6 +144,10 @@ def multi_target_cross_entropy(
             that a row names twice has the sum of both weights. Weights are constants.
         reduction: ``"mean"`` over the rows that name any target, ``"sum"``, or ``"none"``. Rows
             without have loss 0 and no gradient.
+        row_weight: ``[...]`` factor of each row's loss, of any sign, None for 1: a constant in
+            float32 or the accumulation dtype. The mean divides by the number of rows all the same,
+            not by the sum of the weights. A row of weight 0 has no loss and no gradient; the triton
+            backend takes its hidden state to be finite.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -152,12 +160,14 @@ def multi_target_cross_entropy(
     """
     check_engine(workspace_bytes, backend)
     rows = layer(hidden, weight, bias, reduction)
-    loss = multi_target_cross_entropy_op(
+    row_weight = check_row_weight(row_weight, hidden, rows)
+    loss = _multi_target_cross_entropy(
         *rows,
         *csr(target, hidden, len(weight)),
         reduction,
         *rows.needs(),
         workspace_bytes,
         backend,
+        row_weight,
     )[0]
     return loss.reshape(hidden.shape[:-1]) if reduction == "none" else loss

@@ -7,8 +7,10 @@ Rows without targets are left out before the product.
 import torch
 from torch import Tensor
 
-from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
+from fastclip.ops.csr import Csr, check_indices
+from fastclip.ops.entries import Entries, Groups
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear import weights_of
 from fastclip.ops.linear_torch import RowChunks, exponentials
 from fastclip.ops.tiles import spans
 
@@ -26,37 +28,53 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.multi_target_cross_entropy.multi_target_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
-    statistics = statistics_dtype(hidden.device)
     check_indices(target, vocabulary)
     needs = need_hidden, need_weight, need_bias
-    held = 64 * n + ENTRY_BYTES * len(target.columns)
-    layer = RowChunks(hidden, weight, bias, needs, workspace_bytes, fixed_bytes=held)
-    losses = hidden.new_zeros(n, dtype=statistics)
+    groups = Groups(target)
+    # The fixed bytes are those of what is asked of the indices.
+    layer = RowChunks(
+        hidden,
+        weight,
+        bias,
+        needs,
+        row_weight,
+        workspace_bytes,
+        fixed_bytes=n,
+        held=(groups.least, groups.most),
+    )
+    losses = hidden.new_zeros(n, dtype=statistics_dtype(hidden.device))
+    for rows in groups.spans(layer.held):
+        entries = Entries(target.part(rows), vocabulary)
+        picked = entries.index + rows.start
+        weights = weights_of(entries.counts > 0, row_weight, picked)
+        losses[picked] = _losses(layer, entries, picked, weights)
+    return losses, layer.a, layer.b, layer.c
 
-    entries = Entries(target, vocabulary)
+
+def _losses(layer: RowChunks, entries: Entries, picked: Tensor, weights: Tensor) -> Tensor:
+    """Weighted losses of the picked rows, whose entries these are; adds to the gradients of the
+    layer where they are wanted."""
+    want_gradient = any(layer.needs)
     row_total = entries.row_sums(entries.value)
-    factor = row_total.new_ones(len(entries.index))
-    if row_weight is not None:
-        factor *= row_weight[entries.index]
-    lse = torch.empty_like(factor)
+    lse = torch.empty_like(row_total)
     on_target = torch.zeros_like(entries.value)
-    for chunk in spans(len(entries.index), layer.rows):
-        picked, span = entries.index[chunk], entries.span(chunk)
-        z = layer.logits(picked)
+    for chunk in spans(len(picked), layer.rows):
+        span = entries.span(chunk)
+        z = layer.logits(picked[chunk])
         place, inside = entries.places(chunk)
-        entry_z = layer.entries[place].to(statistics)
+        entry_z = layer.entries[place].to(lse.dtype)
         on_target[span] = torch.where(inside, entry_z, on_target[span])
-        for group in layer.groups(len(picked)):
+        for group in layer.groups(len(z)):
             rows = slice(chunk.start + group.start, chunk.start + group.stop)
-            lse[rows], sums = exponentials(z[group], statistics)
-            if any(needs):
-                z[group].mul_((factor[rows] * row_total[rows] / sums).to(z.dtype).unsqueeze(1))
-        if any(needs):
+            lse[rows], sums = exponentials(z[group], lse.dtype)
+            if want_gradient:
+                z[group].mul_((weights[rows] * row_total[rows] / sums).to(z.dtype).unsqueeze(1))
+        if want_gradient:
             # W p - w to all its digits where one target holds nearly all of W and of p.
             whole = entries.of(row_total)[span]
             gradient = (entry_z - entries.of(lse)[span]).expm1_().mul_(whole)
-            gradient.add_(whole - entries.total[span]).mul_(entries.of(factor)[span])
+            gradient.add_(whole - entries.total[span]).mul_(entries.of(weights)[span])
             layer.entries[place] = gradient.to(z.dtype)
-            layer.accumulate(picked, z)
-    losses[entries.index] = factor * (row_total * lse - entries.row_sums(entries.value * on_target))
-    return losses, layer.a, layer.b, layer.c
+            layer.accumulate(picked[chunk], z)
+    losses = row_total * lse - entries.row_sums(entries.value * on_target)
+    return torch.where(weights == 0, 0, weights * losses)

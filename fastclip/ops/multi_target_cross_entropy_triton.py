@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
-from fastclip.ops.csr import ENTRY_BYTES, Csr, Entries, check_indices
+from fastclip.ops.csr import Csr, check_indices
+from fastclip.ops.entries import ENTRY_BYTES, Entries
+from fastclip.ops.linear import weights_of
 from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
 from fastclip.ops.softmax_tiles import LOG2_E
 
@@ -25,7 +27,7 @@ def forward(
     check_indices(target, vocabulary)
     entries = Entries(target, vocabulary, torch.arange(n, device=hidden.device))
     row_total = entries.row_sums(entries.value)
-    factor = torch.ones_like(row_total) if row_weight is None else row_weight.to(row_total.dtype)
+    weights = weights_of(entries.counts > 0, row_weight)
     columns = entries.column.int()
     # W p - w lies between W and -w.
     most = torch.stack([peak_of(row_total), peak_of(entries.total)]).amax()
@@ -42,7 +44,7 @@ def forward(
         entries=len(columns),
         entry_rows=False,
         sums=False,
-        peak=most * peak_of(factor),
+        peak=most * peak_of(weights),
         workspace_bytes=workspace_bytes,
         held_bytes=64 * n + ENTRY_BYTES * len(columns),
     )
@@ -51,10 +53,12 @@ def forward(
         # W p - w to all its digits where one target holds nearly all of W and of p.
         whole = entries.of(row_total)
         on_target = (layer.target - entries.of(layer.lse)).div_(LOG2_E).expm1_().mul_(whole)
-        on_target.add_(whole.sub_(entries.total)).mul_(entries.of(factor))
-        return RowTerms(factor[rows] * row_total[rows], None, on_target)
+        weight = entries.of(weights)
+        on_target.add_(whole.sub_(entries.total)).mul_(weight)
+        on_target = torch.where(weight == 0, 0, on_target)
+        return RowTerms(weights[rows] * row_total[rows], None, on_target)
 
     layer.run(terms)
     on_target = entries.row_sums(entries.value * layer.target)
-    losses = (row_total * layer.lse - on_target).div_(LOG2_E).mul_(factor)
-    return torch.where(target.rows.diff() > 0, losses, 0), *layer.gradients
+    losses = (row_total * layer.lse - on_target).div_(LOG2_E).mul_(weights)
+    return torch.where(weights == 0, 0, losses), *layer.gradients

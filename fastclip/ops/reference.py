@@ -82,16 +82,28 @@ def linear_cross_entropy(
     *,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    row_weight: Tensor | None = None,
 ) -> Tensor:
     logits = F.linear(hidden, weight, bias).flatten(0, -2)
     loss = F.cross_entropy(
         logits,
         target.flatten(),
         ignore_index=ignore_index,
-        reduction=reduction,
+        reduction=reduction if row_weight is None else "none",
         label_smoothing=label_smoothing,
     )
-    return loss.reshape(target.shape) if reduction == "none" else loss
+    if row_weight is None:
+        return loss.reshape(target.shape) if reduction == "none" else loss
+    return _reduced(loss.reshape(target.shape), row_weight, target.ne(ignore_index), reduction)
+
+
+def _reduced(loss: Tensor, row_weight: Tensor | None, counts: Tensor, reduction: str) -> Tensor:
+    """A mean is over what counts, whatever its weight."""
+    if row_weight is not None:
+        loss = row_weight * loss
+    if reduction == "none":
+        return loss
+    return loss.sum() / (counts.sum().clamp(min=1) if reduction == "mean" else 1)
 
 
 def distill_forward(
@@ -162,13 +174,12 @@ def multi_target_cross_entropy(
     bias: Tensor | None = None,
     *,
     reduction: str = "mean",
+    row_weight: Tensor | None = None,
 ) -> Tensor:
     """``target`` is dense here: weights ``[..., V]``, 0 for what is no target."""
     logits = F.linear(hidden, weight, bias)
     loss = -(target * logits.log_softmax(-1)).sum(-1)
-    if reduction == "none":
-        return loss
-    return loss.sum() / (target.ne(0).any(-1).sum().clamp(min=1) if reduction == "mean" else 1)
+    return _reduced(loss, row_weight, target.ne(0).any(-1), reduction)
 
 
 def linear_sigmoid_cross_entropy(
@@ -180,11 +191,12 @@ def linear_sigmoid_cross_entropy(
     positive_weight: Tensor | float = 1.0,
     negative_weight: Tensor | float = 1.0,
     reduction: str = "mean",
+    row_weight: Tensor | None = None,
 ) -> Tensor:
     """``target`` is dense here: labels ``[..., V]``."""
     z = F.linear(hidden, weight, bias)
     positive = positive_weight * target * F.logsigmoid(z)
     loss = -(positive + negative_weight * (1 - target) * F.logsigmoid(-z))
-    if reduction == "none":
-        return loss.sum(-1)
-    return loss.mean() if reduction == "mean" else loss.sum()
+    if row_weight is None and reduction != "none":
+        return loss.mean() if reduction == "mean" else loss.sum()
+    return _reduced(loss.sum(-1), row_weight, torch.ones_like(z), reduction)

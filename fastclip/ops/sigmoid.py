@@ -7,8 +7,9 @@ another's, so one pass over the logits gives value and gradients: 3U for U = 2 n
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.epilogue import first_order_only, inner_product, scale_and_round
+from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
     check_engine,
@@ -67,7 +68,7 @@ def sigmoid_forward(
     d_scale = torch.zeros_like(loss)
     if want_grad:
         operands = (x, a) if sum_a else (y, b)
-        d_scale = inner_product(*operands, "sigmoid", backend)
+        d_scale = inner_product(*operands, "sigmoid", backend, workspace_bytes)
     return loss, a if need_x else a.new_empty((0, x.shape[1])), b, d_scale, d_bias
 
 
@@ -124,7 +125,7 @@ def _(
 
 
 def _siglip_loss_context(ctx, inputs, output):
-    image, _, scale, *_, ctx.backend = inputs
+    image, _, scale, *_, ctx.workspace_bytes, ctx.backend = inputs
     _, a, b, d_scale, d_bias = output
     ctx.save_for_backward(scale, a, b, d_scale, d_bias)
     ctx.rows, ctx.dtype = image.shape[0], image.dtype
@@ -133,12 +134,13 @@ def _siglip_loss_context(ctx, inputs, output):
 
 
 def _siglip_loss_backward(ctx, grad_loss, *_):
-    first_order_only()
     if grad_loss is None:
         return (None,) * 10
     scale, a, b, d_scale, d_bias = ctx.saved_tensors
     need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
-    unit, engine = grad_loss / max(1, ctx.rows), ("sigmoid", ctx.backend)
+    # Of no pairs the gradient is 0, whatever comes from above.
+    unit = grad_loss / ctx.rows if ctx.rows else torch.zeros_like(grad_loss)
+    engine = ("sigmoid", ctx.backend, ctx.workspace_bytes)
     return (
         scale_and_round(a, unit * scale, ctx.dtype, *engine) if need_image else None,
         scale_and_round(b, unit * scale, ctx.dtype, *engine) if need_text else None,
@@ -148,7 +150,7 @@ def _siglip_loss_backward(ctx, grad_loss, *_):
     )
 
 
-siglip_loss.register_autograd(_siglip_loss_backward, setup_context=_siglip_loss_context)
+_siglip_loss = differentiable(siglip_loss, _siglip_loss_backward, _siglip_loss_context)
 
 
 def siglip_loss_single(
@@ -178,7 +180,7 @@ def siglip_loss_single(
     image, text = paired(image, text)
     scale = scalar(scale, image)
     bias = scalar(0.0 if bias is None else bias, image, "logit_bias")
-    return siglip_loss(
+    return _siglip_loss(
         image,
         text,
         scale,

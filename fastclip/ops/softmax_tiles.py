@@ -94,16 +94,27 @@ def _sum_floor(z: Tensor) -> float:
     return len(z) * info.tiny / info.eps
 
 
+# Beyond it a log-sum-exp that went from bits to nats and back is off by more than a unit.
+_LARGEST_EXACT = 2.0**50
+
+
+def rounded(lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Log-sum-exps in bits in ``dtype`` and what they stand for, in float64: themselves, but for
+    those so large that their softmax is all on the largest logit, which is what they round to."""
+    shift = lse.to(dtype)
+    return shift, torch.where((lse.abs() > _LARGEST_EXACT) & lse.isfinite(), shift, lse)
+
+
 class Side:
     """One softmax direction of ``dL/dz``: ``weight * 2**(z - lse)``, less ``target_weight`` at the
     target entry. The vectors lie along ``dim`` of z; lse is float64, weights are in z's dtype."""
 
     def __init__(self, dim: int, lse: Tensor, weight: Tensor, target_weight: Tensor) -> None:
         self.dim = dim
-        self._lse, self._weight, self._target_weight = lse, weight, target_weight
+        self._weight, self._target_weight = weight, target_weight
         # z - shift is exact near the lse; what the shift rounds away is in the factor.
-        self._shift = lse.to(weight.dtype)
-        self._factor = weight * (self._shift - lse).exp2_().to(weight.dtype)
+        self._shift, self._lse = rounded(lse, weight.dtype)
+        self._factor = weight * (self._shift - self._lse).exp2_().to(weight.dtype)
 
     def softmax(self, z: Tensor, span: slice, out: Tensor) -> None:
         """``out = weight * 2**(z - lse)`` for this span of ``dim``; ``out`` may be ``z``."""

@@ -100,14 +100,19 @@ class Buffer:
         return self._flat[: rows * columns].view(rows, columns)
 
 
+def is_copied(matrix: Tensor, dtype: torch.dtype) -> bool:
+    """Whether products in ``dtype`` work on a copy of the matrix."""
+    readable = matrix.stride(1) == 1 and matrix.stride(0) >= max(1, matrix.shape[1])
+    return matrix.dtype != dtype or not readable
+
+
 class Operand:
     """Row spans of a matrix in the accumulation dtype, copied only where a product must."""
 
     def __init__(self, matrix: Tensor, dtype: torch.dtype, largest_span: int) -> None:
         self._matrix = matrix
         self._buffer = None
-        readable = matrix.stride(1) == 1 and matrix.stride(0) >= max(1, matrix.shape[1])
-        if matrix.dtype != dtype or not readable:
+        if is_copied(matrix, dtype):
             self._buffer = Buffer(largest_span, matrix.shape[1], matrix, dtype)
 
     def span(self, rows: slice) -> Tensor:
@@ -135,8 +140,9 @@ class Logits:
     def rows(self, span: slice) -> Tensor:
         """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
         part = self._x.span(span)
-        self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
-        self._x_part.addcmul_(part, self._scale_rest)
+        self._x_part = torch.mul(part, self._scale_rest, out=self._scaled.view(*part.shape))
+        # The rest of an infinity is nothing, rather than the NaN of infinity times 0.
+        self._x_part.nan_to_num_(0, 0, 0).addcmul_(part, self._scale)
         return part
 
     def columns(self, span: slice) -> Tensor:
