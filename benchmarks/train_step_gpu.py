@@ -21,12 +21,12 @@ from types import SimpleNamespace
 
 import torch
 from clock import DEVICE, synchronise
+from fastclip.objectives.contrastive import Contrastive
 from open_clip_loop import Batches, OpenClipLoop
 from peers import first_line
 from torch import Tensor, nn
 
 from fastclip.models import DualEncoder, create_model
-from fastclip.objectives.contrastive import Contrastive
 from fastclip.training import deepspeed_config, distributed
 from fastclip.training.config import TrainConfig, train_config
 from fastclip.training.trainer import Trainer

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fastclip.objectives.contrastive import Contrastive
+from fastclip.training.tokens import build_tokeniser
 
 from fastclip.data.generated import GeneratedSet, GeneratedSpec, ensure_generated
 from fastclip.data.loader import Loader
 from fastclip.models import DualEncoder
-from fastclip.objectives.contrastive import Contrastive
 from fastclip.training import deepspeed_config, session
 from fastclip.training.config import TrainConfig, train_config
 from fastclip.training.distributed import Ranks
-from fastclip.training.tokens import build_tokeniser
 from fastclip.training.trainer import Trainer
 
 PICTURES = 4096

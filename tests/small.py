@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
+from fastclip.data.captions import CaptionConfig
+from fastclip.data.collate import Collate
 from fastclip.data.fields import PICTURE
+from fastclip.data.in_memory import InMemoryLoader
+from fastclip.data.memory import DecodedSet
 from fastclip.data.text.bpe import BpeTokeniser, train_bpe
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher
@@ -51,13 +55,31 @@ class Classifier(nn.Module):
 
     def forward(self, micro_batch, step, given, features_only=False) -> Output:
         logits = self.head(self.features(micro_batch["image"]))
-        labels = step["labels"][[int(key) for key in micro_batch["key"]]]
+        labels = micro_batch.get("extra")
+        if labels is None:
+            labels = step["labels"][[int(key) for key in micro_batch["key"]]]
         loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
         return Output(sums={"label_loss": loss / step["rows"]})
 
 
+class HalfByHalf:
+    """As many records of label 0 as of label 1, with replacement; the label goes with each."""
+
+    def samples_an_epoch(self, index):
+        return len(index)
+
+    def epoch(self, index, seed, epoch):
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        labels = torch.arange(len(index)) % 2
+        places = [(index.labels == label).nonzero()[:, 0] for label in (0, 1)]
+        chosen = torch.stack(
+            [places[k][torch.randint(len(places[k]), (1,), generator=generator)] for k in labels]
+        )
+        return chosen[:, 0], labels
+
+
 class Labels(Objective):
-    """Predicts which half of the set a picture's first feature puts it in, asked anew each epoch."""
+    """Predicts which half of the set a picture's first feature lies in, asked anew each epoch."""
 
     Options = LabelsOptions
     summary = "labels made of the set before every epoch"
@@ -86,13 +108,27 @@ class Labels(Objective):
         self.labels = state["labels"]
 
 
+class Sampled(Labels):
+    """Predicts the label that its sampler drew a record for."""
+
+    summary = "records drawn by label"
+    sampler = HalfByHalf()
+
+    def prepare(self, batch, ranks):
+        rows = ranks.total([sum(len(micro["image"]) for micro in batch)])[0]
+        return {"labels": torch.arange(0), "rows": rows}
+
+    def before_epoch(self, epoch, over_the_set):
+        return {}
+
+
 def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool = True):
     """An objective with weights from seed 0."""
     torch.manual_seed(0)
     config = ModelConfig(model="tiny-convnet", image_size=SIDE)
     parts = Parts(config, tokenizer(), ranks, 1 << 20, lambda _: teacher(config))
-    if name == "labels":
-        return Labels(LabelsOptions(), parts)
+    if name in ("labels", "sampled"):
+        return {"labels": Labels, "sampled": Sampled}[name](LabelsOptions(), parts)
     cls = find_objective(name)
     flags = dict(FLAGS.get(name, {}))
     if name == "distill":
@@ -158,13 +194,37 @@ class SmallLoader:
             yield own(micro_batches(self.count, seed=100 * epoch + step), self.ranks)
 
 
+def set_in_memory(objective: Objective, size: int, micro: int, ranks: Ranks, seed: int = 0):
+    """A loader of 64 records that lie in memory."""
+    generator = torch.Generator().manual_seed(3)
+    pictures = torch.randint(0, 256, (64, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    keys, labels = [str(row) for row in range(64)], torch.arange(64) % 3 // 2
+    decoded = DecodedSet(pictures, [""] * 64, labels, keys, [()] * 64)
+    return InMemoryLoader(
+        decoded,
+        64,
+        64 // size,
+        collate=Collate(objective.fields, tokenizer(), CaptionConfig()),
+        image_size=SIDE,
+        batch_size=size // ranks.world_size,
+        micro_batch_size=micro,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        seed=seed,
+        augment=None,
+        sampler=objective.sampler,
+    )
+
+
 def own(batch: list[dict], ranks: Ranks) -> list[dict]:
     """A rank's run of the global batch's micro-batches."""
     share = len(batch) // ranks.world_size
     return [dict(micro) for micro in batch[ranks.rank * share :][:share]]
 
 
-def small_trainer(name: str, ranks: Ranks, objective=None, *, loader=None, precision="fp32", **flags):
+def small_trainer(
+    name: str, ranks: Ranks, objective=None, *, loader=None, precision="fp32", **flags
+):
     """A trainer of a small objective; ``flags`` by their flat names."""
     from fastclip.training import deepspeed_config
     from fastclip.training.trainer import Trainer
@@ -172,12 +232,15 @@ def small_trainer(name: str, ranks: Ranks, objective=None, *, loader=None, preci
     flags = {"train_batch_size": ROWS, "warmup": 0, "report_to": "none", "epochs": 2, **flags}
     flags.setdefault("train_micro_batch_size_per_gpu", ROWS // 2 // ranks.world_size)
     cfg = train_config(**flags)
-    count = ROWS // cfg.run.train_micro_batch_size_per_gpu
+    micro = cfg.run.train_micro_batch_size_per_gpu
+    objective = objective or build(name, ranks)
+    if name in ("labels", "sampled"):
+        loader = set_in_memory(objective, ROWS, micro, ranks)
     return Trainer(
         cfg,
         ranks,
-        objective=objective or build(name, ranks),
-        loader=loader or SmallLoader(count, ranks),
+        objective=objective,
+        loader=loader or SmallLoader(ROWS // micro, ranks),
         precision=precision,
         deepspeed=deepspeed_config.build(cfg, precision, ranks.world_size),
         fingerprint="tokens",

@@ -39,7 +39,7 @@ class Division:
         return torch.where(places < len(self.own), places, 0)
 
     def gather(self, values: Tensor) -> Tensor:
-        """``values [length, ...]`` of every rank's rows as ``[n, ...]`` on the CPU of every rank."""
+        """``values [length, ...]`` of each rank's rows as ``[n, ...]`` on the CPU of all ranks."""
         parts = [values]
         if self.ranks.world_size > 1:
             values = values.to(self.ranks.device).contiguous()

@@ -19,5 +19,5 @@ EVALUATIONS: tuple[Evaluation, ...] = (
 
 
 def evaluations_of(model: nn.Module) -> list[Evaluation]:
-    """Those that ``model`` can be asked, in order: a split's first figure is its figure of merit."""
+    """Those that ``model`` can be asked; a split's first figure is its figure of merit."""
     return [evaluation for evaluation in EVALUATIONS if evaluation.fits(model)]

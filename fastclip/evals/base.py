@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
 from fastclip.data.splits import Split, SplitFacts
-from fastclip.data.text import Tokeniser
 
 
 @dataclass(frozen=True)
@@ -65,28 +64,27 @@ class Subject:
     """A model to evaluate, and how it is run.
 
     Attributes:
+        model, tokenizer: those of a run; an evaluation says by ``needs`` which methods it uses.
         batch: rows of one forward pass.
         autocast: makes the context of every forward pass.
     """
 
-    model: nn.Module
-    tokenizer: Tokeniser
+    model: Any
+    tokenizer: Any
     ranks: Ranks
     batch: int
     autocast: Callable[[], AbstractContextManager]
 
     def over_pictures(self, split: Split, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """``function(pictures [b, 3, S, S], rows [b])`` of all pictures, ``[n, ...]`` on every rank.
+        """``function(pictures [b, 3, S, S], rows [b])`` of all pictures, ``[n, ...]``.
 
         ``rows`` (int64, on the host) are the pictures' places in the split. Called equally often on
-        every rank; results are on the CPU, floats in fp32.
+        every rank; every rank gets all results, on the CPU and floats in fp32.
         """
         division = split.division
         places = division.padded()
         rows = division.own if len(division.own) else torch.zeros(1, dtype=torch.int64)
-        return self._over(
-            division, places, lambda part: function(split.pictures[part], rows[part])
-        )
+        return self._over(division, places, lambda part: function(split.pictures[part], rows[part]))
 
     def over_texts(self, texts: Sequence[str], function: Callable[[Tensor], Tensor]) -> Tensor:
         """``function(token ids [b, L])`` of all texts, ``[len(texts), ...]`` on every rank."""

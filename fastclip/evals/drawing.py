@@ -20,8 +20,8 @@ _SHOWN = 24
 class Matches:
     """Pictures ``images [n, D]`` and the texts that they are matched with.
 
-    ``texts [m, D]`` are the features of ``names``; ``targets [n]`` (int64) each picture's right one,
-    or, where several are right together, its class, and ``classes [m]`` each text's.
+    ``texts [m, D]`` are the features of ``names``; ``targets [n]`` (int64) each picture's right
+    one, or, where several are right together, its class, and ``classes [m]`` each text's.
     """
 
     images: Tensor
@@ -32,7 +32,7 @@ class Matches:
 
 
 def matched_pictures(split: Split, matches: Matches) -> dict[str, Callable[[Path], None]]:
-    """similarity.png and retrieval.png of pictures whose right texts differ; every rank must call."""
+    """similarity.png and retrieval.png of pictures of different texts; every rank must call."""
     targets = matches.targets.tolist()
     first = {target: row for row, target in reversed(list(enumerate(targets)))}
     order = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
@@ -46,9 +46,7 @@ def matched_pictures(split: Split, matches: Matches) -> dict[str, Callable[[Path
     texts = matches.texts[own]
     return {
         "similarity.png": lambda path: similarity_matrix(images, texts, names, path),
-        "retrieval.png": lambda path: retrieval_sheet(
-            pictures, scores, matches.names, right, path
-        ),
+        "retrieval.png": lambda path: retrieval_sheet(pictures, scores, matches.names, right, path),
     }
 
 

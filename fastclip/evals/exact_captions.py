@@ -80,9 +80,7 @@ def _scene(said: Mapping[str, Any]) -> grammar.Attributes | None:
     return grammar.Attributes(**{name: said[name] for name in names})
 
 
-def _by_grammar(
-    captions: Sequence[str], scenes: Sequence[grammar.Attributes]
-) -> list[Figure]:
+def _by_grammar(captions: Sequence[str], scenes: Sequence[grammar.Attributes]) -> list[Figure]:
     said = [grammar.said(caption) for caption in captions]
 
     def agree(what: str) -> list[bool]:

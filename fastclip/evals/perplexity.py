@@ -59,7 +59,7 @@ class Perplexity(Evaluation):
 def _judge_tokens(
     targets: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """``-log p`` of every target and whether it is the likeliest, fp32 ``[t]``, a chunk at a time."""
+    """``-log p`` of every target and whether it is the likeliest, fp32 ``[t]``, in chunks."""
     missed, foreseen = [], []
     for rows, wanted in zip(hidden.split(_ROWS), targets.split(_ROWS), strict=True):
         logits = F.linear(rows, weight, bias).float()

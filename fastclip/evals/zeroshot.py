@@ -43,7 +43,9 @@ class ZeroShot(Evaluation):
             features = class_features(names, split.prompts or DEFAULT_PROMPTS, subject.texts)
         accuracy = top1_accuracy(images, features, split.labels, classes)
         count = len(split.classes)
-        figure = Figure("zero_shot_accuracy", "zero-shot accuracy", accuracy, True, count, 1 / count)
+        figure = Figure(
+            "zero_shot_accuracy", "zero-shot accuracy", accuracy, True, count, 1 / count
+        )
         matches = Matches(images, features, names, split.labels, classes)
         return Result([figure], matched_pictures(split, matches))
 

@@ -19,8 +19,8 @@ def to_hf(trained: Any) -> CLIPModel:
     """A copy of a trained run as a ``CLIPModel``, with its logit scale.
 
     ``trained`` is what ``fastclip.runs.load_run`` returns: ``model`` and ``log_logit_scale`` are
-    taken of it. Raises ``UserError`` for towers that ``CLIPModel`` cannot hold and for a SigLIP run,
-    whose bias it has no place for.
+    taken of it. Raises ``UserError`` for towers that ``CLIPModel`` cannot hold and for a SigLIP
+    run, whose bias it has no place for.
     """
     if not hasattr(trained, "log_logit_scale"):
         raise UserError(

@@ -58,9 +58,7 @@ def build_dual_encoder(config: ModelConfig, tokenizer: Any) -> DualEncoder:
 
 def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Captioner:
     """The image tower that ``config`` names and a decoder of the shape in ``decoder``."""
-    return _finished(
-        create_captioner(config.model, **_given(config, tokenizer), **decoder), config
-    )
+    return _finished(create_captioner(config.model, **_given(config, tokenizer), **decoder), config)
 
 
 def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
@@ -88,9 +86,7 @@ def _finished(model: Any, config: ModelConfig) -> Any:
     if config.lock_text:
         if not hasattr(model, "text"):
             raise UserError(f"--lock-text: a {type(model).__name__} has no text tower")
-        lock_text(
-            model.text, config.lock_text_unlocked_layers, config.lock_text_freeze_layer_norm
-        )
+        lock_text(model.text, config.lock_text_unlocked_layers, config.lock_text_freeze_layer_norm)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("--lock-image and --lock-text leave nothing to train")
     return model

@@ -21,9 +21,7 @@ class Teacher(nn.Module):
         scale: its logit scale, the factor.
     """
 
-    def __init__(
-        self, model: DualEncoder, tokenize: Callable[[list[str]], Tensor], scale: float
-    ):
+    def __init__(self, model: DualEncoder, tokenize: Callable[[list[str]], Tensor], scale: float):
         super().__init__()
         self.model = model
         self.tokenize = tokenize
@@ -35,7 +33,7 @@ class Teacher(nn.Module):
         return self.model.embed_dim
 
     def embed(self, pictures: Tensor, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Unit features ``[b, width]`` of uint8 pictures ``[b, 3, s, s]`` of any side, and texts."""
+        """Unit features ``[b, width]`` of uint8 pictures ``[b, 3, s, s]`` of any side and texts."""
         text = self.tokenize(captions).to(pictures.device)
         return self.model(self._resized(pictures), text)
 

@@ -7,7 +7,6 @@ whole global batch), or of both (CoCa). ``fastclip.training.steps`` runs one ste
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -106,7 +105,7 @@ class Parts:
     open_teacher: Callable[[str], Any] | None = None
 
 
-class Objective(ABC):
+class Objective:
     """One system: what it needs of a record, its network, its losses.
 
     A plain class, since its parts are separate state: ``network`` is DeepSpeed's (partitioned,
@@ -138,7 +137,7 @@ class Objective(ABC):
     scalars: nn.Module | None = None
     sampler: Sampler | None = None
     has_batch_terms: bool = False
-    """Whether :meth:`batch_losses` has any: the features of all micro-batches are needed at once."""
+    """Whether :meth:`batch_losses` has any: all micro-batches' features are needed at once."""
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         """What all ranks must know before a step's first forward pass, such as global counts.
@@ -199,4 +198,3 @@ class Objective(ABC):
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
         """Raise ValueError for a backend in the environment that this loss cannot take here."""
-

@@ -53,9 +53,7 @@ class FeaturesAndTokens(nn.Module):
         if features_only:
             return Output(self.model.features(image, text))
         image_features, text_features, hidden = self.model(image, text)
-        loss = caption_sum(
-            self.model.head, hidden[:, :-1], micro_batch, step, self.workspace_bytes
-        )
+        loss = caption_sum(self.model.head, hidden[:, :-1], micro_batch, step, self.workspace_bytes)
         return Output((image_features, text_features), {"caption_loss": self.weight * loss})
 
 

@@ -13,7 +13,8 @@ from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError, check_flags
 from fastclip.loss import DistillClipLoss
 from fastclip.models import DualEncoder
-from fastclip.models.dual_encoder import unit_norm
+from fastclip.models.image_model import unit_norm
+from fastclip.models.teacher import Teacher
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts
 from fastclip.objectives.clip import Clip, ClipOptions
 from fastclip.ops import dispatch
@@ -63,8 +64,9 @@ class StudentTowers(nn.Module):
         if features_only or not self.weight:
             return Output(features)
         distance = sum(
-            (1 - (unit_norm(self.projections[name](own)).float() * given[name].float()).sum(-1))
-            .sum()
+            (
+                1 - (unit_norm(self.projections[name](own)).float() * given[name].float()).sum(-1)
+            ).sum()
             for name, own in zip(("image", "text"), features, strict=True)
         )
         loss = self.weight * distance / (2 * max(1, step["rows"]))
@@ -84,6 +86,8 @@ class Distill(Clip):
     paper = "Yang et al. 2024 (CLIP-KD), arXiv 2307.12732"
     operation = "distill"
 
+    teacher: Teacher
+
     def __init__(self, options: DistillOptions, parts: Parts):
         super().__init__(options, parts)
         if parts.open_teacher is None:
@@ -92,10 +96,10 @@ class Distill(Clip):
             raise UserError("--objective distill needs --teacher: the folder of a trained model")
         if not options.distill_weight and not options.feature_weight:
             raise UserError(
-                "--distill-weight and --feature-weight are both 0: nothing is learned of the teacher"
+                "--distill-weight and --feature-weight are both 0: the teacher teaches nothing"
             )
-        self.frozen = parts.open_teacher(options.teacher)
-        self.network = StudentTowers(self.model, self.frozen.width, options.feature_weight)
+        self.frozen = self.teacher = parts.open_teacher(options.teacher)
+        self.network = StudentTowers(self.model, self.teacher.width, options.feature_weight)
 
     def build_loss(self, parts: Parts) -> nn.Module:
         ranks = parts.ranks
@@ -111,7 +115,7 @@ class Distill(Clip):
         return {"rows": ranks.total([sum(len(micro["image"]) for micro in batch)])[0]}
 
     def given(self, micro_batch: MicroBatch) -> dict[str, Any]:
-        image, text = self.frozen.embed(micro_batch["image"], micro_batch["said"])
+        image, text = self.teacher.embed(micro_batch["image"], micro_batch["said"])
         return {"image": image, "text": text}
 
     def batch_losses(
@@ -122,9 +126,8 @@ class Distill(Clip):
         step: dict[str, Any],
     ) -> Losses:
         teacher = [torch.cat([one[name] for one in given]) for name in ("image", "text")]
-        losses = self.loss(
-            *features, self.scalars(), *teacher, self.frozen.scale, output_dict=True
-        )
+        known = *teacher, self.teacher.scale
+        losses = self.loss(*features, self.scalars(), *known, output_dict=True)
         weights = {
             "contrastive_loss": self.options.contrastive_weight,
             "distill_loss": self.options.distill_weight,
@@ -132,7 +135,7 @@ class Distill(Clip):
         return {name: weights[name] * loss for name, loss in losses.items()}
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "the teacher's weights": self.frozen.fingerprint}
+        return {**super().identity(), "the teacher's weights": self.teacher.fingerprint}
 
     @classmethod
     def check_backend(cls, device: torch.device) -> None:

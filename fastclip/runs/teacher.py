@@ -26,8 +26,8 @@ def open_teacher(folder: str) -> Teacher:
     if (path / "config.json").is_file():
         return _from_transformers(path)
     raise UserError(
-        f"--teacher {path} has neither config.yaml (a finished run) nor config.json (a transformers "
-        "CLIPModel)"
+        f"--teacher {path} has neither config.yaml (a finished run) nor config.json (a "
+        "transformers CLIPModel)"
     )
 
 

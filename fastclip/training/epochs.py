@@ -48,8 +48,8 @@ def begin_epoch(trainer: Trainer, epoch: int) -> None:
 def renew(engine: Any, optimizer: Any, values: dict[str, Tensor]) -> None:
     """Set parameters of the engine's module by name; their moments start at zero again.
 
-    ``values`` are the same on every rank. The count of steps, which parameters of a partition share,
-    goes on.
+    ``values`` are the same on every rank. The count of steps, which parameters of a partition
+    share, goes on.
     """
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state

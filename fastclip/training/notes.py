@@ -11,9 +11,7 @@ from fastclip.training.config import TrainConfig
 _SIDE, _SLOW = 512, 2.0
 
 
-def of_run(
-    cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str
-) -> list[str]:
+def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str) -> list[str]:
     """What to tell before the first of ``total_steps`` steps."""
     run = cfg.run
     found = cfg.optim.remarks(total_steps, steps_per_epoch)

@@ -65,7 +65,7 @@ class _Step:
     def run(self) -> Losses:
         losses: Losses = {}
         gradients: list[Tensor] = []
-        first = None
+        first: Output | None = None
         if self.objective.has_batch_terms:
             if self.two_passes:
                 outputs = self._features_alone()
@@ -127,7 +127,8 @@ class _Step:
         last = len(self.batch) - 1
         for index in range(len(self.batch)):
             engine.set_gradient_accumulation_boundary(index == last)
-            output = self._forward(index) if first is None else first
+            output: Output | None = self._forward(index) if first is None else first
+            assert output is not None
             terms = [world * value.float() for value in output.sums.values()]
             if gradients:
                 stops = [s + len(f) for s, f in zip(starts, output.features, strict=True)]

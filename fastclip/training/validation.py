@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from fastclip.comm.ranks import Ranks
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import Split, read_split, read_split_facts

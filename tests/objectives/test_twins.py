@@ -1,4 +1,4 @@
-"""Every objective's losses and gradients against a textbook in fp64, and that they can be learned."""
+"""Every objective's losses and gradients against a textbook in fp64; that they can be learned."""
 
 import pytest
 import torch
@@ -66,7 +66,11 @@ def caption_loss(logits, text):
 
 def captioning(objective, micro):
     model = objective.model
-    return {"caption_loss": caption_loss(model.head(model(micro["image"], micro["text"])), micro["text"])}
+    return {
+        "caption_loss": caption_loss(
+            model.head(model(micro["image"], micro["text"])), micro["text"]
+        )
+    }
 
 
 def coca(objective, micro):

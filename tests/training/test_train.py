@@ -16,14 +16,14 @@ from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_split
 from fastclip.errors import UserError
 from fastclip.evals.zeroshot import top1_accuracy
-from fastclip.training.config import to_plain, train_config
 from fastclip.runs import load_run
+from fastclip.training.config import to_plain, train_config
 
 
 def test_a_plain_run_ends_with_its_figure_and_fills_its_folder(whole):
     run, printed = whole
     lines = printed.strip().splitlines()
-    assert lines[-2] == f"run folder: {run}"
+    assert f"run folder: {run}" in lines
     wanted = r"zero-shot accuracy on held-out: \d+\.\d% \(64 candidates, chance 1\.6%\)"
     assert re.fullmatch(wanted, lines[-1])
     for name in ("loss.png", "similarity.png", "retrieval.png", "results.json", "tokenizer.json"):

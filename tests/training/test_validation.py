@@ -67,11 +67,11 @@ def on_every_rank(rank: int, path: str, stages: list[int]) -> dict:
 def alone(pictures, tmp_path_factory) -> tuple[dict, dict]:
     """Figures of one process, and the pictures drawn, per objective."""
     figures, drawn = {}, {}
+    autocast = torch.autocast("cpu", enabled=False)
     for name in NAMES:
         folder = tmp_path_factory.mktemp(name)
         model = build(name).model
         ranks = Ranks(0, 1, torch.device("cpu"))
-        autocast = torch.autocast("cpu", enabled=False)
         subject = Subject(model, tokenizer(), ranks, 3, lambda: autocast)
         figures[name] = figures_of(subject, pictures, folder)
         drawn[name] = sorted(path.name for path in folder.iterdir())

@@ -1,13 +1,16 @@
-"""Every objective's gradients against those of graphs that are kept, over ranks and ZeRO stages.
+"""Every objective over ranks and ZeRO stages: its gradients, and that it resumes exactly.
 
-The textbook: the same micro-batches run once in one process with their graphs kept, the same random
-numbers, one loss on the whole. An error is the L2 norm of the difference of one parameter's
-gradient over the L2 norm of that gradient. One set of processes a world runs all cases.
+The gradients' textbook: the same micro-batches run once in one process with their graphs kept, the
+same random numbers, one loss on the whole. An error is the L2 norm of the difference of one
+parameter's gradient over the L2 norm of that gradient. One set of processes a world runs all cases.
 """
 
 import functools
 import math
+import shutil
+import tempfile
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,8 @@ from ranks import run_ranks
 from small import OBJECTIVES, ONE, build, micro_batches, own, small_trainer, without_targets
 
 from fastclip.data.seeding import derived_seed
+from fastclip.training import checkpoint
+from fastclip.training.reporting import read_metrics
 from fastclip.training.steps import StepContext, accumulate_gradients
 
 SEED, BAR = 5, 1e-5
@@ -22,6 +27,15 @@ STAGES, WORLDS, COUNTS = (0, 1, 2, 3), (1, 2), (1, 2, 4)
 # Which micro-batches of the global batch have no caption token to predict, of 4.
 WITHOUT = {"none": range(0), "a micro-batch": range(1), "a rank": range(2), "all": range(4)}
 WITH_TOKENS = ("captioning", "coca")
+SGD = {"opt": "sgd", "lr": 0.05, "wd": 1e-3}
+# Flags of the runs that are resumed.
+RESUMED: dict[str, dict] = {
+    **{name: {} for name in (*OBJECTIVES, "sampled")},
+    "captioning with Lookahead": {**SGD, "lookahead_k": 2, "nesterov": True},
+    "clip with steps": {"lr_scheduler": "multi-step", "lr_milestones": (2, 5)},
+}
+# What two runs of the same steps do not share.
+VARIES = {"samples_per_second": None}
 
 
 def cases(name: str, world: int) -> list[tuple[int, str]]:
@@ -32,14 +46,45 @@ def cases(name: str, world: int) -> list[tuple[int, str]]:
     return found
 
 
-def all_of_a_world(rank: int, world: int) -> dict:
-    """Losses and gradients that a step leaves before DeepSpeed's own step, per case."""
-    from deepspeed.utils import safe_get_full_grad
-
+def all_of_a_world(rank: int, world: int, folder: str) -> tuple[dict, dict]:
     from fastclip.training import distributed
 
     ranks = distributed.start()
+    found = step_gradients(ranks), resumed_losses(ranks, Path(folder))
+    distributed.stop()
+    return found
+
+
+def resumed_losses(ranks, folder: Path) -> dict:
+    """Losses of a whole run and of one resumed from its third step, per case."""
     found = {}
+    for number, (name, stage) in enumerate(product(RESUMED, STAGES)):
+        flags = {"zero_stage": stage, "save_frequency": 3, "keep_checkpoints": 3, **RESUMED[name]}
+        whole, broken = folder / f"whole{number}", folder / f"broken{number}"
+        runs = []
+        for run in (whole, broken):
+            trainer = small_trainer(name.split()[0], ranks, grad_clip_norm=0.5, **flags)
+            if run is broken:
+                [first, *_] = checkpoint.complete(broken / "checkpoints")
+                trainer.resume(first)
+                assert trainer.step == 3
+            trainer.train(run)
+            trainer.engine.destroy()
+            if ranks.is_first:
+                if run is whole:
+                    shutil.copytree(whole, broken)
+                runs.append([{**row, **VARIES} for row in read_metrics(run)])
+            if ranks.world_size > 1:
+                torch.distributed.barrier()
+        found[name, stage] = runs
+    return found
+
+
+def step_gradients(ranks) -> dict:
+    """Losses and gradients that a step leaves before DeepSpeed's own step, per case."""
+    from deepspeed.utils import safe_get_full_grad
+
+    world, found = ranks.world_size, {}
     for name, stage in product(OBJECTIVES, STAGES):
         trainer = small_trainer(name, ranks, zero_stage=stage, lr=1e-30)
         module = trainer.engine.module
@@ -66,13 +111,13 @@ def all_of_a_world(rank: int, world: int) -> dict:
                 for k, v in module.named_buffers():
                     v.copy_(start[k])
         trainer.engine.destroy()
-    distributed.stop()
     return found
 
 
 @functools.cache
-def found_in(world: int) -> dict:
-    return run_ranks(all_of_a_world, world, world)[0]
+def found_in(world: int) -> tuple[dict, dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        return run_ranks(all_of_a_world, world, world, folder, timeout=600)[0]
 
 
 @functools.cache
@@ -120,7 +165,7 @@ def check(found, expected, where):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_stage_and_count_equals_kept_graphs(name, world):
     for stage, (count, without) in product(STAGES, cases(name, world)):
-        found = found_in(world)[name, stage, count, without]
+        found = found_in(world)[0][name, stage, count, without]
         expected = kept(name, count, without)
         check(found, expected, (stage, count, without))
         last = count // world - 1  # of rank 0, whose buffers these are
@@ -131,7 +176,7 @@ def test_every_stage_and_count_equals_kept_graphs(name, world):
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_batch_without_a_target_has_loss_and_gradient_0(world):
     for stage in STAGES:
-        losses, gradients, _ = found_in(world)["captioning", stage, 4, "all"]
+        losses, gradients, _ = found_in(world)[0]["captioning", stage, 4, "all"]
         assert losses == {"caption_loss": 0.0}
         assert all(not gradient.any() for gradient in gradients.values())
 
@@ -140,3 +185,12 @@ def test_a_batch_without_a_target_has_loss_and_gradient_0(world):
 def test_without_batchnorm_and_dropout_the_division_does_not_matter(name):
     plain = {"dropout": False, "batch_norm": False}
     check(kept(name, 4, **plain), kept(name, 1, **plain), name)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_run_repeats_the_whole_runs_steps(name, world):
+    for stage in STAGES:
+        whole, resumed = found_in(world)[1][name, stage]
+        assert len(whole) == 8, stage
+        assert resumed == whole, stage
