@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from fastclip.training import optim
 from fastclip.training.config import TrainConfig
+from fastclip.training.optimizers import build_optimizer, split_decay
 
 
 class Towers(nn.Module):
@@ -67,7 +67,8 @@ class OpenClipLoop:
         from open_clip_train.scheduler import cosine_lr
 
         self.model, self.loss = Towers(towers, log_scale), RecordedLoss()
-        self.optimizer = optim.adamw(optim.parameter_groups(self.model, cfg.optim.wd), cfg)
+        groups = split_decay(self.model.named_parameters(), cfg.optim.wd)
+        self.optimizer = build_optimizer(groups, cfg.optim)
         total = cfg.run.epochs * batches.num_batches
         self.scheduler = cosine_lr(self.optimizer, cfg.optim.lr, cfg.optim.warmup, total)
         self.data = {"train": SimpleNamespace(dataloader=batches, set_epoch=lambda epoch: None)}

@@ -36,15 +36,15 @@ def one_step(root: Path, batch: int, zero_stage: int) -> dict[str, float]:
     trainer.engine.train()
     reset_peak()
     before = resident("VmRSS")
-    rows = next(iter(setup.loader.epoch(0)))
-    metrics = trainer.train_step(rows)
+    pieces = next(iter(setup.loader.epoch(0)))
+    metrics = trainer.train_step(pieces)
     growth = resident("VmHWM") - before
     distributed.stop()
     return {
         "growth": growth,
         "before": before,
-        "features": 2 * len(rows["image"]) * setup.model.embed_dim * 4,
-        "inputs": sum(rows[name].nbytes for name in ("image", "text")),
+        "features": 2 * sum(len(p["image"]) for p in pieces) * setup.objective.model.embed_dim * 4,
+        "inputs": sum(piece[name].nbytes for piece in pieces for name in ("image", "text")),
         "loss": metrics["contrastive_loss"],
     }
 

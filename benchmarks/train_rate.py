@@ -77,12 +77,13 @@ def _build(
     if name == "fastclip":
         trainer = setup.trainer(ranks)
         trainer.engine.train()
-        return lambda: [trainer.train_step(rows)["contrastive_loss"] for rows in batches], facts
+        return lambda: [trainer.train_step(batch)["contrastive_loss"] for batch in batches], facts
 
     from open_clip_loop import Batches, OpenClipLoop
 
-    given = Batches(batches, setup.model.pixel_norm)
-    theirs = OpenClipLoop(setup.model, setup.objective.logit_scale, given, setup.cfg)
+    model, scalars = setup.objective.model, setup.objective.scalars
+    given = Batches([whole for [whole] in batches], model.pixel_norm)
+    theirs = OpenClipLoop(model, scalars.logit_scale, given, setup.cfg)
 
     def epoch() -> list[float]:
         theirs.run()

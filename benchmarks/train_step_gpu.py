@@ -21,12 +21,13 @@ from types import SimpleNamespace
 
 import torch
 from clock import DEVICE, synchronise
-from fastclip.objectives.contrastive import Contrastive
 from open_clip_loop import Batches, OpenClipLoop
 from peers import first_line
 from torch import Tensor, nn
 
 from fastclip.models import DualEncoder, create_model
+from fastclip.objectives.clip import Clip
+from fastclip.objectives.scalars import LogitScale
 from fastclip.training import deepspeed_config, distributed
 from fastclip.training.config import TrainConfig, train_config
 from fastclip.training.trainer import Trainer
@@ -81,17 +82,24 @@ def seconds_of(step) -> float:
     return time.perf_counter() - start
 
 
+def in_pieces(batch: dict, rows: int) -> list[dict]:
+    """A batch as micro-batches of so many rows."""
+    return [
+        {name: column[i : i + rows] for name, column in batch.items()}
+        for i in range(0, len(batch["image"]), rows)
+    ]
+
+
 def our_run(cfg: TrainConfig, model: DualEncoder, batch: dict) -> dict:
     """The trainer's steps on ``batch``; nothing of its engine is left for the next one's memory."""
     ranks = distributed.start()
     trainer = None
     try:
         precision = deepspeed_config.resolve_precision(cfg)
-        objective = Contrastive(workspace_bytes=cfg.run.workspace_mib << 20)
+        objective = Clip.around(copy.deepcopy(model), ranks, cfg.run.workspace_mib << 20)
         trainer = Trainer(
             cfg,
             ranks,
-            model=copy.deepcopy(model),
             objective=objective,
             loader=SimpleNamespace(steps_per_epoch=STEPS),
             precision=precision,
@@ -101,9 +109,10 @@ def our_run(cfg: TrainConfig, model: DualEncoder, batch: dict) -> dict:
         trainer.engine.train()
         reset_peak()
         losses: list[float] = []
+        pieces = in_pieces(batch, trainer.micro_batch)
 
         def step() -> None:
-            losses.append(trainer.train_step(batch)["contrastive_loss"])
+            losses.append(trainer.train_step(pieces)["contrastive_loss"])
 
         seconds = [seconds_of(step) for _ in range(STEPS)]
         peak = peak_bytes()
@@ -140,16 +149,11 @@ def their_run(
 ) -> dict:
     """open_clip's loop on ``batch`` in pieces of ``micro_batch``, accumulated where several."""
     rows = len(batch["image"])
-    pieces = [
-        {"image": image, "text": text}
-        for image, text in zip(
-            batch["image"].split(micro_batch), batch["text"].split(micro_batch), strict=True
-        )
-    ]
+    pieces = in_pieces(batch, micro_batch)
     reset_peak()
     towers = copy.deepcopy(model).to(DEVICE)
     batches = Batches(pieces, Standardise(model.pixel_norm))
-    log_scale = Contrastive(workspace_bytes=1 << 20).logit_scale.to(DEVICE)
+    log_scale = LogitScale(Clip.default_scale).logit_scale.to(DEVICE)
     loop = OpenClipLoop(towers, log_scale, batches, cfg)
     loop.options.device, loop.options.precision = DEVICE, precision
     loop.options.accum_freq = len(pieces)

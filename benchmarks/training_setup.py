@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fastclip.objectives.contrastive import Contrastive
-from fastclip.training.tokens import build_tokeniser
 
+from fastclip.comm.ranks import Ranks
+from fastclip.data.batches import Loader
 from fastclip.data.generated import GeneratedSet, GeneratedSpec, ensure_generated
-from fastclip.data.loader import Loader
-from fastclip.models import DualEncoder
+from fastclip.objectives.clip import Clip
 from fastclip.training import deepspeed_config, session
 from fastclip.training.config import TrainConfig, train_config
-from fastclip.training.distributed import Ranks
+from fastclip.training.tokenizer import build_tokenizer
 from fastclip.training.trainer import Trainer
 
 PICTURES = 4096
@@ -25,16 +24,14 @@ class Setup:
     cfg: TrainConfig
     precision: str
     deepspeed: dict
-    model: DualEncoder
     loader: Loader
-    objective: Contrastive
+    objective: Clip
     fingerprint: str
 
     def trainer(self, ranks: Ranks) -> Trainer:
         return Trainer(
             self.cfg,
             ranks,
-            model=self.model,
             objective=self.objective,
             loader=self.loader,
             precision=self.precision,
@@ -60,11 +57,8 @@ def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int | str) -> Set
     precision = deepspeed_config.resolve_precision(cfg)
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
     torch.manual_seed(cfg.run.seed)
-    spec, _ = session.data(cfg, ranks)
-    tokenizer = build_tokeniser(cfg, spec)
-    model = session.build_model(cfg, tokenizer)
-    loader = session.build_training_loader(cfg, spec, tokenizer, model, ranks)
-    objective = Contrastive(
-        rank=ranks.rank, world_size=ranks.world_size, workspace_bytes=cfg.run.workspace_mib << 20
-    )
-    return Setup(cfg, precision, deepspeed, model, loader, objective, tokenizer.fingerprint)
+    spec, _ = session.open_data(cfg, ranks)
+    tokenizer = build_tokenizer(cfg, spec)
+    objective = session.build_objective(cfg, tokenizer, ranks)
+    loader = session.build_training_loader(cfg, spec, tokenizer, objective, ranks)
+    return Setup(cfg, precision, deepspeed, loader, objective, tokenizer.fingerprint)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.loss import ClipLoss
 from fastclip.models import DualEncoder
@@ -57,21 +58,35 @@ class Clip(Objective):
     model: DualEncoder
 
     def __init__(self, options: ClipOptions, parts: Parts):
-        self.options = options
-        self.model = build_dual_encoder(parts.model, parts.tokenizer)
-        self.network = TwoTowers(self.model)
+        model = build_dual_encoder(parts.model, parts.tokenizer)
+        self._set_up(options, model, parts.ranks, parts.workspace_bytes)
+
+    @classmethod
+    def around(
+        cls, model: Any, ranks: Ranks, workspace_bytes: int, options: ClipOptions | None = None
+    ) -> Self:
+        """The objective of a model that is built already."""
+        self = cls.__new__(cls)
+        self._set_up(options or cls.Options(), model, ranks, workspace_bytes)
+        return self
+
+    def _set_up(self, options: Any, model: Any, ranks: Ranks, workspace_bytes: int) -> None:
+        self.options, self.model = options, model
+        self.network = self.build_network(workspace_bytes)
         scale = options.init_logit_scale
         self.scalars = LogitScale(self.default_scale if scale is None else scale, self.initial_bias)
-        self.loss = self.build_loss(parts)
+        self.loss = self.build_loss(ranks, workspace_bytes)
 
-    def build_loss(self, parts: Parts) -> nn.Module:
-        ranks = parts.ranks
+    def build_network(self, workspace_bytes: int) -> nn.Module:
+        return TwoTowers(self.model)
+
+    def build_loss(self, ranks: Ranks, workspace_bytes: int) -> nn.Module:
         return ClipLoss(
             local_loss=True,
             gather_with_grad=True,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            workspace_bytes=parts.workspace_bytes,
+            workspace_bytes=workspace_bytes,
         )
 
     def batch_losses(

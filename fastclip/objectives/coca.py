@@ -16,7 +16,6 @@ from fastclip.models.options import build_coca
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
 from fastclip.objectives.captioning import DecoderOptions, caption_sum, needs_end
 from fastclip.objectives.clip import Clip
-from fastclip.objectives.scalars import LogitScale
 from fastclip.objectives.token_targets import count_next_tokens
 from fastclip.ops import dispatch
 
@@ -69,14 +68,13 @@ class CoCa(Clip):
     model: CoCaModel  # type: ignore[assignment]
 
     def __init__(self, options: CoCaOptions, parts: Parts):
-        self.options = options
         self.eot_id = needs_end(parts, "coca")
-        self.model = build_coca(parts.model, parts.tokenizer, **options.of_decoder())
-        weight = options.coca_caption_loss_weight
-        self.network = FeaturesAndTokens(self.model, weight, parts.workspace_bytes)
-        scale = options.init_logit_scale
-        self.scalars = LogitScale(self.default_scale if scale is None else scale)
-        self.loss = self.build_loss(parts)
+        model = build_coca(parts.model, parts.tokenizer, **options.of_decoder())
+        self._set_up(options, model, parts.ranks, parts.workspace_bytes)
+
+    def build_network(self, workspace_bytes: int) -> nn.Module:
+        weight = self.options.coca_caption_loss_weight
+        return FeaturesAndTokens(self.model, weight, workspace_bytes)
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         return {"caption_tokens": count_next_tokens(batch, self.eot_id, ranks)}

@@ -101,14 +101,13 @@ class Distill(Clip):
         self.frozen = self.teacher = parts.open_teacher(options.teacher)
         self.network = StudentTowers(self.model, self.teacher.width, options.feature_weight)
 
-    def build_loss(self, parts: Parts) -> nn.Module:
-        ranks = parts.ranks
+    def build_loss(self, ranks: Ranks, workspace_bytes: int) -> nn.Module:
         return DistillClipLoss(
             local_loss=True,
             gather_with_grad=True,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            workspace_bytes=parts.workspace_bytes,
+            workspace_bytes=workspace_bytes,
         )
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import nn
 
+from fastclip.comm.ranks import Ranks
 from fastclip.loss import SigLipLoss
-from fastclip.objectives.base import Parts, check_scale
+from fastclip.objectives.base import check_scale
 from fastclip.objectives.clip import Clip
 
 
@@ -31,8 +32,7 @@ class SigLip(Clip):
     initial_bias = -10.0
     operation = "sigmoid"
 
-    def build_loss(self, parts: Parts) -> nn.Module:
-        ranks = parts.ranks
+    def build_loss(self, ranks: Ranks, workspace_bytes: int) -> nn.Module:
         return SigLipLoss(
-            rank=ranks.rank, world_size=ranks.world_size, workspace_bytes=parts.workspace_bytes
+            rank=ranks.rank, world_size=ranks.world_size, workspace_bytes=workspace_bytes
         )
