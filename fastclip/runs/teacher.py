@@ -36,6 +36,9 @@ def _from_transformers(path: Path) -> Teacher:
 
     from fastclip.models.hf import from_hf
 
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # Without either, transformers makes up a tokenizer that knows no word.
+        raise UserError(f"--teacher {path} has neither tokenizer.json nor vocab.json")
     try:
         kind = json.loads((path / "config.json").read_text()).get("model_type")
         if kind != "clip":

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import CLIPModel
@@ -33,7 +35,7 @@ def test_round_trip_through_saved_clip_model(tmp_path, quick_gelu):
     ).eval()
     randomize(model)
     log_scale = torch.tensor([3.21])
-    to_hf(model, log_scale).save_pretrained(tmp_path)
+    to_hf(SimpleNamespace(model=model, log_logit_scale=float(log_scale))).save_pretrained(tmp_path)
     hf = CLIPModel.from_pretrained(tmp_path).eval()
     back, scale = from_hf(hf)
 
@@ -68,7 +70,7 @@ def test_activations_differ_enough_for_the_round_trip_to_tell():
 def test_old_configurations_that_pool_at_the_highest_id():
     torch.manual_seed(0)
     model = create_model("tiny-vit", vocab_size=600, context_length=16).eval()
-    hf = to_hf(model, 0.0)
+    hf = to_hf(SimpleNamespace(model=model, log_logit_scale=0.0))
     hf.config.text_config.eos_token_id = 2
     back, _ = from_hf(hf)
     image, text = inputs(model)
@@ -78,4 +80,4 @@ def test_old_configurations_that_pool_at_the_highest_id():
 def test_other_towers_are_refused():
     model = create_model("tiny-resnet", vocab_size=600)
     with pytest.raises(UserError, match="TimmTower"):
-        to_hf(model, 0.0)
+        to_hf(SimpleNamespace(model=model, log_logit_scale=0.0))

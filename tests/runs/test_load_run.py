@@ -1,0 +1,153 @@
+"""A run's folder opened again: every objective's own model, and nothing heavy imported for it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import ONE, SIDE, micro_batches, tokenizer
+from transformers import CLIPModel
+
+from fastclip.errors import UserError
+from fastclip.models.hf import to_hf
+from fastclip.objectives import find_objective
+from fastclip.objectives.base import Parts
+from fastclip.runs import load_run
+from fastclip.runs.teacher import open_teacher
+from fastclip.training import run_folder, weights
+from fastclip.training.config import train_config
+
+DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
+FLAGS = {"captioning": DECODER, "coca": DECODER, "distill": {"feature_weight": 1.0}}
+NAMES = ("clip", "siglip", "captioning", "coca", "distill")
+
+
+def finished(folder: Path, name: str, **flags):
+    """A run's folder as training leaves it, and the objective that it holds."""
+    flags = {"model": "tiny-convnet", "image_size": SIDE, **FLAGS.get(name, {}), **flags}
+    cfg = train_config(objective=name, **flags)
+    torch.manual_seed(1)
+    objective = find_objective(name)(cfg.objective, Parts(cfg.model, tokenizer(), ONE, 1 << 20))
+    if objective.scalars is not None:
+        objective.scalars.logit_scale.data.fill_(3.0)
+    run_folder.write(folder, cfg, {})
+    tokenizer().save(folder / "tokenizer.json")
+    weights.save(objective, folder / "model.safetensors", ONE)
+    return objective
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_objective_gives_its_own_model(tmp_path, name):
+    objective = finished(tmp_path / "run", name)
+    trained = load_run(tmp_path / "run")
+    assert trained.objective == name
+    assert type(trained.model) is type(objective.model)
+    assert not trained.model.training
+    for key, tensor in objective.model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[key], tensor), key
+    ids = trained.tokenizer(["red star"])
+    assert torch.equal(ids, tokenizer()(["red star"]))
+    [micro] = micro_batches(1)
+    if name == "captioning":
+        model, _ = trained
+        grid = model.encode_grid(micro["image"])
+        assert model.next_token_logits(grid, micro["text"][:, :2]).shape[0] == len(grid)
+        with pytest.raises(AttributeError, match="a run of objective captioning has no 'logit_sc"):
+            _ = trained.logit_scale
+        return
+    model, _, scale = trained
+    assert scale == trained.logit_scale == trained[2] == pytest.approx(20.0855, rel=1e-4)
+    assert trained.log_logit_scale == pytest.approx(3.0)
+    assert hasattr(trained, "logit_bias") == (name == "siglip")
+    assert model.encode_image(micro["image"]).shape == (16, 128)
+
+
+def test_folders_of_runs_before_objectives_had_names(tmp_path):
+    for name in ("clip", "siglip"):
+        finished(tmp_path / name, name)
+        path = tmp_path / name / "config.yaml"
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(line for line in lines if not line.startswith("objective")))
+        assert load_run(tmp_path / name).objective == name
+
+
+def test_the_old_import_warns_and_works(tmp_path):
+    finished(tmp_path / "run", "clip")
+    from fastclip.training.trained import load_run as old
+
+    with pytest.warns(DeprecationWarning, match="from fastclip.runs import load_run"):
+        assert old(tmp_path / "run").objective == "clip"
+
+
+def test_loading_imports_nothing_that_only_training_needs(tmp_path):
+    finished(tmp_path / "run", "captioning")
+    code = (
+        "import sys; from fastclip.runs import load_run; load_run(sys.argv[1]); "
+        "print(*(m for m in ('matplotlib', 'webdataset', 'deepspeed', 'tensorboard', 'tyro') "
+        "if m in sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_faults_of_a_folder_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"has no config\.yaml: expected the folder of a finished"):
+        load_run(tmp_path)
+    finished(tmp_path / "run", "clip")
+    good = (tmp_path / "run" / "config.yaml").read_text()
+    for text, told in (
+        ("- 1", "holds list, expected a mapping"),
+        ("a: [", "cannot be read"),
+        (good.replace("objective: clip", "objective: clop"), "--objective is 'clop', expected one"),
+        (good.replace("tiny-convnet", "tiny-vit"), "do not fit this model"),
+    ):
+        (tmp_path / "run" / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=told):
+            load_run(tmp_path / "run")
+
+
+def test_a_whole_run_goes_to_transformers_with_its_scale(tmp_path):
+    finished(tmp_path / "run", "clip", model="tiny-vit", image_size=32)
+    trained = load_run(tmp_path / "run")
+    to_hf(trained).save_pretrained(tmp_path / "hf")
+    hf = CLIPModel.from_pretrained(tmp_path / "hf")
+    assert float(hf.logit_scale.detach()) == pytest.approx(3.0)
+    with pytest.raises(UserError, match="expected a run as load_run returns it"):
+        to_hf(trained.model)
+    finished(tmp_path / "siglip", "siglip", model="tiny-vit", image_size=32)
+    with pytest.raises(UserError, match="no place for SigLIP's logit bias"):
+        to_hf(load_run(tmp_path / "siglip"))
+
+
+def test_teachers_are_runs_and_folders_of_transformers(tmp_path):
+    finished(tmp_path / "run", "clip", model="tiny-vit", image_size=32)
+    to_hf(load_run(tmp_path / "run")).save_pretrained(tmp_path / "hf")
+    teacher = open_teacher(str(tmp_path / "run"))
+    assert (teacher.width, teacher.scale) == (128, pytest.approx(20.0855, rel=1e-4))
+    [micro] = micro_batches(1)
+    image, text = teacher.embed(micro["image"], micro["said"])
+    assert image.shape == text.shape == (16, 128)
+    large = micro["image"].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    again, _ = teacher.embed(large, micro["said"])
+    assert torch.nn.functional.cosine_similarity(image, again).min() > 0.8
+    finished(tmp_path / "other", "captioning")
+    for folder, told in (
+        ("nowhere", "has neither config.yaml .* nor config.json"),
+        ("other", "is a run of objective captioning, expected one that leaves"),
+        ("hf", "has neither tokenizer.json nor vocab.json"),
+    ):
+        with pytest.raises(UserError, match=told):
+            open_teacher(str(tmp_path / folder))
+    ours = tokenizer()
+    ends = {"<|startoftext|>": ours.sot_id, "<|endoftext|>": ours.eot_id}
+    (tmp_path / "hf" / "vocab.json").write_text(json.dumps({**ours.vocab, **ends}))
+    merges = "".join(f"{first} {second}\n" for first, second in ours.merges)
+    (tmp_path / "hf" / "merges.txt").write_text("#version: 0.2\n" + merges)
+    same = open_teacher(str(tmp_path / "hf"))
+    for one, other in zip(same.embed(micro["image"], micro["said"]), (image, text), strict=True):
+        torch.testing.assert_close(one, other)
+    assert same.scale == pytest.approx(teacher.scale)
+    assert same.fingerprint == teacher.fingerprint
