@@ -45,6 +45,8 @@ class LabelsOptions:
 class Classifier(nn.Module):
     """A linear layer on pixels, dropped out, and a linear classifier of two."""
 
+    image_size = SIDE
+
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Linear(3 * SIDE * SIDE, 8), nn.Tanh(), nn.Dropout(0.2))
@@ -57,7 +59,7 @@ class Classifier(nn.Module):
         logits = self.head(self.features(micro_batch["image"]))
         labels = micro_batch.get("extra")
         if labels is None:
-            labels = step["labels"][[int(key) for key in micro_batch["key"]]]
+            labels = step["labels"][[int(key.split("/")[-1]) for key in micro_batch["key"]]]
         loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
         return Output(sums={"label_loss": loss / step["rows"]})
 
@@ -71,7 +73,7 @@ class HalfByHalf:
     def epoch(self, index, seed, epoch):
         generator = torch.Generator().manual_seed(1000 * seed + epoch)
         labels = torch.arange(len(index)) % 2
-        places = [(index.labels == label).nonzero()[:, 0] for label in (0, 1)]
+        places = [(index.labels % 2 == label).nonzero()[:, 0] for label in (0, 1)]
         chosen = torch.stack(
             [places[k][torch.randint(len(places[k]), (1,), generator=generator)] for k in labels]
         )
@@ -120,6 +122,18 @@ class Sampled(Labels):
 
     def before_epoch(self, epoch, over_the_set):
         return {}
+
+
+class LabelsAndSampler(Labels):
+    """Records drawn by their own label; which half they lie in is asked before every epoch."""
+
+    summary = "labels made of the set, of records drawn by label"
+    sampler = HalfByHalf()
+
+    def prepare(self, batch, ranks):
+        for micro_batch in batch:
+            del micro_batch["extra"]
+        return super().prepare(batch, ranks)
 
 
 def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool = True):

@@ -65,6 +65,6 @@ def kill_when(process: subprocess.Popen, ready: Callable[[], bool], deadline: fl
     process.wait()
 
 
-def losses(run: Path) -> list[float]:
+def losses(run: Path, name: str = "contrastive_loss") -> list[float]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["contrastive_loss"] for line in lines]
+    return [json.loads(line)[name] for line in lines]

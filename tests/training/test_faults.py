@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import torch
-from commands import TINY
+from commands import TINY, losses
 from ranks import run_ranks
 
 # What each fault gets; the runs named here leave nothing in the folder of runs but these.
@@ -30,6 +30,14 @@ EXPECTED = {
     "tokens": "was made with tokenizer (--tokenizer, --vocab-size and the captions)",
     "processes": "was written by 3 processes, found 1: resume with 3",
     "pickle": "is refused: it holds something other than tensors and plain values (posix.system)",
+    "damaged": "step_00000006: continue from that with --resume",
+    "none whole": "no whole checkpoint precedes it",
+    "path": "--resume is nowhere, expected none, auto, a run's folder or one of its checkpoints",
+    "other run": "other holds another run than --resume",
+    "objective": "--siglip contradicts --objective",
+    "flag of another": "--teacher",
+    "teacher": "--objective distill needs --teacher: the folder of a trained model",
+    "no order": "--objective captioning predicts words in their order, which --tokenizer words",
     "diverges": "loss is not finite at step",
 }
 
@@ -97,11 +105,35 @@ def every_fault(rank, folder, shard, val, whole):
         file.write_bytes(planted)
         attempt(name, *again, run="finished")
         file.write_bytes(good)
+    state, earlier = newest / "state_rank00000.pt", logs / "finished/checkpoints/step_00000006"
+    good = state.read_bytes()
+    state.write_bytes(good[: len(good) // 2])
+    attempt("damaged", *again, run="finished")
+    part = max(earlier.rglob("*.pt"), key=lambda path: path.stat().st_size)
+    intact = part.read_bytes()
+    flipped = bytearray(intact)
+    flipped[len(intact) // 2] ^= 1
+    part.write_bytes(flipped)
+    attempt("none whole", *again, run="finished")
+    part.write_bytes(intact)
+    state.write_bytes(good)
+    attempt("path", *data, "--resume", "nowhere")
+    shutil.copytree(whole, logs / "other")
+    attempt("other run", *data, "--resume", str(earlier), run="other")
+    shutil.rmtree(logs / "other")
+    attempt("objective", *data, "--siglip", "--objective", "clip")
+    attempt("flag of another", *data, "--teacher", "x")
+    attempt("teacher", *data, "--objective", "distill")
+    attempt("no order", *data, "--objective", "captioning", "--tokenizer", "words")
     found["changed"] = before != contents(logs)
     found["planted"] = Path("planted").exists()
 
     attempt("diverges", *data, "--lr", "1e30", "--max-steps", "6")
     found["left"] = sorted(path.name for path in logs.iterdir())
+    args = [*TINY, *data, "--logs", str(logs), "--resume", str(earlier)]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        found["earlier"] = main(args), out.getvalue(), losses(logs / "finished")
+    found["aside"] = sorted(path.name for path in (logs / "finished/checkpoints").iterdir())
     found["listed"] = next(logs.glob("diverges/not_finite_rank0.txt")).read_text().split()
     return found
 
@@ -126,5 +158,10 @@ def test_faults_are_told_in_one_sentence_with_code_2(shapes, tmp_path, whole):
     assert "its batch holds train-0000/" in found["diverges"][1]
     assert len(found["listed"]) == 64
     assert found["left"] == ["diverges", "finished"]
+    code, told, resumed = found["earlier"]
+    assert (code, resumed) == (0, losses(run))
+    assert "resuming at step 6:" in told
+    aside = [name for name in found["aside"] if not name.startswith("replaced_step_00000008_")]
+    assert aside == ["step_00000006", "step_00000008"]
     assert not found["changed"]
     assert not found["planted"]
