@@ -234,6 +234,7 @@ def test_compiles_whole(name, reduction):
     def step(h: Tensor, w: Tensor, b: Tensor, weights: Tensor) -> Tensor:
         return 2 * ours(name, 3 * weights, reduction=reduction)(h * 1.5, w, b).sum()
 
+    torch._dynamo.reset()  # which compiles one function only so many times
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     got, want = (torch.autograd.grad(f(*leaves, WEIGHTS), leaves) for f in (compiled, step))
     torch.testing.assert_close(got, want)
