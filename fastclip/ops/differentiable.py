@@ -42,12 +42,22 @@ def differentiable(
     function = first_order(op, backward, setup_context)
 
     def call(*inputs: Any) -> tuple[Tensor, ...]:
-        # torch.compile looks for the op, also inside a transform, which it leaves to plain Python.
-        if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        if not transforming():
             return op(*inputs)
+        if torch.compiler.is_compiling():
+            # Without fullgraph=True torch.compile then leaves the transform to Python.
+            raise NotImplementedError(
+                "torch.compile(fullgraph=True) takes no torch.func transform of fastclip's losses; "
+                "accepted: fullgraph=False"
+            )
         return function(*inputs)
 
     return call
+
+
+def transforming() -> bool:
+    """Whether a transform of ``torch.func`` is under way."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def first_order(
@@ -65,13 +75,21 @@ def first_order(
 
         @staticmethod
         def setup_context(ctx, inputs, output):
-            setup_context(ctx, inputs, output)
+            record = _Record()
+            setup_context(record, inputs, output)
+            ctx.mark_non_differentiable(*record.constant_outputs)
+            ctx.set_materialize_grads(record.materialize)
+            ctx.constants, ctx.saved = record.constants(), len(record.saved_tensors)
+            # The inputs as well: the gradient is a function of them, whatever the formula reads.
+            tensors = (value for value in inputs if isinstance(value, Tensor))
+            ctx.save_for_backward(*record.saved_tensors, *tensors)
 
         @staticmethod
         def backward(ctx, *upstream):
-            constants = SimpleNamespace(**vars(ctx), needs_input_grad=ctx.needs_input_grad)
-            tensors = *upstream, *ctx.saved_tensors
-            return _Formula.apply(backward, constants, len(upstream), *tensors)
+            constants = SimpleNamespace(**ctx.constants, needs_input_grad=ctx.needs_input_grad)
+            spans = slice(0, len(upstream)), slice(len(upstream), len(upstream) + ctx.saved)
+            call = SimpleNamespace(formula=backward, constants=constants, spans=spans)
+            return _Formula.apply(call, *upstream, *ctx.saved_tensors)
 
         @staticmethod
         def jvp(ctx, *_):
@@ -87,13 +105,38 @@ def first_order(
     return Function.apply
 
 
+class _Record:
+    """Stands in for a context where a ``setup_context`` says what to save."""
+
+    def __init__(self) -> None:
+        self.saved_tensors: tuple[Tensor | None, ...] = ()
+        self.constant_outputs: tuple[Tensor, ...] = ()
+        self.materialize = True
+        self._own = {*vars(self)}
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        self.constant_outputs = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        self.materialize = value
+
+    def constants(self) -> dict[str, Any]:
+        """What was set on it beside tensors."""
+        return {k: v for k, v in vars(self).items() if k not in self._own and k != "_own"}
+
+
 class _Formula(torch.autograd.Function):
-    """A backward formula on what its context saved, the first ``count`` tensors being upstream."""
+    """A backward formula. Two spans of the tensors are the upstream gradients and what its context
+    saved; but the result depends on all of them."""
 
     @staticmethod
-    def forward(formula, constants, count, *tensors):
-        ctx = SimpleNamespace(**vars(constants), saved_tensors=tensors[count:])
-        return tuple(formula(ctx, *tensors[:count]))
+    def forward(call, *tensors):
+        upstream, saved = (tensors[span] for span in call.spans)
+        ctx = SimpleNamespace(**vars(call.constants), saved_tensors=saved)
+        return tuple(call.formula(ctx, *upstream))
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -11,7 +11,7 @@ from fastclip.ops.inputs import statistics_dtype
 
 # What an entry of CSR targets takes of the workspace at most, while all of them are sorted: a GPU
 # sorts them, and sums entries of one place, in copies of its own.
-ENTRY_BYTES, CPU_ENTRY_BYTES = 128, 80
+ENTRY_BYTES, CPU_ENTRY_BYTES = 128, 112
 # Vectors over the rows whose entries are held.
 ROW_BYTES = 64
 

@@ -16,14 +16,16 @@ from fastclip.ops.inputs import statistics_dtype
 # Entries of an accumulator handled at a time at most: temporaries stay below 200 kB, in a core's
 # cache; on other devices, where each chunk costs launches, below 10 MB.
 _CPU_CHUNK_ENTRIES, _CHUNK_ENTRIES = 2**14, 2**20
+_TOTAL_BYTES = 64  # 0-d sums
 
 
 def _row_chunks(accumulator: Tensor, other: torch.dtype, workspace_bytes: int) -> int:
-    """How many rows to handle at a time, whose temporaries are in the accumulator's dtype: an entry
-    each, and another where a matrix of dtype ``other`` is upcast."""
+    """How many rows to handle at a time, whose temporaries are in the accumulator's dtype: one an
+    entry, another where a matrix of dtype ``other`` is upcast, and a row's sum."""
+    width = max(1, accumulator.shape[1])
     entries = _CPU_CHUNK_ENTRIES if accumulator.device.type == "cpu" else _CHUNK_ENTRIES
-    entry_bytes = accumulator.itemsize * (1 if other == accumulator.dtype else 2)
-    return max(1, min(entries, workspace_bytes // entry_bytes) // max(1, accumulator.shape[1]))
+    row_bytes = accumulator.itemsize * (width * (1 if other == accumulator.dtype else 2) + 1)
+    return max(1, min(entries // width, (workspace_bytes - _TOTAL_BYTES) // row_bytes))
 
 
 def _kernels(

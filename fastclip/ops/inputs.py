@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastclip.ops.differentiable import transforming
+
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -113,5 +115,8 @@ def scalar(value: Tensor | float, like: Tensor, name: str = "logit_scale") -> Te
 
 
 def gradient_wanted(*tensors: Tensor | None) -> bool:
-    """Whether autograd will ask for the gradient of any of these."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    """Whether autograd will ask for the gradient of any of these, as far as they tell: inside a
+    transform of ``torch.func`` a tensor does not know what is asked of the one it is made of."""
+    if not torch.is_grad_enabled():
+        return False
+    return any(t is not None and (t.requires_grad or transforming()) for t in tensors)

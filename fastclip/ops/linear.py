@@ -48,7 +48,7 @@ def layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, reduction: str) -
 
 def refuse_gradient(name: str, tensor: Tensor | None) -> None:
     """Raise ValueError for targets or weights that want a gradient, which no op here gives."""
-    if gradient_wanted(tensor):
+    if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} requires a gradient; accepted: constants, as of {name}.detach()")
 
 

@@ -152,7 +152,7 @@ def linear_cross_entropy(
         row_weight: ``[...]`` factor of each target's loss, of any sign, None for 1: a constant in
             float32 or the accumulation dtype. The mean divides by the number of targets not
             ignored all the same, not by the sum of the weights. A target of weight 0 has no loss
-            and no gradient; the triton backend takes its hidden state to be finite.
+            and no gradient whatever its logits are, on the triton backend if they are finite.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:

@@ -170,8 +170,8 @@ def linear_sigmoid_cross_entropy(
             row's sum over classes.
         row_weight: ``[...]`` factor of each row's losses, of any sign, None for 1: a constant in
             float32 or the accumulation dtype. The mean divides by n V all the same, not by the sum
-            of the weights. A row of weight 0 has no loss and no gradient; the triton backend takes
-            its hidden state to be finite.
+            of the weights. A row of weight 0 has no loss and no gradient whatever its logits are,
+            on the triton backend if they are finite.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:

@@ -17,7 +17,7 @@ def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> 
     check_dtype(x)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
-    vectors = 4 * n + 64
+    vectors = 4 * n + 128
     cut = used.rows, used.columns
     blocks = plan(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
     refuse(workspace_bytes, n, m, vectors + blocks.bytes)

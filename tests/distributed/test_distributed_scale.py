@@ -1,10 +1,13 @@
-"""Scale gradients rank by rank, where every rank's losses have upstream gradients of their own."""
+"""Scale gradients rank by rank, where every rank's losses have upstream gradients of their own; and
+gradients by ``torch.func``."""
 
 import itertools
 
 import gloo_cases
 import pytest
 import torch
+
+import fastclip.loss
 
 WORLD = 3
 UPSTREAM = (1.0, -0.25, 3.0)
@@ -72,3 +75,32 @@ def test_sigmoid(pool, way):
     for mine, other in zip(found, expected, strict=True):
         assert_close(mine["scale"], other["scale"])
         assert_close(mine["bias"], other["bias"])
+
+
+def under_transforms(rank: int, world: int, name: str) -> tuple:
+    """A loss and its gradients by autograd, and by ``torch.func``."""
+    image, text = gloo_cases.own_rows(gloo_cases.features(6, torch.float64), (4, 2), rank)
+    teacher = [t.detach().flip(0) for t in (image, text)]
+    scale = torch.tensor(10.0, dtype=torch.float64, requires_grad=True)
+
+    def loss(image, text, scale):
+        kind = getattr(fastclip.loss, name)
+        if name == "SigLipLoss":
+            return kind(rank=rank, world_size=world)(image, text, scale, -scale)
+        made = kind(True, True, rank=rank, world_size=world)
+        if name == "DistillClipLoss":
+            return sum(made(image, text, scale, *teacher, 5.0))
+        return made(image, text, scale)
+
+    leaves = image, text, scale
+    value = loss(*leaves)
+    plain = (value.detach(), *torch.autograd.grad(value, leaves))
+    constants = [t.detach() for t in leaves]
+    found, value = torch.func.grad_and_value(loss, (0, 1, 2))(*constants)
+    return plain, (value, *found)
+
+
+@pytest.mark.parametrize("name", ["ClipLoss", "SigLipLoss", "DistillClipLoss"])
+def test_transforms_of_torch_func(pool, name):
+    for plain, transformed in pool(2).results(under_transforms, name):
+        torch.testing.assert_close(transformed, plain, rtol=0, atol=0)
