@@ -62,9 +62,7 @@ def test_any_temperature_and_smoothing(label_smoothing, temper, dtype):
 @pytest.mark.parametrize("workspace_bytes", [30_000, 2**18])
 def test_ragged_chunks_in_a_small_workspace(workspace_bytes, reduction):
     for dtype in (torch.float32, torch.bfloat16):
-        check(
-            413, 701, 24, dtype, workspace_bytes=workspace_bytes, reduction=reduction
-        )
+        check(413, 701, 24, dtype, workspace_bytes=workspace_bytes, reduction=reduction)
 
 
 def test_bars():

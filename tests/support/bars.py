@@ -12,10 +12,10 @@ to first order:
    random order are a Brownian bridge from 0 to the total, their mean square is ``total**2 / 3 +
    sum(terms**2) / 6``. So a logit, a sum over D that then meets scale, base and bias, has an error
    ``e`` of a known variance, in proportion to its size and to the root of D.
-2. ``exp`` makes of that a relative error: the softmax ``P = exp(z - lse)`` is off by ``P e``, and by
-   ``P`` times the error of its row's lse, ``sum(P e)`` and what the sum of exponentials rounds. A
-   row of softmaxes need not sum to 1: a backward pass may compute its logits again, in an order of
-   its own, so the two do not cancel. In the loss they do: it is off by ``sum(G e)``.
+2. ``exp`` makes of that a relative error: the softmax ``P = exp(z - lse)`` is off by ``P e``, and
+   by ``P`` times the error of its row's lse, ``sum(P e)`` and what the sum of exponentials rounds.
+   A row of softmaxes need not sum to 1: a backward pass may compute its logits again, in an order
+   of its own, so the two do not cancel. In the loss they do: it is off by ``sum(G e)``.
 3. A scale rounded to ``u`` moves all logits in proportion, by up to ``u z``, which does not average
    out.
 4. G is rounded to the dtype of its products with X and Y, each a sum as in 1.

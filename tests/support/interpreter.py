@@ -1,7 +1,5 @@
 """Triton's interpreter in half of its time."""
 
-import inspect
-
 
 def patch_language_once_a_launch() -> None:
     """Have the interpreter remap ``triton.language`` once a launch and module of kernels.
