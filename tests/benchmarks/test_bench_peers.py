@@ -149,7 +149,8 @@ def run(tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_broken_peers_are_reported(run) -> None:
-    case = "32x32x32-bfloat16 and not scale and not compiled"
+    # Without a GPU Triton's kernels would run in its interpreter, again and again until timed.
+    case = "32x32x32-bfloat16 and not (scale or compiled or triton)"
     record, shown = run("-k", case)
     assert record["skipped"]["memeff"] == "`import memeff` fails (a broken wheel)"
     wrong = record["failed"]["Inf-CL, InfoNCE 32 x 32, D = 32 bfloat16"]

@@ -2,7 +2,7 @@ import os
 
 import pytest
 import torch
-from engine_checks import KINDS, Peak, assert_no_worse_than_eager, error, features, outcome
+from engine_checks import KINDS, Peak, error, features, outcome, siglip_bars
 
 from fastclip.ops import reference
 from fastclip.ops.sigmoid import siglip_loss, siglip_loss_single, sigmoid_forward
@@ -23,35 +23,20 @@ def scalars(scale, bias):
     return tuple(torch.tensor(v, dtype=torch.float64) for v in (scale, bias))
 
 
-def rounded_terms(x, y, scale, bias, n):
-    """What rounding all entries of the gradient to float16 can do to that of the scale."""
-    product = x @ y.T
-    z = scale * product + bias
-    z.diagonal()[:] = -torch.inf
-    return float((z.sigmoid() * product).norm()) / n * torch.finfo(torch.float16).eps / 2
-
-
-def check_against_eager(kind, n, width, scale, dtype, bias=-10.0, **options):
-    x, y = features(kind, n, width)
-    inputs = x, y, *scalars(scale, bias)
-    reach = float((x.norm(dim=1) * y.norm(dim=1)).mean())
-    floors = [1.0, scale / n * float(y.norm()), scale / n * float(x.norm()), reach, 1.0]
-    if dtype != torch.float32:
-        floors[3] += 1e6 * rounded_terms(x, y, scale, bias, n)
-    assert_no_worse_than_eager(
+def check(kind, n, width, scale, dtype, bias=-10.0, **options):
+    inputs = *features(kind, n, width), *scalars(scale, bias)
+    siglip_bars(*inputs, dtype, gpu=True, kind=kind).check(
         outcome(ours(**options), inputs, dtype),
-        outcome(reference.siglip_loss, inputs, dtype),
         outcome(reference.siglip_loss, inputs, torch.float64),
-        dtype,
-        floors,
+        ("x", "y", "scale", "bias"),
     )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale, bias", [(14.3, -10.0), (1000.0, 30.0)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_worse_than_eager_on_any_features(kind, scale, bias, dtype):
-    check_against_eager(kind, 97, 48, scale, dtype, bias)
+def test_exact_on_any_features(kind, scale, bias, dtype):
+    check(kind, 97, 48, scale, dtype, bias)
 
 
 @pytest.mark.parametrize("n, width, scale, dtype", [
@@ -62,14 +47,14 @@ def test_no_worse_than_eager_on_any_features(kind, scale, bias, dtype):
     (129, 65, 14.3, torch.float32),
     (129, 48, 14.3, torch.bfloat16),
 ])  # fmt: skip
-def test_no_worse_than_eager_at_any_size(n, width, scale, dtype):
-    check_against_eager("normalised", n, width, scale, dtype)
+def test_exact_at_any_size(n, width, scale, dtype):
+    check("normalised", n, width, scale, dtype)
 
 
 @pytest.mark.parametrize("options", [{"workspace_bytes": 40_000}, {"chunk_size": 50}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_blocks(dtype, options):
-    check_against_eager("aligned", 150, 40, 30.0, dtype, **options)
+    check("aligned", 150, 40, 30.0, dtype, **options)
 
 
 def test_bars():
@@ -133,7 +118,7 @@ def test_a_learned_pair_keeps_a_positive_loss():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_reads_only_what_it_wrote(poisoned_memory, dtype):
-    check_against_eager("normalised", 131, 20, 14.3, dtype, workspace_bytes=40_000)
+    check("normalised", 131, 20, 14.3, dtype, workspace_bytes=40_000)
 
 
 @pytest.mark.usefixtures("prompt_collection")

@@ -1,8 +1,6 @@
 """Where ``backend="auto"`` takes ``cuda``, on a GPU that is made up."""
 
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -138,31 +136,39 @@ def test_the_op_of_one_process_is_given_a_name(gpu, monkeypatch):
             assert dispatch.named("infonce", "torch", like, like, 2**28) == "torch"
 
 
-IN_A_GRAPH = """
-import sys, torch
-from fastclip.ops import dispatch
-from fastclip.ops.infonce import clip_loss_single
-dispatch._best = lambda *_: sys.argv[1]
-x, y = (torch.randn(9, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
-compiled = torch.compile(lambda x, y: clip_loss_single(x, y, 3.0), fullgraph=True)
-grads = []
-for loss in (compiled, lambda x, y: clip_loss_single(x, y, 3.0)):
-    leaves = [t.clone().requires_grad_() for t in (x, y)]
-    grads.append(torch.autograd.grad(loss(*leaves), leaves))
-for ours, theirs in zip(*grads):
-    torch.testing.assert_close(ours, theirs)
-"""
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") != "1",
+    reason="runs in Triton's interpreter: TRITON_INTERPRET=1",
+)
+def test_a_cached_graph_is_of_the_backend_taken(monkeypatch):
+    """A graph is compiled, forgotten, found again on disk, and not found for another backend."""
+    from torch._dynamo.utils import counters
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
 
+    monkeypatch.undo()  # what stands in for a GPU
+    monkeypatch.delenv(dispatch.BACKEND_VARIABLE, raising=False)
+    x, y = (torch.randn(9, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    hits = []
 
-def test_a_cached_graph_is_of_the_backend_taken(tmp_path):
-    """One process compiles, the next finds its graphs, and chooses another backend."""
-    environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "1"}
-    for backend in ("torch", "triton"):
-        run = subprocess.run(
-            [sys.executable, "-c", IN_A_GRAPH, backend],
-            capture_output=True, text=True, env=environment,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr[-3000:]
+    def gradients(loss):
+        leaves = [t.clone().requires_grad_() for t in (x, y)]
+        return torch.autograd.grad(loss(*leaves), leaves)
+
+    def loss(x, y):
+        return infonce.clip_loss_single(x, y, 3.0)
+
+    # Whether the compiler knows vectors, and headers compiled ahead, cost more than all the rest.
+    quick = {"compile_threads": 1, "cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False}
+    with fresh_cache(), config.patch(quick):
+        for backend in ("torch", "torch", "triton"):
+            monkeypatch.setattr(dispatch, "_best", lambda *_, taken=backend: taken)
+            torch._dynamo.reset()
+            counters.clear()
+            found = gradients(torch.compile(loss, fullgraph=True))
+            hits.append(counters["aot_autograd"]["autograd_cache_hit"])
+            torch.testing.assert_close(found, gradients(loss))
+    assert hits == [0, 1, 0]
 
 
 def test_a_small_workspace_is_not_for_cuda():

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from engine_checks import KINDS, Peak, assert_no_worse_than_eager, features, outcome
+from bars import Bars
+from engine_checks import KINDS, Peak, features, outcome
 
 from fastclip.ops import reference
 from fastclip.ops.distill import (
@@ -18,47 +19,48 @@ def tensor(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
-def check_against_eager(kind, n, width, scale, dtype, teacher_scale=50.0, **options):
-    x, y = features(kind, n, width)
-    tx, ty = (t.to(dtype) for t in features("aligned", n, 24, seed=1))
+def check(kind, n, width, scale, dtype, teacher_scale=50.0, **options):
+    inputs = *features(kind, n, width), tensor(scale)
+    teacher = features("aligned", n, 24, seed=1)
 
     def mixed(loss, precision, **options):
+        given = *(t.to(precision) for t in teacher), teacher_scale
+
         def both(x, y, s):
-            teacher = tx.to(precision), ty.to(precision), teacher_scale
-            contrastive, distill = loss(x, y, s, *teacher, **options)
+            contrastive, distill = loss(x, y, s, *given, **options)
             return 0.3 * contrastive + 2 * distill
 
         return both
 
-    inputs = x, y, tensor(scale)
-    reach = float((x.norm(dim=1) * y.norm(dim=1)).mean())
-    floors = 2.3, 2.3 * scale / n * float(y.norm()), 2.3 * scale / n * float(x.norm()), 2.3 * reach
-    assert_no_worse_than_eager(
+    bars = Bars(*inputs, dtype=dtype, alike=kind == "identical")
+    teaching = Bars(*teacher, teacher_scale, dtype=dtype)
+    shares = torch.full((2, n), 0.5 / n, dtype=torch.float64) * tensor([[0.3], [2.0]])
+    for dim in (1, 0):
+        bars.softmax(dim, shares[0], shares[0].diag()).distill(dim, shares[1], teaching)
+    bars.check(
         outcome(mixed(distill_clip_loss_single, dtype, **options), inputs, dtype),
-        outcome(mixed(reference.distill_clip_loss, dtype), inputs, dtype),
         outcome(mixed(reference.distill_clip_loss, torch.float64), inputs, torch.float64),
-        dtype,
-        floors,
+        ("x", "y", "scale"),
     )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 14.3, 100.0, 1000.0])
 @pytest.mark.parametrize("n", [1, 127, 129, 600])
-def test_no_worse_than_eager_at_any_size_and_scale(n, scale, dtype):
-    check_against_eager("normalised", n, 64, scale, dtype)
+def test_exact_at_any_size_and_scale(n, scale, dtype):
+    check("normalised", n, 64, scale, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale, teacher_scale", [(14.3, 1.0), (100.0, 100.0), (50.0, 1000.0)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_worse_than_eager_on_any_features(kind, scale, teacher_scale, dtype):
-    check_against_eager(kind, 129, 48, scale, dtype, teacher_scale)
+def test_exact_on_any_features(kind, scale, teacher_scale, dtype):
+    check(kind, 129, 48, scale, dtype, teacher_scale)
 
 
 @pytest.mark.parametrize("workspace_bytes", [70_000, 2**20])
 def test_ragged_tiles_in_a_small_workspace(workspace_bytes):
-    check_against_eager("outlier", 313, 40, 100.0, torch.float32, workspace_bytes=workspace_bytes)
+    check("outlier", 313, 40, 100.0, torch.float32, workspace_bytes=workspace_bytes)
 
 
 def block(offset, workspace_bytes=AMPLE):
@@ -117,7 +119,7 @@ def test_a_perfect_student_has_no_gradient_and_the_teachers_entropy():
 
 def test_reads_only_what_it_wrote(poisoned_memory):
     for dtype in (torch.float32, torch.bfloat16):
-        check_against_eager("normalised", 301, 20, 14.3, dtype, workspace_bytes=2**17)
+        check("normalised", 301, 20, 14.3, dtype, workspace_bytes=2**17)
 
 
 @pytest.mark.parametrize("coupled", [True, False])

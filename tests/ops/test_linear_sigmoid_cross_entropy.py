@@ -4,13 +4,14 @@ import torch.nn.functional as F
 from engine_checks import error, outcome
 from layer_checks import (
     AMPLE,
-    check_against_eager,
+    NAMES,
     check_compiles_whole,
     check_memory,
     check_opcheck,
     check_same_bits_again,
     layer,
     parts,
+    sigmoid_bars,
     twice,
 )
 
@@ -34,19 +35,18 @@ def class_weights(vocabulary, reach=8):
     }
 
 
-def check(inputs, dtype, target, **options):
-    (n, _), vocabulary = inputs.hidden.shape, len(inputs.weight)
-    floor = {"mean": 1.0, "sum": n * vocabulary, "none": vocabulary}[
-        options.get("reduction", "mean")
-    ]
-    check_against_eager(
-        linear_sigmoid_cross_entropy,
-        reference.linear_sigmoid_cross_entropy,
-        inputs,
-        target,
-        dtype,
-        float(floor),
-        **options,
+def check(inputs, dtype, target, reduction="mean", workspace_bytes=AMPLE, **weights):
+    def ours(h, w, b):
+        options = {"reduction": reduction, "workspace_bytes": workspace_bytes}
+        return linear_sigmoid_cross_entropy(h, w, target, b.to(h.dtype), **weights, **options)
+
+    def truth(h, w, b):
+        return reference.linear_sigmoid_cross_entropy(
+            h, w, inputs.target, b, reduction=reduction, **weights
+        )
+
+    sigmoid_bars(inputs, dtype, reduction, **weights).check(
+        outcome(ours, inputs[:3], dtype), outcome(truth, inputs[:3], torch.float64), NAMES
     )
 
 
@@ -54,7 +54,7 @@ def check(inputs, dtype, target, **options):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("n, vocabulary", [(1, 5), (127, 301), (129, 64), (1000, 700)])
-def test_no_worse_than_eager(n, vocabulary, form, reduction, dtype):
+def test_exact(n, vocabulary, form, reduction, dtype):
     inputs = layer(n, vocabulary, 32)
     weights = class_weights(vocabulary) if reduction == "sum" else {}
     check(inputs, dtype, FORMS[form](inputs.target), reduction=reduction, **weights)

@@ -10,10 +10,17 @@ import torch
 import torch.multiprocessing as mp
 from ports import free_port
 
+# Imported once, in the server that all processes are forked from.
+PRELOADED = ["deepspeed", "timm", "transformers.generation", "torch._inductor"]
+PRELOADED += ["fastclip.training.session", "matplotlib.figure"]
+
 
 def run_ranks(worker: Callable, world_size: int, *args: Any, timeout: float = 240) -> list:
     """``worker(rank, *args)`` in ``world_size`` fresh processes; results in order of rank."""
-    context = mp.get_context("spawn")
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # deepspeed asks at its import
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     port = free_port()
     results: Any = context.Queue()
     processes = [

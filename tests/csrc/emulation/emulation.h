@@ -4,6 +4,7 @@
 // stage freed too early gives wrong numbers. What hardware does is taken from NVIDIA's PTX manual.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -75,9 +76,9 @@ T __ldg(const T* pointer) {
 namespace emulation {
 
 struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
-  bool done = false;
+  ucontext_t context;  // where it starts
+  jmp_buf place;       // where it waits, once it has
+  bool started = false, done = false;
 };
 
 // One cooperative barrier: its generation moves when all have arrived.
@@ -99,7 +100,8 @@ struct Block {
   std::map<int, Barrier> named;
   std::deque<std::function<void()>> copies;  // of the copy engine, in flight
   std::function<void()> body;
-  ucontext_t scheduler;
+  ucontext_t start;
+  jmp_buf scheduler;
   int current = 0;
   long progress = 0;
 };
@@ -119,10 +121,25 @@ inline Index threadIdx, blockIdx, gridDim;
 
 namespace emulation {
 
+// Contexts only start a fiber: each switch of theirs is a system call, a jump is none.
 inline void yield() {
   Block& b = *block;
-  const int self = b.current;
-  swapcontext(&b.fibers[self].context, &b.scheduler);
+  if (!_setjmp(b.fibers[b.current].place)) _longjmp(b.scheduler, 1);
+}
+
+inline void resume(Block& b) {
+  Fiber& fiber = b.fibers[b.current];
+  if (_setjmp(b.scheduler)) return;
+  if (fiber.started) _longjmp(fiber.place, 1);
+  fiber.started = true;
+  swapcontext(&b.start, &fiber.context);
+}
+
+// Stacks are kept from block to block: fresh memory is a page fault for each page.
+inline char* stack_of(size_t thread) {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  while (stacks.size() <= thread) stacks.emplace_back(new char[kStack]);
+  return stacks[thread].get();
 }
 
 inline void enter() {
@@ -171,9 +188,8 @@ inline void run_block(int threads, std::function<void()> body) {
   for (int t = 0; t < threads; ++t) {
     ++b.warps[t / 32].size;
     Fiber& fiber = b.fibers[t];
-    fiber.stack.reset(new char[kStack]);
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_sp = stack_of(t);
     fiber.context.uc_stack.ss_size = kStack;
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, enter, 0);
@@ -192,7 +208,7 @@ inline void run_block(int threads, std::function<void()> body) {
       if (b.fibers[t].done) continue;
       b.current = t;
       threadIdx.x = t;
-      swapcontext(&b.scheduler, &b.fibers[t].context);
+      resume(b);
       left -= b.fibers[t].done;
     }
     // The copy engine is slow: one copy each time that all threads have had a turn.

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from engine_checks import Peak, assert_no_worse_than_eager, outcome
+from bars import Bars
+from engine_checks import Peak
 from torch import Tensor
 
 AMPLE = 2**28
@@ -54,29 +55,42 @@ def twice(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return 2 * rows, torch.cat([columns[:0], *twofold]), torch.cat([values[:0], *halves])
 
 
-def check_against_eager(
-    ours: Callable[..., Tensor],
-    reference: Callable[..., Tensor],
+NAMES = "x", "y", "bias"  # of the gradients, as Bars has them
+
+
+def labels_to_dense(labels: Tensor, vocabulary: int, label_smoothing: float = 0.0) -> Tensor:
+    """Targets ``[n, V]`` of labels, all 0 for a negative one."""
+    dense = torch.full((len(labels), vocabulary), label_smoothing / vocabulary).double()
+    dense.scatter_add_(
+        1, labels.clamp(min=0).unsqueeze(1), dense.new_full((len(labels), 1), 1 - label_smoothing)
+    )
+    return dense * (labels >= 0).unsqueeze(1)
+
+
+def softmax_bars(
+    inputs: Layer, dtype: torch.dtype, reduction: str = "mean", *, gpu: bool = False
+) -> Bars:
+    """Of the cross entropy with the targets of ``inputs``."""
+    rows = inputs.target.ne(0).any(1).sum().clamp(min=1)
+    target = inputs.target / (rows if reduction == "mean" else 1)
+    bars = Bars(inputs.hidden, inputs.weight, 1.0, inputs.bias, dtype=dtype, gpu=gpu)
+    return bars.softmax(1, target.sum(1), target)
+
+
+def sigmoid_bars(
     inputs: Layer,
-    target: object,
     dtype: torch.dtype,
-    floor: float = 1.0,
-    **options: object,
-) -> None:
-    """``ours`` on ``target`` is no worse than eager torch with the dense targets of ``inputs``."""
-    workspace = {"workspace_bytes": options.pop("workspace_bytes", AMPLE)}
-
-    def called(loss: Callable[..., Tensor], target: object, **extra: object):
-        # Biases are vectors, so `outcome` gives them in float32 at least; the layer has one dtype.
-        return lambda h, w, b: loss(h, w, target, b.to(h.dtype), **options, **extra)
-
-    dense, matrices = inputs.target, inputs[:3]
-    assert_no_worse_than_eager(
-        outcome(called(ours, target, **workspace), matrices, dtype),
-        outcome(called(reference, dense.to(dtype)), matrices, dtype),
-        outcome(called(reference, dense), matrices, torch.float64),
-        dtype,
-        [floor] * 4,
+    reduction: str = "mean",
+    *,
+    positive_weight: Tensor | float = 1.0,
+    negative_weight: Tensor | float = 1.0,
+    gpu: bool = False,
+) -> Bars:
+    """Of the cross entropy of sigmoids against the targets of ``inputs`` as labels."""
+    share = 1 / inputs.target.numel() if reduction == "mean" else 1.0
+    bars = Bars(inputs.hidden, inputs.weight, 1.0, inputs.bias, dtype=dtype, gpu=gpu)
+    return bars.sigmoid(
+        share * positive_weight * inputs.target, share * negative_weight * (1 - inputs.target)
     )
 
 
