@@ -1,0 +1,45 @@
+"""Settings that cannot do what their names say are told before the first step."""
+
+import pytest
+
+from fastclip.training import notes
+from fastclip.training.config import train_config
+
+
+def told(total_steps: int, steps_per_epoch: int = 4, precision: str = "fp32", **flags) -> list[str]:
+    return notes.of_run(train_config(**flags), total_steps, steps_per_epoch, precision)
+
+
+def test_a_run_that_can_do_all_it_is_told_says_nothing():
+    assert told(500) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"warmup": 60}, "--warmup is 60, more than the run's 20 steps: the rate ends at 33% of"),
+        ({"warmup": 0, "lookahead_k": 30}, "--lookahead-k is 30, more than the run's 20 steps"),
+        ({"warmup": 0, "save_frequency": 21}, "--save-frequency 21 is more than the run's 20"),
+        ({"warmup": 0, "log_every_n_steps": 50}, "--log-every-n-steps 50 is more than the run's"),
+        ({"warmup": 0, "val_frequency": 6}, "--val-frequency 6 is more than the run's 5 epochs"),
+        ({"warmup": 0, "zeroshot_frequency": 9}, "--zeroshot-frequency 9 is more than the run's 5"),
+    ],
+)
+def test_each_is_told_in_a_sentence(flags, sentence):
+    [found] = told(20, **flags)
+    assert found.startswith(sentence)
+
+
+def test_a_slow_16_bit_product_is_told_with_its_factor(monkeypatch):
+    seconds = {"torch.bfloat16": 1.3, "torch.float16": 0.15, "torch.float32": 0.1}
+    monkeypatch.setattr(notes, "product_time", lambda dtype: seconds[str(dtype)])
+    monkeypatch.setattr(notes.torch.accelerator, "is_available", lambda: False)
+    [found] = told(500, precision="amp_bf16")
+    assert "on this CPU a bfloat16 product takes 13 times as long as one in fp32" in found
+    assert told(500, precision="fp16") == []
+    monkeypatch.setattr(notes.torch.accelerator, "is_available", lambda: True)
+    assert told(500, precision="amp_bf16") == []
+
+
+def test_products_are_timed():
+    assert 0 < notes.product_time(notes.torch.float32, rounds=1) < 60
