@@ -8,6 +8,9 @@
 Constructor and ``forward`` arguments are open_clip's; the keywords after them are those of
 ``clip_loss`` and ``siglip_loss``. Logits are never held whole, unless a subclass overrides a method
 that makes them: then the loss goes through that method, with a warning.
+
+All losses take first derivatives in reverse mode, by autograd and by the transforms of
+``torch.func``, where ``vmap`` works on one example after another; others are refused.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ class CaptionCrossEntropy(nn.Module):
 
     Keeps one number per token for the backward pass where log-softmax keeps another tensor of
     logits. ``forward(logits [B, V, ...] or [T, V], labels [B, ...] or [T])`` gives the mean over
-    tokens whose label is not ``ignore_index``, in fp32 (fp64 for fp64 logits).
+    tokens whose label is not ``ignore_index``, in fp32 (fp64 for fp64 logits); of none at all it is
+    NaN, with a gradient of 0.
     """
 
     def __init__(

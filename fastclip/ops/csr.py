@@ -13,7 +13,7 @@ CsrTarget = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None
 class Csr(NamedTuple):
     """Row i names ``columns[rows[i]:rows[i + 1]]``, with ``values`` there or 1 each.
 
-    ``rows [n + 1]`` and ``columns [entries]`` are int64.
+    ``rows [n + 1]`` and ``columns [entries]`` are int64 or int32.
     """
 
     rows: Tensor
@@ -78,7 +78,7 @@ def csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
         if tensor is not None and tensor.device != hidden.device:
             raise ValueError(f"target's {name} is on {tensor.device} but hidden on {hidden.device}")
     refuse_gradient("values", values)
-    return Csr(rows.long(), columns.long(), values)
+    return Csr(rows, columns, values)
 
 
 def check_indices(target: Csr, vocabulary: int) -> None:

@@ -94,8 +94,9 @@ def _sum_floor(z: Tensor) -> float:
     return len(z) * info.tiny / info.eps
 
 
-# Beyond it a log-sum-exp that went from bits to nats and back is off by more than a unit.
-_LARGEST_EXACT = 2.0**50
+# Beyond it a float64 log-sum-exp that went from bits to nats and back is off by more than 2**-12,
+# and what float32 rounds it to by less, unless several logits are the largest.
+_LARGEST_EXACT = 2.0**40
 
 
 def rounded(lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
