@@ -93,7 +93,9 @@ def losses():
     """Of each case, those of both ranks."""
     context = get_context("forkserver")
     # Imported once, and both ranks are forked from that.
-    context.set_forkserver_preload(["deepspeed", "timm", "transformers.generation", "torch._inductor"])
+    context.set_forkserver_preload(
+        ["deepspeed", "timm", "transformers.generation", "torch._inductor"]
+    )
     results = context.SimpleQueue()
     ranks = start_processes(
         serve, (free_port(), results), nprocs=2, join=False, start_method="forkserver"
