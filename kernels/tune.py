@@ -129,10 +129,22 @@ def compile_all(operations: list[str], width: int, processes: int) -> None:
         print(f"compiling in {processes} processes: {error}", file=sys.stderr)
 
 
-def fastest(label: str, time: Callable[[Tile], float]) -> Tile | None:
-    """The candidate of the least ``time`` in ms; None where none runs."""
+def candidates(operation: str, statistics: Tile) -> list[Tile]:
+    """The tiles to choose from, beside that of the operation ``statistics``.
+
+    The gradient computes again the logits whose log-sum-exps the statistics are. Only sums of the
+    same order round to the same bits, so both take their products equally deep: with logits of 300
+    the gradient's error would be 7 times as large otherwise.
+    """
+    if operation != "gradient":
+        return CANDIDATES
+    return [tile for tile in CANDIDATES if tile.depth == statistics.depth]
+
+
+def fastest(label: str, time: Callable[[Tile], float], tiles: list[Tile]) -> Tile | None:
+    """The tile of the least ``time`` in ms; None where none runs."""
     best: tuple[float, Tile] | None = None
-    for tile in CANDIDATES:
+    for tile in tiles:
         try:
             took = time(tile)
         except torch.AcceleratorError:  # no kernel runs in this process any more
@@ -149,8 +161,10 @@ def fastest(label: str, time: Callable[[Tile], float]) -> Tile | None:
     return best and best[1]
 
 
-def tuned(operation: str, problems: dict[str, Problem]) -> dict[str, Tile]:
-    """bits of a feature -> the fastest tile, where any runs."""
+def tuned(
+    operation: str, problems: dict[str, Problem], statistics: dict[str, Tile]
+) -> dict[str, Tile]:
+    """bits of a feature -> the fastest tile, where any runs; ``statistics`` as in the table."""
     found = {}
     for bits, problem in problems.items():
 
@@ -158,7 +172,7 @@ def tuned(operation: str, problems: dict[str, Problem]) -> dict[str, Tile]:
             launch = dict(problem.launches(tile))[operation]
             return triton.testing.do_bench(launch, warmup=5, rep=30, return_mode="median")
 
-        tile = fastest(f"{operation} {bits} bits", time)
+        tile = fastest(f"{operation} {bits} bits", time, candidates(operation, statistics[bits]))
         if tile is not None:
             found[bits] = tile
     return found
@@ -189,7 +203,7 @@ def main() -> int:
             other: {bits: Tile(**entry) for bits, entry in entries.items()}
             for other, entries in tiles.tables()[name].items()
         }
-        table[operation] |= tuned(operation, problems)
+        table[operation] |= tuned(operation, problems, table["statistics"])
         tiles.rewrite(table, name)
         print(f"wrote {operation} of {name} to {tiles.TABLE_FILE}", flush=True)
     return 0

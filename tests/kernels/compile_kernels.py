@@ -1,7 +1,8 @@
 """Compiles kernels for GPUs that need not be present, and prints what the binaries use.
 
 Run as a program, in a process without Triton's interpreter: one JSON object a line for each case
-named by its arguments, ``kernel:architecture:dtype:variant``.
+named by its arguments, ``kernel:architecture:dtype:variant``, or with ``:warps`` behind that, which
+is how many warps share a tile instead of those of the table.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,7 +48,7 @@ def tiled(operation, dtype, architecture):
     return tiles.Tile(**entry)
 
 
-def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
+def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps: int | None):
     """JIT function, pointer types, constexprs and launch options."""
     features, f32 = POINTERS[dtype], "*fp32"
     gradient = f32 if dtype == torch.float32 else "*fp16"
@@ -54,6 +56,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
     values = f32 if kept == "stored" else "*i16"
     if kernel in TILED:
         used = tiled("kept" if "kept" in variant else TILED[kernel], dtype, architecture)
+        used = replace(used, warps=warps or used.warps)
         constants = {
             **{k: v for k, v in used.launch.items() if k.isupper()},
             **used.product(used.depth * 8, dtype),
@@ -135,8 +138,8 @@ def signature(function, pointers, constants):
     return types, known, attributes
 
 
-def compiled(kernel: str, architecture: str, dtype: torch.dtype, variant: str):
-    function, pointers, constants, launch = case(kernel, architecture, dtype, variant)
+def compiled(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps: int | None):
+    function, pointers, constants, launch = case(kernel, architecture, dtype, variant, warps)
     types, known, attributes = signature(function, pointers, constants)
     source = ASTSource(fn=function, signature=types, constexprs=known, attrs=attributes)
     target = GPUTarget("cuda", CAPABILITIES[architecture], 32)
@@ -156,8 +159,9 @@ def usage(binary: bytes) -> dict[str, int]:
 
 
 def report(name: str) -> dict[str, object]:
-    kernel, architecture, dtype, variant = name.split(":")
-    result = compiled(kernel, architecture, getattr(torch, dtype), variant)
+    kernel, architecture, dtype, variant, *warps = name.split(":")
+    given = int(warps[0]) if warps else None
+    result = compiled(kernel, architecture, getattr(torch, dtype), variant, given)
     launched = {"shared": result.metadata.shared, "warps": result.metadata.num_warps}
     launched["bound"] = result.metadata.maxnreg
     return {"case": name, **launched, **usage(result.asm["cubin"])}

@@ -32,6 +32,17 @@ def test_every_architecture_has_every_operation():
                 assert 8 <= used.strip <= used.columns
 
 
+def test_logits_computed_again_are_summed_in_the_same_order():
+    """Of other bits, they would not be those whose log-sum-exps the softmaxes divide by."""
+    for table in tiles.tables().values():
+        for bits in ("16", "32"):
+            again, first = table["gradient"][bits], table["statistics"][bits]
+            assert (again["depth"], again["precision"]) == (first["depth"], first["precision"])
+    deep = tune.candidates("gradient", tiles.Tile(64, 64, depth=32))
+    assert deep and {tile.depth for tile in deep} == {32}
+    assert tune.candidates("statistics", tiles.Tile(64, 64, depth=32)) == tune.CANDIDATES
+
+
 @pytest.mark.parametrize("capability, table", [
     ((8, 0), "sm_80"), ((8, 9), "sm_80"), ((9, 0), "sm_90"), ((10, 0), "sm_100"),
     ((10, 3), "sm_100"), ((12, 0), "sm_80"),
@@ -116,7 +127,7 @@ def test_candidates_that_fail_lose_nothing(capsys):
             raise triton.runtime.errors.OutOfResources(1, 0, "shared memory")
         raise RuntimeError("PassManager::run failed\nmore")
 
-    assert tune.fastest("gradient 16 bits", time) == good
+    assert tune.fastest("gradient 16 bits", time, tune.CANDIDATES) == good
     printed = capsys.readouterr()
     assert "gradient 16 bits: 2.000 ms" in printed.out
     assert "RuntimeError" in printed.err and "PassManager::run failed\n" in printed.err
@@ -124,13 +135,13 @@ def test_candidates_that_fail_lose_nothing(capsys):
     def fails(tile):
         raise triton.TritonError("no")
 
-    assert tune.fastest("gradient 16 bits", fails) is None
+    assert tune.fastest("gradient 16 bits", fails, tune.CANDIDATES) is None
 
     def broken(tile):
         raise torch.AcceleratorError("an illegal memory access")
 
     with pytest.raises(torch.AcceleratorError):
-        tune.fastest("gradient 16 bits", broken)
+        tune.fastest("gradient 16 bits", broken, tune.CANDIDATES)
 
 
 @pytest.mark.parametrize("n, m, width, dtype", [
