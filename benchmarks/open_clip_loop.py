@@ -46,18 +46,18 @@ class RecordedLoss(nn.Module):
 class Batches:
     """(pictures, tokens) with the two numbers that open_clip reads off its loader.
 
-    Pictures are kept as the uint8 they are decoded to, and standardised as they are handed out:
+    Pictures are kept as the uint8 they are decoded to, and standardized as they are handed out:
     open_clip's transforms do so picture by picture in its loader, our towers on the whole batch.
     """
 
-    def __init__(self, batches: list[dict], normalise: nn.Module):
-        self._batches, self._normalise = batches, normalise
+    def __init__(self, batches: list[dict], normalize: nn.Module):
+        self._batches, self._normalize = batches, normalize
         self.num_batches = len(batches)
         self.num_samples = sum(len(batch["image"]) for batch in batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._batches:
-            yield self._normalise(batch["image"]), batch["text"]
+            yield self._normalize(batch["image"]), batch["text"]
 
 
 class OpenClipLoop:

@@ -14,7 +14,7 @@ from fastclip.data.collate import Collate
 from fastclip.data.fields import PICTURE
 from fastclip.data.in_memory import InMemoryLoader
 from fastclip.data.memory import DecodedSet
-from fastclip.data.text.bpe import BpeTokeniser, train_bpe
+from fastclip.data.text.bpe import BpeTokenizer, train_bpe
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher
 from fastclip.objectives import find_objective
@@ -33,7 +33,7 @@ FLAGS = {
 
 
 @functools.cache
-def tokenizer() -> BpeTokeniser:
+def tokenizer() -> BpeTokenizer:
     return train_bpe([" ".join(WORDS)] * 4, 560, LENGTH)
 
 

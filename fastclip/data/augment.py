@@ -47,13 +47,13 @@ class AugmentConfig:
     saturation: float = 0.0
     """Change the distance to grey by a factor of up to 1 + saturation."""
     hue: float = 0.0
-    """Turn the hue by up to this part of the colour circle each way (0.5 is everything)."""
+    """Turn the hue by up to this part of the color circle each way (0.5 is everything)."""
     gamma: float = 0.0
     """Raise to a power of up to 1 + gamma."""
     gray: float = 0.0
-    """Probability that the colours are taken away."""
+    """Probability that the colors are taken away."""
     erase: float = 0.0
-    """Probability that a square of a sixth to a half of the side gets one random colour."""
+    """Probability that a square of a sixth to a half of the side gets one random color."""
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_0:
@@ -164,7 +164,7 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 
 
 def _color(draws: _Draws, config: AugmentConfig) -> tuple[torch.Tensor, ...] | None:
-    """A colour matrix [b, 3, 3], contrast [b] and gamma [b]; None for the identity."""
+    """A color matrix [b, 3, 3], contrast [b] and gamma [b]; None for the identity."""
     if not any(getattr(config, c) for c in _COLORS):
         return None
     turn = draws.uniform(-config.hue, config.hue) * 2 * math.pi
@@ -190,10 +190,10 @@ def _recolor(
     batch, _, height, width = x.shape
     x = torch.bmm(matrix, x.reshape(batch, 3, -1))
     if pivot is None:
-        centre = torch.einsum("c,bcp->b", _GREY, x) / x.shape[-1]
+        center = torch.einsum("c,bcp->b", _GREY, x) / x.shape[-1]
     else:
-        centre = torch.full((batch,), float(pivot))
-    x = torch.lerp(centre[:, None, None], x, contrast[:, None, None])
+        center = torch.full((batch,), float(pivot))
+    x = torch.lerp(center[:, None, None], x, contrast[:, None, None])
     if (gamma != 1).any():
         x = 255 * (x / 255).clamp_(0, 1) ** gamma[:, None, None]
     return x.view(batch, 3, height, width)
@@ -202,7 +202,7 @@ def _recolor(
 def _square(
     draws: _Draws, size: int, config: AugmentConfig
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Which pixels to paint, bool [b, size, size], and the colour, fp32 [b, 3, 1, 1]."""
+    """Which pixels to paint, bool [b, size, size], and the color, fp32 [b, 3, 1, 1]."""
     if not config.erase:
         return None
     half = draws.uniform(size / 12, size / 4)[:, None]

@@ -11,7 +11,7 @@ from fastclip.data.captions import CaptionConfig, vary
 from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.records import Facts
 from fastclip.data.seeding import derived_seed
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Collate:
     """
 
     fields: tuple[Field, ...]
-    tokenizer: Tokeniser
+    tokenizer: Tokenizer
     captions: CaptionConfig
 
     def __call__(

@@ -1,7 +1,7 @@
-"""Draws the generated set's scenes: shapes of one colour on a near-grey background.
+"""Draws the generated set's scenes: shapes of one color on a near-grey background.
 
 Masks are drawn several times larger and averaged down, so edges are anti-aliased; backgrounds keep
-their chroma low, so that the colour of the shapes is never in doubt.
+their chroma low, so that the color of the shapes is never in doubt.
 """
 
 import math

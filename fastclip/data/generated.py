@@ -1,7 +1,7 @@
 """The generated set: pictures of shapes with sentences, tags and class labels, from a seed.
 
-Every sample depends on (seed, split, index) only. Some shape x colour combinations are held out:
-training never sees them, though it sees each of their shapes and colours.
+Every sample depends on (seed, split, index) only. Some shape x color combinations are held out:
+training never sees them, though it sees each of their shapes and colors.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ def class_names() -> list[str]:
 
 
 def held_out_classes(seed: int) -> list[int]:
-    """The held-out labels, sorted: two colours of each shape and two shapes of each colour."""
+    """The held-out labels, sorted: two colors of each shape and two shapes of each color."""
     shapes, colors = len(drawing.SHAPES), len(drawing.COLORS)
     rng = np.random.default_rng([seed, len(SPLITS)])
     first = rng.permutation(colors)

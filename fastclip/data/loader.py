@@ -13,7 +13,7 @@ from fastclip.data.in_memory import InMemoryLoader
 from fastclip.data.memory import decode_all
 from fastclip.data.sources import DataSpec, count_records, open_source
 from fastclip.data.streaming import StreamingBatches, StreamingLoader
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
 MEMORY_LIMIT = 2 << 30
@@ -23,7 +23,7 @@ def build_loader(
     spec: DataSpec,
     *,
     image_size: int,
-    tokenizer: Tokeniser,
+    tokenizer: Tokenizer,
     batch_size_per_rank: int,
     micro_batch_size: int | None = None,
     fields: Sequence[Field] = (PICTURE, CAPTION),

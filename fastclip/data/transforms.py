@@ -1,4 +1,4 @@
-"""Per-picture transforms of open_clip, in uint8: what the towers see before normalisation."""
+"""Per-picture transforms of open_clip, in uint8: what the towers see before normalization."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Transform = Callable[[Image.Image], torch.Tensor]
 
 
 def eval_transform(picture: Image.Image, size: int) -> torch.Tensor:
-    """RGB picture -> uint8 [3, size, size]: shorter side to ``size`` (bicubic), then the centre."""
+    """RGB picture -> uint8 [3, size, size]: shorter side to ``size`` (bicubic), then the center."""
     if picture.size != (size, size):
         picture = F.resize(picture, [size], interpolation=InterpolationMode.BICUBIC)
         picture = F.center_crop(picture, [size])

@@ -12,7 +12,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def guard_batch_norms(module: nn.Module) -> None:
     """Make every BatchNorm below ``module`` safe under activation checkpointing and DeepSpeed.
 
-    - A recomputation in the backward pass normalises by the batch's statistics as the first pass
+    - A recomputation in the backward pass normalizes by the batch's statistics as the first pass
       did, but leaves the running ones alone: they move once a batch.
     - Running statistics follow a 16-bit cast of the weights, as under ``Module.bfloat16()``;
       DeepSpeed (0.19.8) casts parameters alone, which torch's batch_norm refuses.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import Field
-from fastclip.data.text import Tokeniser
+from fastclip.data.text import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
 
@@ -99,7 +99,7 @@ class Parts:
     """
 
     model: ModelConfig
-    tokenizer: Tokeniser
+    tokenizer: Tokenizer
     ranks: Ranks
     workspace_bytes: int
     open_teacher: Callable[[str], Any] | None = None

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.text import load_tokeniser
+from fastclip.data.text import load_tokenizer
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
 from fastclip.objectives import find_objective
@@ -29,7 +29,7 @@ def load_run(folder: Path | str) -> Trained:
     # Runs written before objectives had names say only whether the loss was SigLIP's.
     name = settings.get("objective") or ("siglip" if settings.get("siglip") else "clip")
     cls = find_objective(name)
-    tokenizer = load_tokeniser(folder / "tokenizer.json")
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
     parts = Parts(
         _pick(ModelConfig, settings), tokenizer, Ranks(0, 1, torch.device("cpu")), _UNUSED_WORKSPACE
     )

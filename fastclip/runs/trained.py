@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from fastclip.data.text import Tokeniser
+from fastclip.data.text import Tokenizer
 
 
 class Trained(tuple):
@@ -17,13 +17,13 @@ class Trained(tuple):
 
     objective: str
     model: nn.Module
-    tokenizer: Tokeniser
+    tokenizer: Tokenizer
     logit_scale: float
     log_logit_scale: float
     logit_bias: float
 
     def __new__(
-        cls, objective: str, model: nn.Module, tokenizer: Tokeniser, scalars: dict[str, Any]
+        cls, objective: str, model: nn.Module, tokenizer: Tokenizer, scalars: dict[str, Any]
     ) -> "Trained":
         scale = [scalars["logit_scale"]] if "logit_scale" in scalars else []
         self = super().__new__(cls, (model, tokenizer, *scale))

@@ -83,7 +83,7 @@ def build(cfg: TrainConfig, precision: Precision, world_size: int) -> dict:
     if cfg.run.deepspeed_config is not None:
         user = _read(cfg.run.deepspeed_config)
         if cfg.run.zero_stage == "auto" and "zero_optimization" in user:
-            derived["zero_optimization"]["stage"] = 1  # what it sets there needs a ZeRO optimiser
+            derived["zero_optimization"]["stage"] = 1  # what it sets there needs a ZeRO optimizer
         derived = _merge(derived, user, cfg.run.deepspeed_config)
     if precision == "bf16" and derived["zero_optimization"]["stage"] > 0:
         # Micro-batches add up in fp32; stage 0 does so by itself and refuses the key.

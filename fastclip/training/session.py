@@ -14,7 +14,7 @@ from fastclip.data.batches import Loader
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loader import build_loader
 from fastclip.data.sources import DataSpec
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Parts
@@ -110,14 +110,14 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
     return spec(train, data.train_num_samples), {name: spec(path) for name, path in splits.items()}
 
 
-def build_objective(cfg: TrainConfig, tokenizer: Tokeniser, ranks: Ranks) -> Objective:
+def build_objective(cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Objective:
     """The objective that the run trains, with weights from its seed."""
     parts = Parts(cfg.model, tokenizer, ranks, cfg.run.workspace_mib << 20, open_teacher)
     return find_objective(cfg.run.objective)(cfg.objective, parts)
 
 
 def build_training_loader(
-    cfg: TrainConfig, spec: DataSpec, tokenizer: Tokeniser, objective: Objective, ranks: Ranks
+    cfg: TrainConfig, spec: DataSpec, tokenizer: Tokenizer, objective: Objective, ranks: Ranks
 ) -> Loader:
     """The loader of what the objective needs of every record."""
     model: Any = objective.model

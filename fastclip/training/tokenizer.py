@@ -6,7 +6,7 @@ from pathlib import Path
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_captions
 from fastclip.data.text.bpe import load_clip_bpe, train_bpe
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.data.text.words import train_words
 from fastclip.errors import UserError
 from fastclip.models.factory import find_preset
@@ -17,7 +17,7 @@ _CAPTIONS = 1_000_000
 CLIP_LENGTH = 77
 
 
-def build_tokenizer(cfg: TrainConfig, spec: DataSpec, in_order: bool = False) -> Tokeniser:
+def build_tokenizer(cfg: TrainConfig, spec: DataSpec, in_order: bool = False) -> Tokenizer:
     """Train a tokenizer on the captions of ``spec``, or read CLIP's merges from a file.
 
     ``auto`` is words and trigrams for a bag-of-tokens text tower and BPE for a transformer, and for

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastclip.comm.ranks import Ranks
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import Split, read_split, read_split_facts
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.evals import evaluations_of
 from fastclip.evals.base import Subject
@@ -39,7 +39,7 @@ class Validation:
         cfg: TrainConfig,
         ranks: Ranks,
         model: Any,
-        tokenizer: Tokeniser,
+        tokenizer: Tokenizer,
         splits: dict[str, DataSpec],
     ):
         self.cfg, self.ranks, self.model, self.tokenizer = cfg, ranks, model, tokenizer

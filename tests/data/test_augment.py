@@ -107,11 +107,11 @@ def test_a_half_turn_is_a_half_turn():
     out = run(x, AugmentConfig(scale=None, degrees=180))
     changed = (out.float() - x.float()).abs().mean((1, 2, 3))
     assert (changed > 5).all()
-    centre = (out[:, :, 4, 4].int() - x[:, :, 4, 4].int()).abs()
-    assert centre.max() <= 1
+    center = (out[:, :, 4, 4].int() - x[:, :, 4, 4].int()).abs()
+    assert center.max() <= 1
 
 
-def test_colours_keep_grey_grey_and_brightness_multiplies():
+def test_colors_keep_grey_grey_and_brightness_multiplies():
     grey = pictures()[:, :1].expand(-1, 3, -1, -1)
     for config in (
         AugmentConfig(scale=None, saturation=0.9),
@@ -165,7 +165,7 @@ def test_gamma_keeps_black_and_white_and_moves_grey():
     assert 0.6 < middle.max() <= 0.71
 
 
-def test_colours_are_taken_away_as_often_as_asked():
+def test_colors_are_taken_away_as_often_as_asked():
     x = pictures(400, 4)
     out = run(x, AugmentConfig(scale=None, gray=0.3))
     grey = (out.amax(1) - out.amin(1) <= 1).flatten(1).all(1)
@@ -197,7 +197,7 @@ def test_moves_of_the_affine_keep_the_middle_and_move_the_corner():
         assert [bool(m > 5) for m in moved] == [along_x, along_y]
 
 
-def test_a_square_of_one_colour_covers_what_it_should():
+def test_a_square_of_one_color_covers_what_it_should():
     x = torch.full((600, 3, 24, 24), 7, dtype=torch.uint8)
     out = run(x, AugmentConfig(scale=None, erase=0.5))
     painted = (out != 7).any(1)

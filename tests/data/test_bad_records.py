@@ -16,10 +16,10 @@ from fastclip.data.loader import build_loader
 from fastclip.data.records import BadRecord, RawRecord, decode, to_rgb
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_captions, read_split
-from fastclip.data.text.words import WordTokeniser
+from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
-TOKENIZER = WordTokeniser(["caption", "number"], buckets=16, context_length=8)
+TOKENIZER = WordTokenizer(["caption", "number"], buckets=16, context_length=8)
 
 
 def huge_png() -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastclip.data.text import load_tokeniser
-from fastclip.data.text.bpe import BpeTokeniser, load_clip_bpe, train_bpe
+from fastclip.data.text import load_tokenizer
+from fastclip.data.text.bpe import BpeTokenizer, load_clip_bpe, train_bpe
 from fastclip.errors import UserError
 
 ODD_TEXTS = [
@@ -143,22 +143,22 @@ def test_padding_with_the_end_token():
     assert ids[4:].tolist() == [bpe.eot_id] * 6
 
 
-def test_a_saved_tokeniser_reads_back_the_same(tmp_path):
+def test_a_saved_tokenizer_reads_back_the_same(tmp_path):
     bpe = train_bpe(CAPTIONS * 3, vocab_size=560, context_length=20, pad="eot")
     bpe.save(tmp_path / "t.json")
-    again = load_tokeniser(tmp_path / "t.json")
+    again = load_tokenizer(tmp_path / "t.json")
     assert again.fingerprint == bpe.fingerprint
     assert torch.equal(again(ODD_TEXTS), bpe(ODD_TEXTS))
 
 
-def test_the_fingerprint_tells_tokenisers_apart():
-    base = BpeTokeniser([("a", "b</w>")], 20)
+def test_the_fingerprint_tells_tokenizers_apart():
+    base = BpeTokenizer([("a", "b</w>")], 20)
     others = [
-        BpeTokeniser([("a", "b</w>")], 21),
-        BpeTokeniser([("a", "c</w>")], 20),
-        BpeTokeniser([("a", "b</w>")], 20, pad="eot"),
+        BpeTokenizer([("a", "b</w>")], 21),
+        BpeTokenizer([("a", "c</w>")], 20),
+        BpeTokenizer([("a", "b</w>")], 20, pad="eot"),
     ]
-    assert BpeTokeniser([("a", "b</w>")], 20).fingerprint == base.fingerprint
+    assert BpeTokenizer([("a", "b</w>")], 20).fingerprint == base.fingerprint
     assert len({t.fingerprint for t in (base, *others)}) == 4
 
 
@@ -180,14 +180,14 @@ def test_a_wrong_merges_file_gets_one_sentence(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"kind": "other"}', '{"kind": "bpe"}'])
-def test_a_wrong_saved_tokeniser_gets_one_sentence(tmp_path, content):
+def test_a_wrong_saved_tokenizer_gets_one_sentence(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
-    with pytest.raises(UserError, match="t.json is not a saved tokeniser"):
-        load_tokeniser(tmp_path / "t.json")
+    with pytest.raises(UserError, match="t.json is not a saved tokenizer"):
+        load_tokenizer(tmp_path / "t.json")
 
 
 def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="vocabulary size is 100"):
         train_bpe(CAPTIONS, vocab_size=100)
     with pytest.raises(UserError, match="context length is 2"):
-        BpeTokeniser([], 2)
+        BpeTokenizer([], 2)

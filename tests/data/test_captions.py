@@ -10,7 +10,7 @@ from shard_files import record, write_shard
 from fastclip.data.captions import CaptionConfig, vary
 from fastclip.data.loader import build_loader
 from fastclip.data.sources import DataSpec
-from fastclip.data.text.words import WordTokeniser
+from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
 TAGS = ("bird", "night", "wise", "nocturnal")
@@ -57,7 +57,7 @@ def test_loaders_vary_the_text_and_keep_the_caption(shards, options):
         return build_loader(
             DataSpec(shards),
             image_size=8,
-            tokenizer=WordTokeniser(TAGS, buckets=99),
+            tokenizer=WordTokenizer(TAGS, buckets=99),
             batch_size_per_rank=8,
             captions=CaptionConfig(tags=0.5),
             **options,
@@ -72,7 +72,7 @@ def test_loaders_vary_the_text_and_keep_the_caption(shards, options):
     for batch in whole:
         numbers = [int(key.split("/")[1]) for key in batch["key"]]
         assert batch["caption"] == [f"caption number {n}" for n in numbers]
-        assert torch.equal(batch["text"], WordTokeniser(TAGS, buckets=99)(batch["said"]))
+        assert torch.equal(batch["text"], WordTokenizer(TAGS, buckets=99)(batch["said"]))
     for a, b in zip(whole[1:], again, strict=True):
         assert a["key"] == b["key"]
         assert torch.equal(a["text"], b["text"])
@@ -86,7 +86,7 @@ def test_loaders_vary_the_text_and_keep_the_caption(shards, options):
 @pytest.mark.parametrize("facts", [b"{", b"[1]", b'{"tags": 3}'])
 def test_a_json_without_a_list_of_tags_is_a_bad_record(tmp_path, facts):
     records = {f"{n:03d}": record(n, json=facts if n == 5 else b"{}") for n in range(16)}
-    options = dict(image_size=8, tokenizer=WordTokeniser(), batch_size_per_rank=8)
+    options = dict(image_size=8, tokenizer=WordTokenizer(), batch_size_per_rank=8)
     spec = DataSpec(str(write_shard(tmp_path / "a.tar", records)))
     with pytest.raises(UserError, match="1 x json has no list of tags"):
         build_loader(spec, captions=CaptionConfig(tags=0.5), **options)

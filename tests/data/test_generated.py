@@ -71,7 +71,7 @@ def test_another_seed_gives_other_pictures_and_other_held_out_combinations():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_shape_and_colour_is_seen_in_training_but_not_the_held_out_pairs(seed):
+def test_every_shape_and_color_is_seen_in_training_but_not_the_held_out_pairs(seed):
     held_out, seen = split_classes("val-held-out", seed), split_classes("train", seed)
     assert len(held_out) == 16
     assert not set(held_out) & set(seen)
@@ -109,7 +109,7 @@ def test_shards_hold_what_the_class_file_says(tmp_path):
             assert Image.open(io.BytesIO(files["png"])).size == (32, 32)
 
 
-def test_the_colour_named_is_the_colour_seen():
+def test_the_color_named_is_the_color_seen():
     palette = np.array(list(drawing.COLORS.values()))
     chroma = np.ptp(palette, axis=1).min() * 0.8
     for index in range(300):

@@ -10,12 +10,12 @@ from shard_files import record, write_csv, write_shard, write_shards
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.loader import InMemoryLoader, StreamingLoader, build_loader
 from fastclip.data.sources import DataSpec
-from fastclip.data.text.words import WordTokeniser
+from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
-TOKENIZER = WordTokeniser(["caption", "number"], buckets=64, context_length=12)
+TOKENIZER = WordTokenizer(["caption", "number"], buckets=64, context_length=12)
 AUGMENT = AugmentConfig(padding=1, hflip=0.5, brightness=0.2)
 MODES = {
     "memory": dict(in_memory="always"),

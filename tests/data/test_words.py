@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from fastclip.data.text import load_tokeniser
-from fastclip.data.text.words import WordTokeniser, train_words
+from fastclip.data.text import load_tokenizer
+from fastclip.data.text.words import WordTokenizer, train_words
 from fastclip.errors import UserError
 
 CAPTIONS = ["flag: Dominican Republic", "flag: France", "person in suit levitating"]
@@ -38,7 +38,7 @@ def test_an_unknown_word_is_known_by_its_ngrams_and_near_words_share_them():
 
 
 def test_signs_that_tell_names_apart_are_words():
-    words = WordTokeniser(context_length=8)
+    words = WordTokenizer(context_length=8)
     hash_key, star_key, plain = words(["keycap: #", "keycap: *", "keycap, :."]).tolist()
     assert len({tuple(hash_key), tuple(star_key), tuple(plain)}) == 3
     assert words(["a: b, c."]).tolist() == words(["a b c"]).tolist()
@@ -46,7 +46,7 @@ def test_signs_that_tell_names_apart_are_words():
 
 def test_several_lengths_of_ngrams():
     both, three, four = (
-        set(WordTokeniser(buckets=9999, ngrams=n)(["owl"])[0].tolist()) - {0}
+        set(WordTokenizer(buckets=9999, ngrams=n)(["owl"])[0].tolist()) - {0}
         for n in ((3, 4), (3,), (4,))
     )
     assert both == three | four
@@ -75,8 +75,8 @@ def test_the_vocabulary_is_cut_by_frequency():
 
 def test_ids_are_the_same_in_another_process():
     code = (
-        "from fastclip.data.text.words import WordTokeniser\n"
-        "print(WordTokeniser(['a'], 999)(['hashing text']).tolist())"
+        "from fastclip.data.text.words import WordTokenizer\n"
+        "print(WordTokenizer(['a'], 999)(['hashing text']).tolist())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -86,13 +86,13 @@ def test_ids_are_the_same_in_another_process():
         timeout=100,
         check=True,
     )
-    assert run.stdout.strip() == str(WordTokeniser(["a"], 999)(["hashing text"]).tolist())
+    assert run.stdout.strip() == str(WordTokenizer(["a"], 999)(["hashing text"]).tolist())
 
 
 def test_saved_and_read_back(tmp_path):
     words = train_words(CAPTIONS, buckets=77, ngrams=(3, 5), context_length=33)
     words.save(tmp_path / "w.json")
-    again = load_tokeniser(tmp_path / "w.json")
+    again = load_tokenizer(tmp_path / "w.json")
     assert again.fingerprint == words.fingerprint
     assert torch.equal(again(CAPTIONS), words(CAPTIONS))
     assert train_words(CAPTIONS, buckets=78).fingerprint != words.fingerprint
@@ -108,4 +108,4 @@ def test_other_scripts_and_empty_texts():
 
 def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="expected 1 or more"):
-        WordTokeniser([], buckets=0)
+        WordTokenizer([], buckets=0)

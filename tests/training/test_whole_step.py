@@ -88,7 +88,7 @@ def clipped_steps(ranks) -> dict:
 
 
 def masters(trainer) -> dict:
-    """The fp32 weights that the optimiser updates, and the logit scale."""
+    """The fp32 weights that the optimizer updates, and the logit scale."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     kept = {}

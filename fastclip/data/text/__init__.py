@@ -1,6 +1,6 @@
-"""Tokenisers: text in, int64 token ids out, with a fingerprint of what defines them."""
+"""Tokenizers: text in, int64 token ids out, with a fingerprint of what defines them."""
 
-from fastclip.data.text.interface import Tokeniser
-from fastclip.data.text.saved import load_tokeniser
+from fastclip.data.text.interface import Tokenizer
+from fastclip.data.text.saved import load_tokenizer
 
-__all__ = ["Tokeniser", "load_tokeniser"]
+__all__ = ["Tokenizer", "load_tokenizer"]

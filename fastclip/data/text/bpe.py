@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import tokenizers
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from fastclip.data.text.cleaning import clean
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
 WORD_END = "</w>"
@@ -22,7 +23,7 @@ CLIP_NUM_MERGES = 48_894
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-class BpeTokeniser(Tokeniser):
+class BpeTokenizer(Tokenizer):
     """Byte-level BPE: start, pieces, end, then padding; the last id kept of a cut text is the end.
 
     ``pad="zero"`` pads with id 0 as CLIP does, ``pad="eot"`` repeats the end.
@@ -84,8 +85,8 @@ def train_bpe(
     vocab_size: int = 4096,
     context_length: int = 32,
     pad: Literal["zero", "eot"] = "zero",
-) -> BpeTokeniser:
-    """A tokeniser of at most ``vocab_size`` ids, its merges learned from ``captions``."""
+) -> BpeTokenizer:
+    """A tokenizer of at most ``vocab_size`` ids, its merges learned from ``captions``."""
     if vocab_size < 514:
         raise UserError(f"vocabulary size is {vocab_size}, expected 514 (bytes alone) or more")
     symbols = _byte_symbols()
@@ -99,11 +100,11 @@ def train_bpe(
     )
     bpe.train_from_iterator((clean(caption) for caption in captions), trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
-    return BpeTokeniser([tuple(pair) for pair in merges][: vocab_size - 514], context_length, pad)
+    return BpeTokenizer([tuple(pair) for pair in merges][: vocab_size - 514], context_length, pad)
 
 
-def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokeniser:
-    """CLIP's tokeniser from its merges file (``bpe_simple_vocab_16e6.txt.gz``, or unpacked)."""
+def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokenizer:
+    """CLIP's tokenizer from its merges file (``bpe_simple_vocab_16e6.txt.gz``, or unpacked)."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -116,11 +117,11 @@ def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokeniser:
     pairs = [tuple(line.split()) for line in lines if line]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise UserError(f"{path} is not a merges file: expected two pieces a line after the first")
-    return BpeTokeniser([(first, second) for first, second in pairs], context_length)
+    return BpeTokenizer([(first, second) for first, second in pairs], context_length)
 
 
-def _pipeline(model: models.BPE) -> Tokenizer:
-    bpe = Tokenizer(model)
+def _pipeline(model: models.BPE) -> tokenizers.Tokenizer:
+    bpe = tokenizers.Tokenizer(model)
     words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])

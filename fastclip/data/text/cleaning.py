@@ -1,4 +1,4 @@
-"""The cleaning that CLIP's tokeniser was trained behind."""
+"""The cleaning that CLIP's tokenizer was trained behind."""
 
 import html
 

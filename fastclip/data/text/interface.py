@@ -1,4 +1,4 @@
-"""What every tokeniser offers."""
+"""What every tokenizer offers."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 
-class Tokeniser(ABC):
+class Tokenizer(ABC):
     """Texts to int64 ids of a fixed length; defined whole by :meth:`state`."""
 
     kind: str
@@ -26,14 +26,14 @@ class Tokeniser(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What defines the tokeniser, as JSON values: the arguments of its constructor."""
+        """What defines the tokenizer, as JSON values: the arguments of its constructor."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what defines the tokeniser."""
+        """SHA-256 of what defines the tokenizer."""
         text = json.dumps({"kind": self.kind, **self.state()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a JSON file that :func:`fastclip.data.text.load_tokeniser` reads."""
+        """Write a JSON file that :func:`fastclip.data.text.load_tokenizer` reads."""
         path.write_text(json.dumps({"kind": self.kind, **self.state()}))

@@ -1,22 +1,22 @@
-"""Reads a tokeniser that :meth:`Tokeniser.save` wrote."""
+"""Reads a tokenizer that :meth:`Tokenizer.save` wrote."""
 
 import json
 from pathlib import Path
 
-from fastclip.data.text.bpe import BpeTokeniser
-from fastclip.data.text.interface import Tokeniser
-from fastclip.data.text.words import WordTokeniser
+from fastclip.data.text.bpe import BpeTokenizer
+from fastclip.data.text.interface import Tokenizer
+from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
-_KINDS: dict[str, type[Tokeniser]] = {cls.kind: cls for cls in (BpeTokeniser, WordTokeniser)}
+_KINDS: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (BpeTokenizer, WordTokenizer)}
 
 
-def load_tokeniser(path: Path) -> Tokeniser:
-    """The tokeniser saved in ``path``; raises :class:`UserError` if it holds none."""
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer saved in ``path``; raises :class:`UserError` if it holds none."""
     try:
         state = json.loads(path.read_text())
         return _KINDS[state.pop("kind")](**state)
     except OSError as error:
-        raise UserError(f"cannot read tokeniser {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a saved tokeniser: {error!r}") from error
+        raise UserError(f"{path} is not a saved tokenizer: {error!r}") from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fastclip.data.text.cleaning import clean
-from fastclip.data.text.interface import Tokeniser
+from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
 # Runs of letters and digits, and single signs other than plain punctuation.
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[^\W_]+|[^\w\s,.:;]")
 _MOST_CACHED = 200_000
 
 
-class WordTokeniser(Tokeniser):
+class WordTokenizer(Tokenizer):
     """Words and hashed character n-grams of a text, padded with 0; the order carries nothing."""
 
     kind = "words"
@@ -88,8 +88,8 @@ def train_words(
     buckets: int = 4096,
     ngrams: Iterable[int] = (3,),
     context_length: int = 128,
-) -> WordTokeniser:
+) -> WordTokenizer:
     """The most frequent words of ``captions`` (ties in alphabetical order) as vocabulary."""
     counts = collections.Counter(w for caption in captions for w in _WORD.findall(clean(caption)))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    return WordTokeniser(ranked[:max_words], buckets, ngrams, context_length)
+    return WordTokenizer(ranked[:max_words], buckets, ngrams, context_length)
