@@ -112,7 +112,6 @@ class _Record:
         self.saved_tensors: tuple[Tensor | None, ...] = ()
         self.constant_outputs: tuple[Tensor, ...] = ()
         self.materialize = True
-        self._own = {*vars(self)}
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         self.saved_tensors = tensors
@@ -125,7 +124,7 @@ class _Record:
 
     def constants(self) -> dict[str, Any]:
         """What was set on it beside tensors."""
-        return {k: v for k, v in vars(self).items() if k not in self._own and k != "_own"}
+        return {name: value for name, value in vars(self).items() if name not in vars(_Record())}
 
 
 class _Formula(torch.autograd.Function):

@@ -9,8 +9,8 @@ from torch import Tensor
 from fastclip.ops.csr import Csr
 from fastclip.ops.inputs import statistics_dtype
 
-# What an entry of CSR targets takes of the workspace at most, while all of them are sorted: a GPU
-# sorts them, and sums entries of one place, in copies of its own.
+# What an entry takes of the workspace at most. A GPU sorts entries, and sums those of one place, in
+# copies of its own.
 ENTRY_BYTES, CPU_ENTRY_BYTES = 128, 112
 # Vectors over the rows whose entries are held.
 ROW_BYTES = 64

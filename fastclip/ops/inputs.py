@@ -34,8 +34,7 @@ def matched(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a torch tensor")
     device = tensors[0].device
-    # Not every device has autocast: the meta device, for shapes alone, has none.
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):  # which meta has not
         target = torch.get_autocast_dtype(device.type)
         tensors = [
             t.to(target) if t.is_floating_point() and t.dtype != torch.float64 else t

@@ -49,8 +49,8 @@ def linear_sigmoid_cross_entropy_rows(
     Args:
         hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
         labels: ``[n, V]`` in any dtype, or None where the labels are CSR:
-        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32; values: ``[entries]`` or
-            None for 1.
+        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32. values: ``[entries]``
+            or None for 1.
         positive_weight, negative_weight: ``[V]`` factors of the two terms, None for 1.
         row_weight: ``[n]`` factor of each row's loss, None for 1.
         need_hidden, need_weight, need_bias: a gradient not needed is empty along its first

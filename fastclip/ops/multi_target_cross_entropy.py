@@ -44,8 +44,8 @@ def multi_target_cross_entropy_rows(
 
     Args:
         hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
-        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32; values: ``[entries]`` or
-            None for 1: the weights of the targets, as in ``torch.sparse_csr_tensor``.
+        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32. values: ``[entries]``
+            or None for 1: the weights of the targets, as in ``torch.sparse_csr_tensor``.
         row_weight: ``[n]`` factor of each row's loss, None for 1.
         need_hidden, need_weight, need_bias: a gradient not needed is empty along its first
             dimension and costs nothing.
