@@ -30,11 +30,15 @@ class ScalarsOptimizer:
             optimizers.set_learning_rate(self.optimizer, schedule, step)
             self.optimizer.zero_grad(set_to_none=True)
 
+    def average_gradients(self) -> None:
+        """Make the gradients those of the global batch, the same on every rank."""
+        if self.module is not None:
+            gradients.average_gradients(self.module, self.ranks.world_size)
+
     def step(self, clip_factor: float) -> None:
-        """Average the gradients over ranks, scale them as the network's were clipped, and step."""
+        """Scale the averaged gradients as the network's were clipped, and step."""
         if self.module is None or self.optimizer is None:
             return
-        gradients.average_gradients(self.module, self.ranks.world_size)
         for parameter in self.module.parameters():
             if parameter.grad is not None:
                 parameter.grad *= clip_factor

@@ -135,6 +135,7 @@ class Trainer:
 
         context = StepContext(self.ranks, self.cfg.run.seed, self.step, self.autocast, check)
         losses = accumulate_gradients(self.engine, self.objective, batch, context)
+        self.scalars.average_gradients()
         norm = self._step_engine()
         if self.engine.was_step_applied():  # not where fp16 overflowed and the network stood still
             self.scalars.step(gradients.clip_coefficient(norm, self.cfg.optim.grad_clip_norm))

@@ -47,9 +47,9 @@ def test_the_derived_dictionary_and_the_users_over_it(tmp_path):
     ("user", "expected"),
     [
         ({"train_batch_size": 7}, "sets train_batch_size to 7, but this run has 256; set it by"),
-        ({"optimizer": {"type": "Adam"}}, "set it by --lr"),
+        ({"optimizer": {"type": "Adam"}}, "set it by --opt, --lr"),
         ({"fp16": {"enabled": True}}, "but this run has null; set it by --precision"),
-        ({"zero_optimization": {}}, "has an unknown key 'zero_optimization', close to zero_opt"),
+        ({"zero_optimisation": {}}, "has an unknown key 'zero_optimisation', close to zero_opt"),
         ({"gradient_clipping": 1.0}, "but this run has 0.0; set it by --grad-clip-norm"),
     ],
 )
