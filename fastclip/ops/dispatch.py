@@ -99,12 +99,11 @@ def resolved(
         raise ValueError(
             f"{source}={backend!r} is no backend of {op}; accepted: auto, {', '.join(available)}"
         )
-    if device.type == "meta":  # nothing runs there, and what any backend returns has one shape
-        return "torch"
-    if backend == "triton":
-        _check_triton(source, device)
-    if backend == "cuda":
-        _check_cuda(source, device)
+    if device.type != "meta":  # where nothing runs
+        if backend == "triton":
+            _check_triton(source, device)
+        if backend == "cuda":
+            _check_cuda(source, device)
     return backend
 
 
@@ -116,7 +115,9 @@ def named(op: str, backend: str, x: Tensor, y: Tensor, workspace_bytes: int) -> 
     """
     if torch.compiler.is_compiling():
         return _constant(op, backend, x.device, x.dtype)
-    return resolved(op, backend, x.device, x.dtype, (x, y), workspace_bytes)
+    found = resolved(op, backend, x.device, x.dtype, (x, y), workspace_bytes)
+    # Torch's knows without a GPU how much of the logits it keeps.
+    return "torch" if x.device.type == "meta" else found
 
 
 def _constant(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str:
