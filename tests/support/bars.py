@@ -40,6 +40,8 @@ _OF_A_FUNCTION = 16
 # On a GPU G of 16-bit features is rounded to float16, powers of two times its entries, of which
 # those below 2**-36 of the largest possible vanish; and logits may be kept in steps of so much.
 _G_UNIT, _G_LEAST, _COARSEST_STEP = 2.0**-11, 2.0**-36, 2.0**-9 * math.log(2)
+# There a product of float32 numbers may be that of three pairs of their halves in TF32, of 11 bits.
+_TF32X3_UNIT = 2.0**-21
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -85,10 +87,12 @@ class Bars:
         self._scaled = self._scale * self._product
         self.z = self._scaled if bias is None else self._scaled + bias
         squares = self._scale**2 * (x.square() @ y.T.square())
+        per_product = _TF32X3_UNIT if x.is_cuda and dtype == torch.float32 else 0.0
         sizes = self._scaled.abs() + (0 if bias is None else bias.abs())
         self._logit_variance = self._unit**2 * (
             _of_a_sum(self._scaled, squares, x.shape[1]) + _OF_A_LOGIT / 3 * sizes.square()
         )
+        self._logit_variance += per_product**2 / 3 * squares
         # G, its derivative by the logarithm of the scale, and the variance of its errors.
         self.gradient, self._slope, self._variance = self.z.new_zeros(3, *self.z.shape)
         self._shared: list[Tensor] = []  # errors of G that entries share, at their worst
@@ -159,7 +163,8 @@ class Bars:
         spread = self._moved_squares(name, variance).sum() + u**2 * self._sums(name, want)
         bar = DEVIATIONS * float(spread.sqrt())
         bar += sum(float(self._moved(name, error).norm()) for error in shared)
-        last = unit_roundoff(self._dtype) if want.ndim else u
+        scalar = name == "scale" or (name == "bias" and not self._bias.ndim)
+        last = u if scalar else unit_roundoff(self._dtype)
         if self._dtype == torch.float16:
             bar += 2.0**-25 * math.sqrt(want.numel())  # what the smallest numbers round
         return self._factor * (bar + (last + 4 * u) * size)
