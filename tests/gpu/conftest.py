@@ -24,8 +24,6 @@ import torch
 
 from fastclip.ops.dispatch import dtype_name
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))  # engine_checks
-
 OPTION = "--accuracy-record"
 _COUNTS = "accuracy_tests"
 

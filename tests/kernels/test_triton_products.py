@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from bars import sum_bar
 from engine_checks import Peak
 
 pytest.importorskip("triton")
@@ -37,7 +38,10 @@ def test_small_columns_of_features_beside_large_ones():
     x, y = x.bfloat16(), y.bfloat16()
     a, b = accumulated(x, y, g)
     for got, want in ((a, g.double() @ y.double()), (b, g.double().T @ x.double())):
-        assert ((got - want).norm(dim=0) <= 1e-6 * want.norm(dim=0)).all()
+        # Columns of terms of one size each, 50 at most.
+        assert (
+            (got - want).norm(dim=0) <= sum_bar(torch.ones(50)) / 50**0.5 * want.norm(dim=0)
+        ).all()
 
 
 def test_only_what_is_needed():

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from bars import Bars, unit_roundoff
 from engine_checks import KINDS, Peak, error, features, outcome, siglip_bars
 
 from fastclip.ops import reference
@@ -13,6 +14,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 AMPLE = 2**28
+# What is left of a logit of 60, exp(-60): rounded twice, for the base, and the exponential.
+LEARNED = (2 * 60 + 4) * unit_roundoff(torch.float32)
 
 
 def ours(**options):
@@ -61,10 +64,12 @@ def test_bars():
     inputs = (*features("aligned", 200, 64), *scalars(10.0, -10.0))
     truth = outcome(reference.siglip_loss, inputs, torch.float64)
     for got, want in zip(outcome(ours(), inputs, torch.float32), truth, strict=True):
-        assert error(got, want) <= 1e-6 * want.norm()
+        assert error(got, want) <= 1e-5 * want.norm()
     got = outcome(ours(), inputs, torch.bfloat16)
     for k in (1, 2):
-        assert error(got[k], truth[k]) <= 1.02 * error(truth[k].bfloat16().double(), truth[k])
+        # G is rounded eight times finer, to a 64th of the variance.
+        bar = (1 + 1 / 64) ** 0.5 * error(truth[k].bfloat16().double(), truth[k])
+        assert error(got[k], truth[k]) <= bar
 
 
 @pytest.mark.parametrize("bias", [-60.0, -25.0, -10.0, 0.0, 60.0])
@@ -73,12 +78,11 @@ def test_losses_of_easy_negatives_add_up(bias):
     out = sigmoid_forward(
         x, y, torch.tensor(3.0), torch.tensor(bias), -1, False, False, True, 0, AMPLE, "triton"
     )
-    want = reference.sigmoid_forward(
-        x.double(), y.double(), torch.tensor(3.0).double(), torch.tensor(bias).double(), -1
-    )
-    for k in (0, 4):
-        # A logit of 60 is itself known to 4e-6.
-        torch.testing.assert_close(out[k].double(), want[k], rtol=1e-5, atol=0)
+    exact = x.double(), y.double(), *torch.tensor([3.0, bias]).double()
+    want = reference.sigmoid_forward(*exact, -1)
+    bars = Bars(*exact, dtype=torch.float32, gpu=True)
+    bars.sigmoid(torch.zeros(130, 130).double(), torch.ones(130, 130).double())
+    bars.check((out[0], out[4]), (want[0], want[4]), ("bias",))
 
 
 @pytest.mark.parametrize("offset", [-1, 0, 57])
@@ -87,16 +91,20 @@ def test_block_of_rows_against_more_columns(offset, workspace_bytes, chunk_rows)
     x, y = features("normalised", 160, 24)
     x, scale, bias = x[:101], *scalars(9.0, -3.0)
     want = reference.sigmoid_forward(x, y, scale, bias, offset)
+    labels = torch.zeros(101, 160).double()
+    if offset >= 0:
+        labels.diagonal(offset)[:] = 1
+    bars = Bars(x, y, scale, bias, dtype=torch.float32, gpu=True).sigmoid(labels, 1 - labels)
     halves = x.float(), y.float(), scale.float(), bias.float()
     for need_x, need_y in ((True, True), (True, False), (False, True), (False, False)):
         loss, a, b, d_scale, d_bias = sigmoid_forward(
             *halves, offset, need_x, need_y, True, chunk_rows, workspace_bytes, "triton"
         )
-        for g, w in zip((loss, d_scale, d_bias), (want[0], want[3], want[4]), strict=True):
-            torch.testing.assert_close(g.double(), w, rtol=1e-5, atol=1e-5)
-        for needed, g, w in ((need_x, a, want[1]), (need_y, b, want[2])):
+        bars.check((loss, d_scale, d_bias), (want[0], want[3], want[4]), ("scale", "bias"))
+        for name, needed, g, w in (("x", need_x, a, want[1]), ("y", need_y, b, want[2])):
             assert g.shape == (w.shape if needed else (0, 24))
-            assert not needed or error(g.double(), w) <= 1e-6 * w.norm()
+            if needed:
+                bars.check_one(name, scale * g, scale * w)
 
 
 def test_no_rows():
@@ -112,8 +120,9 @@ def test_a_learned_pair_keeps_a_positive_loss():
     loss = ours()(x, torch.ones(1, 1), 60.0)
     loss.backward()
     want = torch.tensor(-60.0).double().exp()
-    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
-    torch.testing.assert_close(x.grad.double().squeeze(), -60 * want, rtol=1e-5, atol=0)
+    near = dict(rtol=LEARNED, atol=0)
+    torch.testing.assert_close(loss.double(), want, **near)
+    torch.testing.assert_close(x.grad.double().squeeze(), -60 * want, **near)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from bars import unit_roundoff
 from engine_checks import KINDS, Peak, error, features, outcome, siglip_bars
 
 from fastclip.ops import reference
@@ -92,8 +93,9 @@ def test_a_learned_pair_keeps_a_positive_loss():
     loss = siglip_loss_single(x, torch.ones(1, 1), 60.0)
     loss.backward()
     want = torch.tensor(-60.0).double().exp()
-    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
-    torch.testing.assert_close(x.grad.double().squeeze(), -60 * want, rtol=1e-5, atol=0)
+    near = dict(rtol=8 * unit_roundoff(torch.float32), atol=0)  # the logit is exact
+    torch.testing.assert_close(loss.double(), want, **near)
+    torch.testing.assert_close(x.grad.double().squeeze(), -60 * want, **near)
 
 
 def test_reads_only_what_it_wrote(poisoned_memory):

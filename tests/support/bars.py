@@ -16,8 +16,8 @@ to first order:
    by ``P`` times the error of its row's lse, ``sum(P e)`` and what the sum of exponentials rounds.
    A row of softmaxes need not sum to 1: a backward pass may compute its logits again, in an order
    of its own, so the two do not cancel. In the loss they do: it is off by ``sum(G e)``.
-3. A scale rounded to ``u`` moves all logits in proportion, by up to ``u z``, which does not average
-   out.
+3. A scale rounded to ``u`` moves all logits in proportion, by up to ``u`` of them, a bias so those
+   of its column or all, which does not average out.
 4. G is rounded to the dtype of its products with X and Y, each a sum as in 1.
 5. Results are rounded to their dtype.
 
@@ -40,10 +40,18 @@ _OF_A_FUNCTION = 16
 # On a GPU G of 16-bit features is rounded to float16, powers of two times its entries, of which
 # those below 2**-36 of the largest possible vanish; and logits may be kept in steps of so much.
 _G_UNIT, _G_LEAST, _COARSEST_STEP = 2.0**-11, 2.0**-36, 2.0**-9 * math.log(2)
+# There a product of float32 numbers may be that of three pairs of their halves in TF32, of 11 bits.
+_TF32X3_UNIT = 2.0**-21
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
+
+
+def sum_bar(terms: Tensor) -> float:
+    """For the error of the sum of all ``terms``, products in float32."""
+    variance = _of_a_sum(terms.sum(), terms.square().sum(), terms.numel())
+    return DEVIATIONS * unit_roundoff(torch.float32) * float(variance.sqrt())
 
 
 def _of_a_sum(total: Tensor, squares: Tensor, count: int) -> Tensor:
@@ -59,7 +67,8 @@ class Bars:
 
     Args:
         x: ``[n, D]``. y: ``[m, D]``. scale: a number or 0-d. bias: 0-d, ``[m]`` or None. float64.
-        dtype: of the features, in which gradients of x, y and of a bias a column return.
+        dtype: of the features, in which gradients of x, y and of a bias a column return, unless
+            ``returned`` says in which.
         gpu: the backend is one for GPUs, which rounds G of 16-bit features to 16 bits.
         alike: equal entries have equal errors, which add up instead of averaging out.
     """
@@ -72,25 +81,31 @@ class Bars:
         bias: Tensor | None = None,
         *,
         dtype: torch.dtype,
+        returned: torch.dtype | None = None,
         gpu: bool = False,
         alike: bool = False,
     ) -> None:
         self._x, self._y, self._scale, self._bias = x, y, float(scale), bias
-        self._dtype, self._coarse, self._alike = dtype, gpu and dtype.itemsize == 2, alike
+        self._returned, self._alike = returned or dtype, alike
+        self._coarse = gpu and dtype.itemsize == 2
         accumulated = torch.promote_types(dtype, torch.float32)
         self._unit, self._tiny = unit_roundoff(accumulated), torch.finfo(accumulated).tiny
         # In float64 the truth has errors of the same size.
         self._factor = 2.0 if accumulated == torch.float64 else 1.0
         self._product = x @ y.T
         self._scaled = self._scale * self._product
-        self.z = self._scaled if bias is None else self._scaled + bias
+        self._parts = [self._scaled, *([] if bias is None else [bias.expand_as(self._scaled)])]
+        self.z = sum(self._parts)
         squares = self._scale**2 * (x.square() @ y.T.square())
-        sizes = self._scaled.abs() + (0 if bias is None else bias.abs())
+        per_product = _TF32X3_UNIT if x.is_cuda and dtype == torch.float32 else 0.0
+        sizes = sum(part.abs() for part in self._parts)
         self._logit_variance = self._unit**2 * (
             _of_a_sum(self._scaled, squares, x.shape[1]) + _OF_A_LOGIT / 3 * sizes.square()
         )
-        # G, its derivative by the logarithm of the scale, and the variance of its errors.
-        self.gradient, self._slope, self._variance = self.z.new_zeros(3, *self.z.shape)
+        self._logit_variance += per_product**2 / 3 * squares
+        # G, the variance of its errors, and its change with the logarithm of each part.
+        self.gradient, self._variance = self.z.new_zeros(2, *self.z.shape)
+        self._slopes = self.z.new_zeros(len(self._parts), *self.z.shape)
         self._shared: list[Tensor] = []  # errors of G that entries share, at their worst
         self._loss_variance, self._largest = self.z.new_zeros(2)
 
@@ -100,7 +115,8 @@ class Bars:
         terms, weighted = target * self.z, weight * self.z.logsumexp(dim)
         own, lse_variance = self._softmax_errors(self, dim, weight)
         self.gradient += own - target
-        self._slope += own * _centered(self._scaled, own, dim)
+        for slope, part in zip(self._slopes, self._parts, strict=True):
+            slope += own * _centered(part, own, dim)
         picked, squares = terms.sum(dim), terms.square().sum(dim)
         rounded = self._of_a_sum(picked, squares, int(target.ne(0).sum(dim).max()))
         rounded += _OF_A_FUNCTION / 3 * (weighted.square() + picked.square())
@@ -122,7 +138,8 @@ class Bars:
         up, down = negative * z.sigmoid(), positive * (-z).sigmoid()
         steep = up * (-z).sigmoid() + down * z.sigmoid()
         self.gradient += up - down
-        self._slope += steep * self._scaled
+        for slope, part in zip(self._slopes, self._parts, strict=True):
+            slope += steep * part
         self._add_errors(steep, up + down, self._logit_variance)
         self._largest = weights.max().maximum(self._largest)
         losses = positive * F.softplus(-z, threshold=700) + negative * F.softplus(z, threshold=700)
@@ -131,15 +148,24 @@ class Bars:
         self._add_to_loss(self._unit**2 * rounded + (weights * self._tiny).square().sum(1))
         return self
 
+    @property
+    def logit_bar(self) -> float:
+        """For any logit, and any log-sum-exp of them, beside a few roundings of its own."""
+        largest = float(self._logit_variance.max().sqrt())
+        return DEVIATIONS * largest + self._unit * float(self._scaled.abs().max())
+
     def check(self, got: Sequence[Tensor], want: Sequence[Tensor], names: Sequence[str]) -> None:
         """Loss and gradients of ``names``, of x, y, scale and bias, are near the truth ``want``."""
         for name, g, w in zip(("loss", *names), got, want, strict=True):
-            off, bar, size = float((g.double() - w).norm()), self.bar(name, w), float(w.norm())
-            assert off <= bar, f"{name} is off by {off:.3g} of {size:.3g}; the bar is {bar:.3g}"
+            self.check_one(name, g, w)
+
+    def check_one(self, name: str, got: Tensor, want: Tensor) -> None:
+        off, bar, size = float((got.double() - want).norm()), self.bar(name, want), want.norm()
+        assert off <= bar, f"{name} is off by {off:.3g} of {size:.3g}; the bar is {bar:.3g}"
 
     def bar(self, name: str, want: Tensor) -> float:
-        """For the norm of the error of the loss, or of the gradient by ``name``, whose truth is
-        ``want``."""
+        """For the norm of the error of the loss, or of the gradient by ``name``, x, y, scale, bias
+        or logits, whose truth is ``want``."""
         u, g, size = self._unit, self.gradient, float(want.norm())
         if name == "loss":
             total = want.sum()
@@ -147,20 +173,23 @@ class Bars:
             # Those of rows are added up in float64.
             rounded = self._of_a_sum(total, total.square() / len(g), len(g))
             variance = variance + unit_roundoff(torch.float64) ** 2 * rounded
-            bar = DEVIATIONS * float(variance.sqrt()) + u * float((g * self._scaled).sum().abs())
-            return self._factor * (bar + u * size)
+            moved = sum(float((g * part).sum().abs()) for part in self._parts)
+            return self._factor * (DEVIATIONS * float(variance.sqrt()) + u * (moved + size))
         variance = self._variance + (self._largest * self._tiny) ** 2
         if self._coarse:
             least = _G_LEAST * self._largest
             variance = variance + ((_G_UNIT * g).square() + least**2) / 3
-        shared = [u * self._slope, *self._shared]
+        shared = [*(u * self._slopes), *self._shared]
         if self._alike:
             shared.append(DEVIATIONS * variance.sqrt())
         spread = self._moved_squares(name, variance).sum() + u**2 * self._sums(name, want)
         bar = DEVIATIONS * float(spread.sqrt())
         bar += sum(float(self._moved(name, error).norm()) for error in shared)
-        last = unit_roundoff(self._dtype) if want.ndim else u
-        if self._dtype == torch.float16:
+        if name == "logits":
+            return self._factor * bar
+        scalar = name == "scale" or (name == "bias" and not self._bias.ndim)
+        last = u if scalar else unit_roundoff(self._returned)
+        if self._returned == torch.float16:
             bar += 2.0**-25 * math.sqrt(want.numel())  # what the smallest numbers round
         return self._factor * (bar + (last + 4 * u) * size)
 
@@ -199,6 +228,8 @@ class Bars:
 
     def _moved(self, name: str, g: Tensor) -> Tensor:
         """What ``g`` makes of the gradient by ``name``."""
+        if name == "logits":
+            return g
         if name == "bias":
             return g.sum(0) if self._bias.ndim else g.sum()
         if name == "scale":
@@ -207,7 +238,7 @@ class Bars:
 
     def _moved_squares(self, name: str, g: Tensor) -> Tensor:
         """Variances of the gradient by ``name``, or their terms, of those of G."""
-        if name == "bias":
+        if name in ("bias", "logits"):
             return g
         if name == "scale":
             return g * self._product.square()
@@ -218,6 +249,8 @@ class Bars:
         """Variance, in ``u**2``, of what the sums of the gradient by ``name`` round."""
         g, squares = self.gradient, self.gradient.square()
         n, m = g.shape
+        if name == "logits":
+            return torch.zeros_like(g).sum()
         if name == "bias":
             squares = squares.sum(0) if self._bias.ndim else squares.sum()
             return self._of_a_sum(want, squares, n if self._bias.ndim else n * m).sum()

@@ -60,7 +60,9 @@ NAMES = "x", "y", "bias"  # of the gradients, as Bars has them
 
 def labels_to_dense(labels: Tensor, vocabulary: int, label_smoothing: float = 0.0) -> Tensor:
     """Targets ``[n, V]`` of labels, all 0 for a negative one."""
-    dense = torch.full((len(labels), vocabulary), label_smoothing / vocabulary).double()
+    dense = torch.full((len(labels), vocabulary), label_smoothing / vocabulary).to(
+        labels.device, torch.float64
+    )
     dense.scatter_add_(
         1, labels.clamp(min=0).unsqueeze(1), dense.new_full((len(labels), 1), 1 - label_smoothing)
     )
