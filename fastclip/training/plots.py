@@ -14,9 +14,9 @@ matplotlib.use("Agg")
 def curves(metrics: Sequence[dict], validation: Sequence[dict], path: Path) -> None:
     """Losses of ``metrics`` (rows of metrics.jsonl) and shares of ``validation`` by step.
 
-    ``validation`` are rows of validation.jsonl; without any there is one panel.
+    ``validation`` are rows of validation.jsonl; where they make no curve there is one panel.
     """
-    shares = _shares(validation)
+    shares = _shares(validation) if len(validation) > 1 else []
     figure = Figure(figsize=(7, 7) if shares else (7, 4), layout="constrained")
     axes = figure.subplots(2 if shares else 1, 1, sharex=True, squeeze=False)[:, 0]
     _losses(axes[0], metrics)

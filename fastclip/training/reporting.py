@@ -111,7 +111,7 @@ class Reporter:
         for path in paths:
             _forget_after(path, first_step)
         self._file = paths[0].open("a", buffering=1)
-        self._validation = paths[1]
+        self._run = run
         self._writers: list[Writer] = []
         if "tensorboard" in cfg.reporters:
             self._writers.append(TensorBoardWriter(run, first_step))
@@ -144,8 +144,7 @@ class Reporter:
         """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
         if not self.active or not figures:
             return
-        with self._validation.open("a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        append_validation(self._run, step, figures)
         for writer in self._writers:
             writer.add(step, {f"val/{name}": value for name, value in figures.items()})
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
@@ -157,6 +156,12 @@ class Reporter:
             self._file.close()
             for writer in self._writers:
                 writer.close()
+
+
+def append_validation(run: Path, step: int, figures: Mapping[str, float]) -> None:
+    """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
+    with (run / "validation.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, **figures}) + "\n")
 
 
 def read_validation(run: Path) -> list[dict]:

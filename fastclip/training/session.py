@@ -74,6 +74,7 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
     found = validation.at_the_end(trainer, folder)
     if ranks.is_first:
+        plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
         print("\n".join([f"run folder: {folder}", *found]), flush=True)
 
 

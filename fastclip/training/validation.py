@@ -15,9 +15,10 @@ from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.evals import evaluations_of
 from fastclip.evals.base import Subject
-from fastclip.evals.runner import as_json, check_split, evaluate, sentences
+from fastclip.evals.runner import Found, as_json, check_split, evaluate, sentences
 from fastclip.evals.zeroshot import ZeroShot
 from fastclip.training.config import TrainConfig
+from fastclip.training.reporting import append_validation
 from fastclip.training.run_folder import write_whole
 
 if TYPE_CHECKING:
@@ -82,11 +83,7 @@ class Validation:
             if not due or trainer.step == trainer.total_steps:
                 return {}
             found = evaluate(self._subject(trainer), self._readers(due), self.evaluations)
-            return {
-                f"{split}/{figure.name}": figure.value
-                for split, figures in found.items()
-                for figure in figures
-            }
+            return _flat(found)
 
         return validate
 
@@ -104,6 +101,7 @@ class Validation:
         )
         if self.ranks.is_first:
             write_whole(folder / "results.json", as_json(found, self._sizes))
+            append_validation(folder, trainer.step, _flat(found))
         generated = not self.cfg.data.val_data
         return sentences({self._title(name, generated): found[name] for name in found})
 
@@ -134,6 +132,15 @@ class Validation:
         if sum(kept.pictures.nbytes for kept in [split, *self._kept.values()]) <= KEPT_BYTES:
             self._kept[name] = split
         return split
+
+
+def _flat(found: Found) -> dict[str, float]:
+    """Figures by ``split/name``."""
+    return {
+        f"{split}/{figure.name}": figure.value
+        for split, figures in found.items()
+        for figure in figures
+    }
 
 
 def parse_splits(text: str) -> dict[str, str]:

@@ -75,7 +75,7 @@ def check_run_folder(run: Path, processes: int) -> None:
     """Everything a run leaves, once, and nothing half-written."""
     names = ["checkpoints", "config.yaml", "deepspeed.json", "loss.png", "metrics.jsonl"]
     names += ["model.safetensors", "results.json", "retrieval.png", "similarity.png"]
-    names += ["tensorboard", "tokenizer.json", "versions.json"]
+    names += ["tensorboard", "tokenizer.json", "validation.jsonl", "versions.json"]
     assert sorted(path.name for path in run.iterdir()) == names
     resolved = yaml.safe_load((run / "config.yaml").read_text())
     assert (resolved["zero_stage"], resolved["precision"], resolved["name"]) == (2, "fp32", "run")

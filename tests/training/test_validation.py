@@ -120,8 +120,12 @@ def test_losses_are_the_same_with_and_without_validation(tmp_path, shapes):
         done = launch(command(*flags(shapes, tmp_path, name, *more, *every)))
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
-    [row] = (tmp_path / "with" / "validation.jsonl").read_text().splitlines()
-    found = json.loads(row)
-    assert found["step"] == 8
-    assert 0 <= found["held-out/zero_shot_accuracy"] <= 1
-    assert not (tmp_path / "without" / "validation.jsonl").exists()
+    rows = (tmp_path / "with" / "validation.jsonl").read_text().splitlines()
+    during, last = map(json.loads, rows)
+    assert (during["step"], last["step"]) == (8, 12)
+    assert 0 <= during["held-out/zero_shot_accuracy"] <= 1
+    results = json.loads((tmp_path / "with" / "results.json").read_text())
+    assert last["held-out/recall@10"] == results["held-out"]["recall@10"]
+    assert [last] == list(
+        map(json.loads, (tmp_path / "without" / "validation.jsonl").read_text().splitlines())
+    )
