@@ -3,8 +3,8 @@
 import io
 import math
 
+import optimizer_textbook
 import pytest
-import textbook
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ def expected(net: nn.Module, options: OptimConfig, gradient=gradient) -> list[di
     decay = {"body.weight": options.wd, "body.gain": 0.0}
     decay |= {"head.weight": HEAD_DECAY, "head.gain": 0.0}
     start = {name: weight.detach() for name, weight in net.named_parameters()}
-    return textbook.train(start, gradient, options, decay=decay, rate=rate, steps=STEPS)
+    return optimizer_textbook.train(start, gradient, options, decay=decay, rate=rate, steps=STEPS)
 
 
 def take_steps(net: nn.Module, optimizer, options, steps: range) -> list[dict[str, Tensor]]:
@@ -146,7 +146,7 @@ def test_a_weight_without_gradients_joins_lookahead_late():
     net = network()
     optimizer = build_optimizer([{"params": list(net.parameters())}], options)
     start = {name: weight.detach() for name, weight in net.named_parameters()}
-    wanted = textbook.train(
+    wanted = optimizer_textbook.train(
         start,
         late,
         options,

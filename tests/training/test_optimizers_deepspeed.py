@@ -9,8 +9,8 @@ import tempfile
 from itertools import chain, product
 from pathlib import Path
 
+import optimizer_textbook
 import pytest
-import textbook
 import torch
 from ranks import run_ranks
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def expected(precision: str, name: str) -> list[dict[str, Tensor]]:
     bend = curvature(precision)
     decay = {"body": options.wd, "head": HEAD_DECAY}
     base = {"body": options.lr, "head": HEAD_RATE}
-    return textbook.train(
+    return optimizer_textbook.train(
         start,
         lambda n, w, step: slope(n, w.shape, step).double() + bend * w,
         options,
