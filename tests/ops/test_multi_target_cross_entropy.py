@@ -1,9 +1,12 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from bars import Bars, unit_roundoff
 from engine_checks import error, outcome
 from layer_checks import (
     AMPLE,
     NAMES,
+    Layer,
     check_compiles_whole,
     check_memory,
     check_opcheck,
@@ -102,7 +105,16 @@ def test_one_target_a_row_is_linear_cross_entropy(weighting):
     got = multi_target_cross_entropy(*leaves, target)
     want = weighting * linear_cross_entropy(*leaves, label)
     got, want = (torch.autograd.grad(loss, leaves) for loss in (got, want))
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
+    # Each entry of G to as many digits as its logit has, and sums of 50 of its products at most,
+    # however small they are: so much of the sum of sizes, for the error of either.
+    bars = Bars(inputs.hidden, weight, dtype=torch.float32)
+    bar = 2 * bars.logit_bar + 2 * (50 + 4) * unit_roundoff(torch.float32)
+    p = bars.z.softmax(1)
+    others = 1 - F.one_hot(label, 30)
+    g = weighting / 50 * torch.where(others == 0, (p * others).sum(1, True), p)
+    sizes = g @ weight.abs(), g.T @ inputs.hidden.abs()
+    for one, other, size in zip(got, want, sizes, strict=True):
+        assert ((one - other).abs() <= bar * size).all()
 
 
 def test_leading_dimensions_and_no_bias():
@@ -241,7 +253,8 @@ def test_autocast_rounds_operands_and_keeps_the_loss():
     assert loss.dtype == weight.grad.dtype == torch.float32
     rounded = [t.detach().bfloat16().double() for t in (hidden, weight, bias)]
     want = reference.multi_target_cross_entropy(*rounded[:2], inputs.target, rounded[2])
-    torch.testing.assert_close(loss.double(), want, rtol=1e-6, atol=0)
+    inputs = Layer(*rounded, inputs.target)
+    softmax_bars(inputs, torch.float32).check_one("loss", loss, want)
 
 
 ROWS, COLUMNS = torch.tensor([0, 1, 1, 3]), torch.tensor([2, 0, 4])

@@ -110,6 +110,7 @@ def check_opcheck(
 
 
 def check_compiles_whole(loss: Callable[..., Tensor], inputs: Layer) -> None:
+    torch._dynamo.reset()  # it compiles a function a few times at most, and this one for many tests
     leaves = [t.detach().float().requires_grad_() for t in inputs[:3]]
 
     def step(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
