@@ -7,29 +7,58 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SMALL = ROOT / "configs" / "recipes" / "small"
 DATA = "FASTCLIP_TEST_DATA"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe's name, a seed, the run's folder and flags beyond the recipe's."""
+    """A recipe's name, a seed, the run's folder, flags beyond the recipe's and its own left out."""
 
     name: str
     seed: int
     folder: Path
     flags: list[str] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe's file; a copy beside the run's folder where something is left out."""
+        whole = SMALL / f"{self.name}.yaml"
+        if not self.without:
+            return whole
+        values = next(yaml.safe_load_all(whole.read_text()))
+        for key in self.without:
+            del values[key]
+        copy = self.folder.with_suffix(".yaml")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(yaml.safe_dump(values))
+        return copy
+
+
+def terms(name: str) -> dict:
+    """A recipe's second document: its data and what it is held to; empty where there is none."""
+    documents = list(yaml.safe_load_all((SMALL / f"{name}.yaml").read_text()))
+    return documents[1] if len(documents) > 1 else {}
+
+
+def data_flags(name: str) -> list[str]:
+    """Flags of the data that a recipe names by ``$FASTCLIP_TEST_DATA``; else none."""
+    data = terms(name).get("data", {})
+    if data and not os.environ.get(DATA):
+        raise SystemExit(f"{name} trains on real pictures: name their folder in {DATA}")
+    return [part for flag, path in data.items() for part in (f"--{flag}", os.path.expandvars(path))]
 
 
 def one_run(run: Run) -> dict:
     """Train as a user would; returns results, steps and minutes spent in them."""
-    recipe = ROOT / "configs" / "recipes" / "small" / f"{run.name}.yaml"
-    if DATA in recipe.read_text() and not os.environ.get(DATA):
-        raise SystemExit(f"{run.name} trains on real pictures: name their folder in {DATA}")
-    command = ["deepspeed", "--quiet", "fastclip/train.py", "--config", str(recipe)]
+    command = ["deepspeed", "--quiet", "fastclip/train.py", "--config", str(run.recipe)]
     command += ["--seed", str(run.seed), "--logs", str(run.folder.parent)]
-    command += ["--name", run.folder.name, *run.flags]
+    command += ["--name", run.folder.name, *data_flags(run.name), *run.flags]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True

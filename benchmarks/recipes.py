@@ -15,43 +15,34 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-from recipe_runs import RESULTS, ROOT, Run, one_run
+from recipe_runs import RESULTS, ROOT, SMALL, Run, one_run, terms
 from report import update_readme
 
-SMALL = ROOT / "configs" / "recipes" / "small"
 MARKERS = ("<!-- recipes:begin -->", "<!-- recipes:end -->")
 
 
 def names() -> list[str]:
     """Recipes that are held to something."""
-    return [path.stem for path in sorted(SMALL.glob("*.yaml")) if held_to(path.stem)]
-
-
-def held_to(name: str) -> dict:
-    """The second document of a recipe; empty where there is none."""
-    documents = list(yaml.safe_load_all((SMALL / f"{name}.yaml").read_text()))
-    return documents[1] if len(documents) > 1 else {}
+    return [path.stem for path in sorted(SMALL.glob("*.yaml")) if "figures" in terms(path.stem)]
 
 
 def run_recipe(name: str, seed: int, known: dict, logs: Path) -> dict:
     """Outcomes of one recipe and seed: ``{"runs": {label: outcome}}``; those known are kept."""
-    terms = held_to(name)
+    wanted = terms(name)
     found = known.setdefault(name, {}).setdefault(str(seed), {})
     flags: list[str] = []
-    for flag, other in terms.get("needs", {}).items():
+    for flag, other in wanted.get("needs", {}).items() if "" not in found else ():
         folder = logs / f"{other}-{seed}"
         if not (folder / "model.safetensors").exists():
             print(f"{other}, seed {seed}, for {name}", flush=True)
             one_run(Run(other, seed, folder))
         flags += [f"--{flag}", str(folder)]
-    for label, more in {"": [], **terms.get("beside", {})}.items():
+    for label, without in {"": [], **wanted.get("beside", {})}.items():
         if label not in found:
             print(" ".join([name, label, f"seed {seed}"]), flush=True)
-            # What stands beside a recipe is the same but for its own flags.
-            extra = [] if label else flags
             folder = logs / f"{name}{label and '-' + label}-{seed}"
-            found[label] = one_run(Run(name, seed, folder, [*extra, *map(str, more)]))
+            # What stands beside a recipe has neither its own flags nor what it needs.
+            found[label] = one_run(Run(name, seed, folder, [] if label else flags, without))
             store_runs(known)
     return found
 
@@ -68,7 +59,7 @@ def store_runs(known: dict) -> None:
 def figures(name: str, known: dict) -> list[dict]:
     """One entry a figure of a recipe, over all seeds that were run."""
     entries = []
-    for term in held_to(name)["figures"]:
+    for term in terms(name)["figures"]:
         seeds, baselines, sizes = {}, {}, set()
         for seed, runs in sorted(known[name].items(), key=lambda item: int(item[0])):
             split = runs[""]["results"][term["split"]]
