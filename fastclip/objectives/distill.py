@@ -17,7 +17,6 @@ from fastclip.models.image_model import unit_norm
 from fastclip.models.teacher import Teacher
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts
 from fastclip.objectives.clip import Clip, ClipOptions
-from fastclip.ops import dispatch
 
 
 @dataclass(kw_only=True)
@@ -135,7 +134,3 @@ class Distill(Clip):
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "the teacher's weights": self.teacher.fingerprint}
-
-    @classmethod
-    def check_backend(cls, device: torch.device) -> None:
-        dispatch.resolved("distill", "auto", device)

@@ -9,7 +9,7 @@ import torch
 
 from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
-from fastclip.training import session
+from fastclip.training import plots, session
 from fastclip.training.config import train_config
 from fastclip.training.validation import Validation
 
@@ -67,3 +67,8 @@ def test_training_without_its_packages_says_what_to_install(module, told):
     sentence = f"error: the module {module} is not installed; `pip install '.[train]'`"
     assert (run.returncode == 2 and sentence in run.stderr) == told
     assert ("Traceback" in run.stderr) != told
+
+
+def test_a_run_that_took_no_step_has_no_curves(tmp_path):
+    plots.curves([], [{"step": 8, "val/recall@10": 0.5}], tmp_path / "loss.png")
+    assert not (tmp_path / "loss.png").exists()
