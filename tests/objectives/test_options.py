@@ -1,7 +1,7 @@
-"""Values of objectives' own flags that no run can use."""
+"""Objectives' own flags: values that no run can use, and what a resumed run must share."""
 
 import pytest
-from small import FLAGS, ONE, tokenizer
+from small import FLAGS, ONE, build, tokenizer
 
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
@@ -39,3 +39,10 @@ def test_a_rate_for_a_frozen_tower_is_refused():
     tower, _ = cls(options, Parts(config, tokenizer(), ONE, 1 << 20)).groups()
     assert tower.lr == 0.1
     assert any(parameter.requires_grad for parameter in tower.parameters.values())
+
+
+def test_a_run_with_another_teacher_is_another():
+    one, same, other = (build("distill") for _ in range(3))
+    next(other.frozen.parameters()).data.view(-1)[0] += 1
+    assert one.identity() == same.identity()
+    assert one.identity() != other.identity()
