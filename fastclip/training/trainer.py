@@ -79,8 +79,16 @@ class Trainer:
         self.step = 0
         self.run: Path | None = None
 
-    def train(self, run: Path, validate: Validate | None = None) -> None:
-        """Run the remaining steps, reporting, evaluating and saving into ``run``."""
+    def train(
+        self,
+        run: Path,
+        validate: Validate | None = None,
+        at_the_end: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Run the remaining steps, reporting, evaluating and saving into ``run``.
+
+        ``at_the_end`` is called after the last one and returns the last figures for the log.
+        """
         self.run = run
         reporter = Reporter(
             run,
@@ -102,6 +110,8 @@ class Trainer:
                     self.save(run)
                 if validate and self.step % self.loader.steps_per_epoch == 0:
                     reporter.validation(self.step, validate(epoch + 1))
+            if at_the_end:
+                reporter.last_validation(self.step, at_the_end())
         finally:
             reporter.close()
 
