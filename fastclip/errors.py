@@ -1,5 +1,6 @@
 """Errors that a person can mend by changing a flag, a file or a record."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,9 +14,14 @@ def check_flags(
 ) -> None:
     """Refuse the fields ``names`` of ``options`` that ``accepts`` does not take.
 
-    None stands for a flag that was left out and is always accepted.
+    None stands for a flag that was left out and is always accepted; no flag takes infinity.
     """
     for name in names:
         value = getattr(options, name)
-        if value is not None and not accepts(value):
-            raise UserError(f"--{name.replace('_', '-')} is {value}, expected {expected}")
+        if value is None:
+            continue
+        if value == math.inf:
+            expected = "a finite number"
+        elif accepts(value):
+            continue
+        raise UserError(f"--{name.replace('_', '-')} is {value}, expected {expected}")

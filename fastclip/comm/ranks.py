@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,14 @@ class Ranks:
         if self.world_size > 1:
             dist.all_reduce(finite, op=dist.ReduceOp.MIN)
         return bool(finite)
+
+    def first_of(self, value: Any) -> Any:
+        """The value of the first rank that has one other than None, on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return next((found for found in values if found is not None), None)
 
     def means(self, values: torch.Tensor) -> list[float]:
         """Means over ranks of ``values [k]``, as numbers; one collective for all."""

@@ -15,7 +15,7 @@ from fastclip.data.splits import Split, SplitFacts
 from fastclip.data.text.cleaning import clean
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_sheet import caption_sheet
-from fastclip.models.beam_search import beam_search
+from fastclip.models.beams import beam_search
 
 _SHOWN = 24
 BEAMS = 5

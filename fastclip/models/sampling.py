@@ -23,7 +23,7 @@ def sample_nucleus(
 
     Holtzman et al. 2020 (arXiv 1904.09751). The network is called ``max_length - 1`` times on all
     rows, and every row draws at every call. Arguments are those of
-    :func:`fastclip.models.beam_search.beam_search`; ``generator`` lives on ``device``.
+    :func:`fastclip.models.beams.beam_search`; ``generator`` lives on ``device``.
 
     Returns:
         Tokens int64 [rows, max_length], ``start_id`` first and filled with ``end_id``, and their

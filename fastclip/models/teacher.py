@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,12 @@ class Teacher(nn.Module):
         )
         return resized.round_().clamp_(0, 255).to(torch.uint8)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and bytes of its weights, the first 12 digits."""
+        """SHA-256 over the names, shapes and bytes of its weights, the first 12 digits.
+
+        Computed once: every checkpoint holds it, and the weights never change.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -164,6 +164,7 @@ class Objective:
     def before_epoch(self, epoch: int, over_the_set: OverTheSet) -> dict[str, Tensor]:
         """Renew what an epoch starts with, such as labels that clustering finds.
 
+        torch's generator has been seeded from the run's seed and the epoch, on all ranks alike.
         Returns new values of parameters of ``network`` by name; their optimizer state starts anew.
         """
         return {}

@@ -120,6 +120,9 @@ class Captioning(Objective):
             parts.model, parts.tokenizer, dropout=options.decoder_dropout, **options.of_decoder()
         )
         self.network = CaptionTokens(self.model, parts.workspace_bytes)
+        learns = any(p.requires_grad for p in self.model.visual.parameters())
+        if options.backbone_lr is not None and not learns:
+            raise UserError("--backbone-lr does nothing with --lock-image, which freezes the tower")
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         return {"caption_tokens": count_next_tokens(batch, self.eot_id, ranks)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.errors import check_flags
+from fastclip.errors import UserError, check_flags
 from fastclip.models.coca import CoCa as CoCaModel
 from fastclip.models.options import build_coca
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
@@ -36,6 +36,11 @@ class CoCaOptions(DecoderOptions):
         check_scale(self.init_logit_scale)
         weights = ("coca_caption_loss_weight", "coca_contrastive_loss_weight")
         check_flags(self, weights, "0 or more", lambda weight: weight >= 0)
+        if not self.coca_caption_loss_weight and not self.coca_contrastive_loss_weight:
+            raise UserError(
+                "--coca-caption-loss-weight and --coca-contrastive-loss-weight are both 0: nothing "
+                "is trained"
+            )
 
 
 class FeaturesAndTokens(nn.Module):

@@ -17,7 +17,6 @@ from fastclip.models.image_model import unit_norm
 from fastclip.models.teacher import Teacher
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts
 from fastclip.objectives.clip import Clip, ClipOptions
-from fastclip.ops import dispatch
 
 
 @dataclass(kw_only=True)
@@ -77,8 +76,9 @@ class Distill(Clip):
     """A student learns its batch's labels and the teacher's similarities of the same pictures.
 
     The cross entropies of both softmaxes under the teacher's are open_clip's ``DistillClipLoss``;
-    the distance of features is that of Yang et al., 2024 (CLIP-KD, arXiv 2307.12732), on unit
-    vectors. The teacher sees the student's own augmented picture, resized to its own input.
+    the distance of features is a quarter of that of Yang et al., 2024 (CLIP-KD, arXiv 2307.12732),
+    on unit vectors: there ``|a - b|^2 = 2 (1 - cos)``, summed over pictures and captions. The
+    teacher sees the student's own augmented picture, resized to its own input.
     """
 
     Options: ClassVar[type] = DistillOptions
@@ -135,7 +135,3 @@ class Distill(Clip):
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "the teacher's weights": self.teacher.fingerprint}
-
-    @classmethod
-    def check_backend(cls, device: torch.device) -> None:
-        dispatch.resolved("distill", "auto", device)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from fastclip.comm.division import Division
 from fastclip.data.in_memory import InMemoryLoader
+from fastclip.data.seeding import derived_seed
 from fastclip.objectives.base import MicroBatch, Objective
+from fastclip.training.lookahead import SLOW
 from fastclip.training.steps import to_device
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def begin_epoch(trainer: Trainer, epoch: int) -> None:
     if not works_before_epochs(objective):
         return
     trainer.engine.eval()
+    # The same draws on every rank, and in a run that is resumed at this epoch.
+    torch.manual_seed(derived_seed(trainer.cfg.run.seed, epoch))
 
     def over_the_set(function: Callable[[MicroBatch], Tensor]) -> Tensor:
         loader, ranks = trainer.loader, trainer.ranks
@@ -61,23 +65,44 @@ def renew(engine: Any, optimizer: Any, values: dict[str, Tensor]) -> None:
         if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
             safe_set_full_fp32_param(parameter, value)
             for key in _moments(optimizer):
-                start = value if key == "slow_weights" else torch.zeros_like(value)
+                start = value if key == SLOW else torch.zeros_like(value)
                 safe_set_full_optimizer_state(parameter, start, key)
         else:
-            for key, moment in optimizer.state.get(parameter, {}).items():
+            stepped = _stepped(optimizer, parameter)
+            stepped.copy_(value)
+            for key, moment in _state(optimizer).get(stepped, {}).items():
                 if torch.is_tensor(moment) and moment.shape == parameter.shape:
-                    moment.copy_(value) if key == "slow_weights" else moment.zero_()
+                    moment.copy_(value) if key == SLOW else moment.zero_()
         partitioned = [parameter] if hasattr(parameter, "ds_id") else []
         with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
             parameter.copy_(value)
 
 
-def _moments(optimizer: Any) -> set[str]:
+def _stepped(optimizer: Any, parameter: Tensor) -> Tensor:
+    """What the wrapped optimizer steps for a parameter that is not partitioned.
+
+    Without ZeRO DeepSpeed keeps an fp32 copy of every 16-bit weight and writes it over the weight
+    after each step.
+    """
+    groups = getattr(optimizer, "fp16_groups", ()), getattr(optimizer, "fp32_groups", ())
+    for weights, copies in zip(*groups, strict=False):
+        for weight, copy in zip(weights, copies, strict=True):
+            if weight is parameter:
+                return copy
+    return parameter
+
+
+def _moments(optimizer: Any) -> list[str]:
     """Names of what the wrapped optimizer keeps for every entry of a partition."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    return {
+    found = {
         key
-        for partition, state in inner.state.items()
+        for partition, state in _state(optimizer).items()
         for key, moment in state.items()
         if torch.is_tensor(moment) and moment.shape == partition.shape
     }
+    return sorted(found)
+
+
+def _state(optimizer: Any) -> dict[Tensor, dict[str, Any]]:
+    """State of the optimizer that DeepSpeed's wraps, or of ``optimizer`` where none is wrapped."""
+    return getattr(optimizer, "optimizer", optimizer).state

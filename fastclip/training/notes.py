@@ -26,11 +26,14 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
             "steps: one line is printed, at the end"
         )
     epochs = total_steps / steps_per_epoch
-    for flag, every in (
-        ("--val-frequency", run.val_frequency),
-        ("--zeroshot-frequency", run.zeroshot_frequency),
+    generated = not cfg.data.train_data
+    for flag, every, splits, has_splits in (
+        ("--val-frequency", run.val_frequency, "--val-data", generated or cfg.data.val_data),
+        ("--zeroshot-frequency", run.zeroshot_frequency, "--imagenet-val", cfg.data.imagenet_val),
     ):
-        if every and every > epochs:
+        if every and not has_splits:
+            found.append(f"{flag} {every} does nothing without {splits}")
+        elif every and every > epochs:
             found.append(
                 f"{flag} {every} is more than the run's {epochs:.3g} epochs: evaluation comes at "
                 "the end alone"

@@ -14,8 +14,11 @@ matplotlib.use("Agg")
 def curves(metrics: Sequence[dict], validation: Sequence[dict], path: Path) -> None:
     """Losses of ``metrics`` (rows of metrics.jsonl) and shares of ``validation`` by step.
 
-    ``validation`` are rows of validation.jsonl; where they make no curve there is one panel.
+    ``validation`` are rows of validation.jsonl; where they make no curve there is one panel. A run
+    that was resumed at its end has no losses to show, and no picture is written.
     """
+    if not metrics:
+        return
     shares = _shares(validation) if len(validation) > 1 else []
     figure = Figure(figsize=(7, 7) if shares else (7, 4), layout="constrained")
     axes = figure.subplots(2 if shares else 1, 1, sharex=True, squeeze=False)[:, 0]

@@ -144,11 +144,20 @@ class Reporter:
         """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
         if not self.active or not figures:
             return
-        append_validation(self._run, step, figures)
-        for writer in self._writers:
-            writer.add(step, {f"val/{name}": value for name, value in figures.items()})
+        self.last_validation(step, figures)
         text = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self._bar.write(f"step {step}/{self.total_steps}  {text}")
+
+    def last_validation(self, step: int, figures: dict[str, float]) -> None:
+        """As :meth:`validation`, without a line: a run ends with a sentence for every figure."""
+        if not self.active or not figures:
+            return
+        path = self._run / "validation.jsonl"
+        _forget_after(path, step - 1)  # a run that is resumed at its end evaluates once more
+        with path.open("a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+        for writer in self._writers:
+            writer.add(step, {f"val/{name}": value for name, value in figures.items()})
 
     def close(self) -> None:
         if self.active:
@@ -156,12 +165,6 @@ class Reporter:
             self._file.close()
             for writer in self._writers:
                 writer.close()
-
-
-def append_validation(run: Path, step: int, figures: Mapping[str, float]) -> None:
-    """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
-    with (run / "validation.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step, **figures}) + "\n")
 
 
 def read_validation(run: Path) -> list[dict]:

@@ -68,14 +68,21 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
         for note in notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision):
             print(f"note: {note}", flush=True)
-    trainer.train(folder, validation.during(trainer))
-    weights.save(objective, folder / "model.safetensors", ranks)
+    told: list[str] = []
+
+    def at_the_end() -> dict[str, float]:
+        # Before the evaluation, which may fail.
+        weights.save(objective, folder / "model.safetensors", ranks)
+        if ranks.is_first:
+            plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
+        figures, lines = validation.at_the_end(trainer, folder)
+        told.extend(lines)
+        return figures
+
+    trainer.train(folder, validation.during(trainer), at_the_end)
     if ranks.is_first:
         plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
-    found = validation.at_the_end(trainer, folder)
-    if ranks.is_first:
-        plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
-        print("\n".join([f"run folder: {folder}", *found]), flush=True)
+        print("\n".join([f"run folder: {folder}", *told]), flush=True)
 
 
 def check_backend(cfg: TrainConfig, device: torch.device) -> None:

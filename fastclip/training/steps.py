@@ -87,11 +87,14 @@ class _Step:
     def _forward(self, index: int, features_only: bool = False) -> Output:
         context = self.context
         place = context.ranks.rank * len(self.batch) + index
-        torch.manual_seed(derived_seed(context.seed, context.number, place))
+        seed = derived_seed(context.seed, context.number, place)
         micro_batch = to_device(self.batch[index], context.ranks.device)
         if index not in self.given:
+            torch.manual_seed(seed)
             with torch.no_grad(), context.autocast():
                 self.given[index] = self.objective.given(micro_batch)
+        # Behind the frozen part, whose draws the second pass does not make again.
+        torch.manual_seed(seed)
         # By keyword: DeepSpeed's hooks replace what is inside positional arguments.
         return self.engine(
             micro_batch=micro_batch,

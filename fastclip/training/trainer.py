@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.batches import Loader
@@ -79,8 +79,16 @@ class Trainer:
         self.step = 0
         self.run: Path | None = None
 
-    def train(self, run: Path, validate: Validate | None = None) -> None:
-        """Run the remaining steps, reporting, evaluating and saving into ``run``."""
+    def train(
+        self,
+        run: Path,
+        validate: Validate | None = None,
+        at_the_end: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Run the remaining steps, reporting, evaluating and saving into ``run``.
+
+        ``at_the_end`` is called after the last one and returns the last figures for the log.
+        """
         self.run = run
         reporter = Reporter(
             run,
@@ -102,6 +110,8 @@ class Trainer:
                     self.save(run)
                 if validate and self.step % self.loader.steps_per_epoch == 0:
                     reporter.validation(self.step, validate(epoch + 1))
+            if at_the_end:
+                reporter.last_validation(self.step, at_the_end())
         finally:
             reporter.close()
 
@@ -131,7 +141,9 @@ class Trainer:
             if losses:
                 values = torch.stack([loss.detach().float() for loss in losses.values()])
                 if not self.ranks.all_finite(values):
-                    self._refuse_loss(batch, losses)
+                    is_ours = not values.isfinite().all()
+                    told = self._explain_loss(batch, losses) if is_ours else None
+                    raise UserError(self.ranks.first_of(told))
 
         context = StepContext(self.ranks, self.cfg.run.seed, self.step, self.autocast, check)
         losses = accumulate_gradients(self.engine, self.objective, batch, context)
@@ -154,7 +166,8 @@ class Trainer:
             self.ranks.device.type, dtype=torch.bfloat16, enabled=self.precision == "amp_bf16"
         )
 
-    def _refuse_loss(self, batch: list[MicroBatch], losses: dict[str, Tensor]) -> None:
+    def _explain_loss(self, batch: list[MicroBatch], losses: Losses) -> str:
+        """What to say of a loss of this rank that is not finite."""
         found = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in losses.items())
         every = [key for micro_batch in batch for key in micro_batch["key"]]
         keys = ", ".join(every[:4])
@@ -162,7 +175,7 @@ class Trainer:
             listed = self.run / f"not_finite_rank{self.ranks.rank}.txt"
             listed.write_text("\n".join(every) + "\n")
             keys += f" and {len(every) - 4} more, listed in {listed}"
-        raise UserError(
+        return (
             f"loss is not finite at step {self.step + 1} ({found} on rank {self.ranks.rank}); "
             f"the step was not taken; its batch holds {keys}"
         )

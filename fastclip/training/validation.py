@@ -18,7 +18,6 @@ from fastclip.evals.base import Subject
 from fastclip.evals.runner import Found, as_json, check_split, evaluate, sentences
 from fastclip.evals.zeroshot import ZeroShot
 from fastclip.training.config import TrainConfig
-from fastclip.training.reporting import append_validation
 from fastclip.training.run_folder import write_whole
 
 if TYPE_CHECKING:
@@ -91,19 +90,19 @@ class Validation:
         run = self.cfg.run
         return run.zeroshot_frequency if split == IMAGENET else run.val_frequency
 
-    def at_the_end(self, trainer: Trainer, folder: Path) -> list[str]:
-        """Evaluate all splits that are not switched off; returns a line for every figure."""
+    def at_the_end(self, trainer: Trainer, folder: Path) -> tuple[dict[str, float], list[str]]:
+        """Evaluate all splits that are not switched off: figures for the log, a line for each."""
         splits = {n: s for n, s in self.splits.items() if self._frequency(n) != 0}
         if not splits:
-            return ["no evaluation data was given (--val-data)"] if not self.splits else []
+            return {}, [] if self.splits else ["no evaluation data was given (--val-data)"]
         found = evaluate(
             self._subject(trainer), self._readers(splits), self.evaluations, draw_into=folder
         )
         if self.ranks.is_first:
             write_whole(folder / "results.json", as_json(found, self._sizes))
-            append_validation(folder, trainer.step, _flat(found))
         generated = not self.cfg.data.val_data
-        return sentences({self._title(name, generated): found[name] for name in found})
+        titled = {self._title(name, generated): found[name] for name in found}
+        return _flat(found), sentences(titled)
 
     def _title(self, split: str, generated: bool) -> str:
         return f"{split} combinations" if generated and split != IMAGENET else split

@@ -158,6 +158,7 @@ def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
         (["--warmup", "-1"], "--warmup is -1, expected 0 or more"),
         (["--max-steps", "0"], "--max-steps is 0, expected 1 or more"),
         (["--seed", "-1"], "--seed is -1, expected 0 or more"),
+        (["--seed", str(2**63)], f"--seed is {2**63}, expected at most {2**63 - 1}"),
         (["--lr", "inf"], "--lr is inf, expected a finite number"),
         (["--init-logit-scale", "0"], "--init-logit-scale is 0.0, expected 1 to 100"),
         (

@@ -12,6 +12,7 @@ def told(total_steps: int, steps_per_epoch: int = 4, precision: str = "fp32", **
 
 def test_a_run_that_can_do_all_it_is_told_says_nothing():
     assert told(500) == []
+    assert told(500, train_data="a.tar", val_data="b.tar", val_frequency=2) == []
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,15 @@ def test_a_run_that_can_do_all_it_is_told_says_nothing():
         ({"warmup": 0, "save_frequency": 21}, "--save-frequency 21 is more than the run's 20"),
         ({"warmup": 0, "log_every_n_steps": 50}, "--log-every-n-steps 50 is more than the run's"),
         ({"warmup": 0, "val_frequency": 6}, "--val-frequency 6 is more than the run's 5 epochs"),
-        ({"warmup": 0, "zeroshot_frequency": 9}, "--zeroshot-frequency 9 is more than the run's 5"),
+        (
+            {"warmup": 0, "zeroshot_frequency": 9, "imagenet_val": "a.tar"},
+            "--zeroshot-frequency 9 is more than the run's 5",
+        ),
+        ({"warmup": 0, "zeroshot_frequency": 2}, "--zeroshot-frequency 2 does nothing without --i"),
+        (
+            {"warmup": 0, "val_frequency": 2, "train_data": "a.tar"},
+            "--val-frequency 2 does nothing without --val-data",
+        ),
     ],
 )
 def test_each_is_told_in_a_sentence(flags, sentence):

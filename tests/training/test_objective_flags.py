@@ -1,7 +1,5 @@
 """Which objective a run has, whose a flag is, and what ``--help`` tells of both."""
 
-import importlib.util
-
 import pytest
 from toy_objective import ToyOptions
 
@@ -114,9 +112,6 @@ def test_help_lists_objectives_and_the_flags_of_one(capsys, tmp_path):
 
 def test_no_two_rooms_share_a_flag(monkeypatch):
     monkeypatch.setattr(objectives, "_FILES", REGISTERED)
-    for name, place in REGISTERED.items():
-        file = place.partition(":")[0]
-        if importlib.util.find_spec(f"fastclip.objectives.{file}") is None:
-            continue
+    for name in REGISTERED:
         names = [field for room in rooms_of(name).values() for field in types_of(room)]
         assert len(names) == len(set(names)), name

@@ -9,8 +9,9 @@ import torch
 
 from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
-from fastclip.training import session
+from fastclip.training import plots, session
 from fastclip.training.config import train_config
+from fastclip.training.reporting import Reporter, read_validation
 from fastclip.training.validation import Validation
 
 
@@ -67,3 +68,19 @@ def test_training_without_its_packages_says_what_to_install(module, told):
     sentence = f"error: the module {module} is not installed; `pip install '.[train]'`"
     assert (run.returncode == 2 and sentence in run.stderr) == told
     assert ("Traceback" in run.stderr) != told
+
+
+def test_a_run_resumed_at_its_end_has_its_last_figures_once(tmp_path):
+    for recall in (0.25, 0.5):
+        cfg = train_config(report_to="none").run
+        reporter = Reporter(tmp_path, active=True, total_steps=8, first_step=8, cfg=cfg, config={})
+        reporter.validation(4, {"val/recall@10": 0.125})
+        reporter.last_validation(8, {"val/recall@10": recall})
+        reporter.close()
+    rows = [(row["step"], row["val/recall@10"]) for row in read_validation(tmp_path)]
+    assert rows == [(4, 0.125), (8, 0.5)]
+
+
+def test_a_run_that_took_no_step_has_no_curves(tmp_path):
+    plots.curves([], [{"step": 8, "val/recall@10": 0.5}], tmp_path / "loss.png")
+    assert not (tmp_path / "loss.png").exists()

@@ -116,3 +116,45 @@ def test_fp16_gradients_survive_underflow(micro):
     of_logarithm = 30 * scale.grad
     assert relative(objective.scalars.logit_scale.grad.double(), of_logarithm) < 3e-3
     assert math.isclose(losses["contrastive_loss"], float(exact.detach()), rel_tol=1e-3)
+
+
+class PlainEngine:
+    """What a step asks of an engine, without DeepSpeed."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, **columns):
+        return self.network(**columns)
+
+    def modules(self):
+        return self.network.modules()
+
+    def set_gradient_accumulation_boundary(self, boundary):
+        pass
+
+    def backward(self, loss, scale_wrt_gas):
+        loss.backward()
+
+
+class Drawing(ToyObjective):
+    """Its frozen part draws random numbers, as a random crop for a teacher would."""
+
+    def given(self, micro_batch):
+        return {"draws": torch.rand(int(micro_batch["text"][0, 0]) + 1)}
+
+
+def test_draws_of_the_frozen_part_leave_both_passes_alike():
+    """A step whose frozen part draws has the gradients of one whose frozen part does not."""
+    found = []
+    for objective in (ToyObjective, Drawing):
+        torch.manual_seed(0)
+        objective = objective(ToyTowers(batchnorm=False, dropout=0.5))
+        autocast = torch.autocast("cpu", enabled=False)
+        ranks = Ranks(0, 1, torch.device("cpu"))
+        context = StepContext(ranks, 0, 0, lambda autocast=autocast: autocast, lambda losses: None)
+        batch = in_micro_batches(toy_batch(ROWS), 8)
+        accumulate_gradients(PlainEngine(objective.network), objective, batch, context)
+        found.append([p.grad.clone() for p in objective.network.parameters()])
+    for plain, drawn in zip(*found, strict=True):
+        assert torch.equal(plain, drawn)

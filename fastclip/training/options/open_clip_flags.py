@@ -16,9 +16,6 @@ NOT_OURS = {
     "--batch-size": "is per device in open_clip and is not accepted here: set --train-batch-size "
     "(global) and, if needed, --train-micro-batch-size-per-gpu",
     "--cache-dir": f"{_NOT_BUILT}: set the variable HF_HOME to move the folder of downloads",
-    "--coca-caption-loss-weight": "belongs to CoCa: see --objective coca --help for its weights",
-    "--coca-contrastive-loss-weight": "belongs to CoCa: see --objective coca --help for its "
-    "weights",
     "--copy-codebase": f"{_NOT_BUILT}: a run's versions.json names the git revision instead",
     "--ddp-static-graph": "belongs to torch's DDP: a run here is DeepSpeed's, see --zero-stage",
     "--debug": f"{_NOT_BUILT}: --log-every-n-steps 1 tells most",

@@ -9,6 +9,7 @@ from fastclip.errors import UserError, check_flags
 Precision = Literal["auto", "fp32", "amp_bf16", "bf16", "fp16"]
 
 _REPORTERS = ("tensorboard", "wandb")
+_MAX_SEED = 2**63 - 1  # torch's generators take no more
 
 
 @dataclass(kw_only=True)
@@ -47,7 +48,7 @@ class RunConfig:
     """Epochs between evaluations on --val-data, the last epoch always among them; 0 is never, left
     out is after the last epoch alone."""
     zeroshot_frequency: int | None = None
-    """Epochs between zero-shot classifications of labelled splits, as for --val-frequency."""
+    """Epochs between zero-shot classifications of --imagenet-val, as for --val-frequency."""
 
     logs: Path = Path("logs")
     """Folder that holds the runs."""
@@ -86,6 +87,7 @@ class RunConfig:
         check_flags(self, sizes, "1 or more", lambda n: n >= 1)
         counts = ("save_frequency", "val_frequency", "zeroshot_frequency", "seed")
         check_flags(self, counts, "0 or more", lambda n: n >= 0)
+        check_flags(self, ("seed",), f"at most {_MAX_SEED}", lambda n: n <= _MAX_SEED)
         if self.siglip != (self.objective == "siglip"):
             siglip = "--siglip" if self.siglip else "--no-siglip"
             raise UserError(f"{siglip} contradicts --objective {self.objective}: give one of them")

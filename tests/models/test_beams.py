@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fastclip.models.beam_search import beam_search
+from fastclip.models.beams import beam_search
 from fastclip.models.sampling import sample_nucleus
 
 VOCAB, START, END, LENGTH, ROWS = 4, 2, 3, 5, 3
