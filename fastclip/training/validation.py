@@ -129,7 +129,8 @@ class Validation:
             progress=self.ranks.is_first,
         )
         self._sizes[name] = len(split)
-        if sum(kept.pictures.nbytes for kept in [split, *self._kept.values()]) <= KEPT_BYTES:
+        # All ranks must agree: they meet when a split is read.
+        if sum(kept.largest_share for kept in [split, *self._kept.values()]) <= KEPT_BYTES:
             self._kept[name] = split
         return split
 
