@@ -26,11 +26,13 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
             "steps: one line is printed, at the end"
         )
     epochs = total_steps / steps_per_epoch
-    for flag, every in (
-        ("--val-frequency", run.val_frequency),
-        ("--zeroshot-frequency", run.zeroshot_frequency),
+    for flag, every, split, has_split in (
+        ("--val-frequency", run.val_frequency, "--val-data", cfg.data.has_val_data),
+        ("--zeroshot-frequency", run.zeroshot_frequency, "--imagenet-val", cfg.data.imagenet_val),
     ):
-        if every and every > epochs:
+        if every and not has_split:
+            found.append(f"{flag} {every} does nothing without {split}")
+        elif every and every > epochs:
             found.append(
                 f"{flag} {every} is more than the run's {epochs:.3g} epochs: evaluation comes at "
                 "the end alone"

@@ -102,7 +102,7 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
         )
 
     train, splits = data.train_data, {}
-    if data.dataset_type == "synthetic" or not data.train_data:
+    if data.is_generated:
         generated = ensure_generated(data.data_root, progress=ranks.is_first)
         train = generated.train
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}

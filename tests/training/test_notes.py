@@ -22,7 +22,18 @@ def test_a_run_that_can_do_all_it_is_told_says_nothing():
         ({"warmup": 0, "save_frequency": 21}, "--save-frequency 21 is more than the run's 20"),
         ({"warmup": 0, "log_every_n_steps": 50}, "--log-every-n-steps 50 is more than the run's"),
         ({"warmup": 0, "val_frequency": 6}, "--val-frequency 6 is more than the run's 5 epochs"),
-        ({"warmup": 0, "zeroshot_frequency": 9}, "--zeroshot-frequency 9 is more than the run's 5"),
+        (
+            {"warmup": 0, "zeroshot_frequency": 9, "imagenet_val": "a.tar"},
+            "--zeroshot-frequency 9 is more than the run's 5",
+        ),
+        (
+            {"warmup": 0, "zeroshot_frequency": 1},
+            "--zeroshot-frequency 1 does nothing without --imagenet-val",
+        ),
+        (
+            {"warmup": 0, "val_frequency": 1, "train_data": "a.tar"},
+            "--val-frequency 1 does nothing without --val-data",
+        ),
     ],
 )
 def test_each_is_told_in_a_sentence(flags, sentence):
