@@ -15,6 +15,11 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
     """What to tell before the first of ``total_steps`` steps."""
     run = cfg.run
     found = cfg.optim.remarks(total_steps, steps_per_epoch)
+    if run.max_steps is not None and run.max_steps > total_steps:
+        found.append(
+            f"--max-steps {run.max_steps} is more than the {total_steps} steps of --epochs "
+            f"{run.epochs}: the run ends with its epochs"
+        )
     if run.save_frequency > total_steps:
         found.append(
             f"--save-frequency {run.save_frequency} is more than the run's {total_steps} steps: "

@@ -159,8 +159,14 @@ class Reporter:
 
 
 def append_validation(run: Path, step: int, figures: Mapping[str, float]) -> None:
-    """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
-    with (run / "validation.jsonl").open("a") as file:
+    """Record figures, by ``split/name``, that were found after optimizer step ``step``.
+
+    They take the place of those that the same step had: a finished run that is resumed is evaluated
+    again.
+    """
+    path = run / "validation.jsonl"
+    _forget_after(path, step - 1)
+    with path.open("a") as file:
         file.write(json.dumps({"step": step, **figures}) + "\n")
 
 
