@@ -26,6 +26,15 @@ def check_split(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts)
         raise UserError(f"{name} has no {' and no '.join(lacking)}: there is nothing to measure")
 
 
+def left_out(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts) -> list[str]:
+    """Why each of ``evaluations`` that cannot run on a split cannot, in a sentence."""
+    return [
+        f"{evaluation.name} is not measured on {name}, which has no {lacking}"
+        for evaluation in evaluations
+        if (lacking := evaluation.lacks(facts)) is not None
+    ]
+
+
 def evaluate(
     subject: Subject,
     splits: Mapping[str, Callable[[], Split]],

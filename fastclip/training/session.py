@@ -66,7 +66,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
-        for note in notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision):
+        told = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
+        for note in [*told, *validation.notes]:
             print(f"note: {note}", flush=True)
     trainer.train(folder, validation.during(trainer))
     weights.save(objective, folder / "model.safetensors", ranks)

@@ -1,8 +1,11 @@
 """Recall and zero-shot accuracy against the obvious computation."""
 
+import itertools
+
+import pytest
 import torch
 
-from fastclip.evals.retrieval import recall_at_k, recall_of_any, target_ranks
+from fastclip.evals.retrieval import chance_of_any, recall_at_k, recall_of_any, target_ranks
 from fastclip.evals.zeroshot import class_features, top1_accuracy
 
 
@@ -33,6 +36,15 @@ def test_recall_of_any_against_a_full_sort():
     assert recall_of_any(same[:1], same, torch.tensor([0, 1, 0]), (1, 2)) == {1: 0.0, 2: 1.0}
     nan = torch.full((1, 4), torch.nan)
     assert recall_of_any(nan, same, torch.tensor([0, 1, 1]), (1, 2, 3)) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+def test_chance_is_that_of_drawing_blindly():
+    assert chance_of_any(torch.ones(1), 40, 5) == pytest.approx(5 / 40)
+    assert chance_of_any(torch.ones(1), 3, 5) == 1
+    right, n, k = torch.tensor([1, 3, 6]), 7, 2
+    draws = [set(draw) for draw in itertools.combinations(range(n), k)]
+    expected = [sum(min(draw) < count for draw in draws) / len(draws) for count in right.tolist()]
+    assert chance_of_any(right, n, k) == pytest.approx(sum(expected) / 3)
 
 
 def test_ties_count_against_the_target():

@@ -10,7 +10,7 @@ from fastclip.errors import UserError
 from fastclip.evals import EVALUATIONS, evaluations_of
 from fastclip.evals.base import Figure, Subject
 from fastclip.evals.drawing import Matches, matched_pictures
-from fastclip.evals.runner import as_json, check_split, evaluate, plain, sentences
+from fastclip.evals.runner import as_json, check_split, evaluate, left_out, plain, sentences
 
 
 def split(captions, classes=("red", "blue"), labels=(0, 1)):
@@ -59,7 +59,11 @@ def test_a_split_on_which_nothing_can_be_measured_is_refused():
     told = "val has no labels with class names and no captions: there is nothing to measure"
     with pytest.raises(UserError, match=told):
         check_split("val", EVALUATIONS, bare)
-    check_split("val", EVALUATIONS, SplitFacts(["0"], ["one"], None, [{}]))
+    captioned = SplitFacts(["0"], ["one"], None, [{}])
+    check_split("val", EVALUATIONS, captioned)
+    told = "zero-shot is not measured on val, which has no labels with class names"
+    assert left_out("val", EVALUATIONS, captioned) == [told]
+    assert left_out("val", EVALUATIONS, split(["one", "two"])) == []
     check_split("val", (), bare)
 
 
