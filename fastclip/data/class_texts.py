@@ -28,7 +28,8 @@ def class_texts(spec: DataSpec) -> dict[str, list]:
     classes, captions = found.get("classes", []), found.get("captions")
     if "classes" in found and not _are_texts(classes):
         raise UserError(f"{path}: classes is not a list of names")
-    if not _are_texts(found.get("prompts", ["{}"])):
+    prompts = found.get("prompts", ["{}"])
+    if not _are_texts(prompts) or not all("{}" in prompt for prompt in prompts):
         raise UserError(f"{path}: prompts is not a list of templates such as 'a photo of a {{}}.'")
     if captions is not None:
         each = isinstance(captions, list) and all(map(_are_texts, captions))

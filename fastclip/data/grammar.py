@@ -38,6 +38,14 @@ class Attributes:
         return [*tags, f"{self.background} background", f"{self.tone} background"]
 
 
+def can_say(scene: Attributes) -> bool:
+    """Whether the grammar has words for every attribute of ``scene``, whatever their types."""
+    said = (scene.shape, scene.color, scene.size, scene.place, scene.background, scene.tone)
+    known = (SHAPES, list(COLORS), SIZES, PLACES, BACKGROUNDS, list(TONES))
+    is_counted = isinstance(scene.count, int) and 1 <= scene.count <= len(NUMBERS)
+    return is_counted and all(a in words for a, words in zip(said, known, strict=True))
+
+
 def class_name(shape: str, color: str) -> str:
     """The name of a class, e.g. ``red circle``."""
     return f"{color} {shape}"

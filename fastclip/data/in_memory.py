@@ -127,8 +127,6 @@ class InMemoryLoader(Loader):
         return torch.cat(orders)[:needed], None
 
     def _check_distinct(self) -> None:
-        if self.sampler is not None:
-            raise UserError("--captions.distinct orders records itself; this objective does too")
         index = {caption: i for i, caption in enumerate(dict.fromkeys(self.decoded.captions))}
         self.groups = torch.tensor([index[caption] for caption in self.decoded.captions])
         batch = self.world_size * self.batch_size

@@ -54,6 +54,7 @@ def build_loader(
     a field.
     """
     captions = captions or CaptionConfig()
+    _check_order(captions, resampled, sampler, spec, wanted_by)
     source = open_source(
         spec, fields, with_tags=captions.tags > 0 or TAGS in fields, wanted_by=wanted_by
     )
@@ -122,6 +123,26 @@ def build_loader(
         resampled=resampled,
     )
     return StreamingLoader(batches, streamed, spec.max_bad_share)
+
+
+def _check_order(
+    captions: CaptionConfig, resampled: bool, sampler: Any, spec: DataSpec, wanted_by: str
+) -> None:
+    """Refuse several choosers of an epoch's records, of which all but one would be ignored."""
+    if resampled and captions.distinct:
+        raise UserError(
+            "--captions.distinct and --dataset-resampled cannot go together: records drawn with "
+            "replacement may hold too few different captions for a batch"
+        )
+    if sampler is None:
+        return
+    for flag, is_given in (
+        ("--dataset-resampled", resampled),
+        ("--captions.distinct", captions.distinct),
+        ("--train-num-samples", spec.num_samples is not None),
+    ):
+        if is_given:
+            raise UserError(f"{wanted_by} chooses its records itself: leave out {flag}")
 
 
 def _steps(samples: int, global_batch: int, spec: DataSpec) -> int:

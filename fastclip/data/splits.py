@@ -14,7 +14,7 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.class_texts import class_texts
 from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, BadRecords, Facts, RawRecord, decode, read_facts
-from fastclip.data.sources import DataSpec, Source, count_records, open_source
+from fastclip.data.sources import DataSpec, Source, count_records, detect_type, open_source
 from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
 
@@ -55,6 +55,11 @@ class Split(SplitFacts):
     pictures: Tensor = field(default_factory=lambda: torch.empty(0))
     division: Division = field(default_factory=lambda: Division.of(0, ONE_PROCESS))
 
+    @property
+    def largest_share(self) -> int:
+        """Bytes of the pictures of the rank that owns most, the same on every rank."""
+        return self.division.length * self.pictures[:1].nbytes
+
     def shown(self, rows: Tensor) -> Tensor:
         """Pictures of any ``rows`` (int64), uint8, on every rank; every rank must ask."""
         ranks = self.division.ranks
@@ -72,11 +77,18 @@ class Split(SplitFacts):
 def read_split_facts(spec: DataSpec, with_json: bool = False) -> SplitFacts:
     """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
 
-    Raises :class:`UserError` for labels that no class has.
+    Raises :class:`UserError` for labels that no class has, and where more records are bad, their
+    pictures apart, than :func:`read_split` will take.
     """
-    source = open_source(spec, (), with_tags=with_json)
-    found = [read_facts(raw) for raw in _records(source) if isinstance(raw, RawRecord)]
-    return _facts(spec, [facts for facts in found if isinstance(facts, Facts)])
+    records: list[Facts] = []
+    bad: list[BadRecord] = []
+    for raw in _records(_open(spec, with_json)):
+        facts = raw if isinstance(raw, BadRecord) else read_facts(raw)
+        bad.append(facts) if isinstance(facts, BadRecord) else records.append(facts)
+    lost = sum(record.lost for record in bad)
+    if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
+        _judge(spec, len(records), bad)
+    return _facts(spec, records)
 
 
 def read_split(
@@ -92,7 +104,7 @@ def read_split(
 
     Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
     """
-    source = open_source(spec, (), with_tags=with_json)
+    source = _open(spec, with_json)
     expected = count_records(source)
     records: list[Facts] = []
     bad: list[BadRecord] = []
@@ -143,9 +155,7 @@ def _whole(
         everyone: list = [None] * ranks.world_size
         dist.all_gather_object(everyone, failed)
         failed = sorted((pair for part in everyone for pair in part), key=lambda pair: pair[0])
-    book = BadRecords(len(records) + sum(b.lost for b in bad), spec.max_bad_share)
-    for record in [*bad, *(item for _, item in failed)]:
-        book.add(record)
+    _judge(spec, len(records) - len(failed), [*bad, *(item for _, item in failed)])
     lost = {row for row, _ in failed}
     kept = [row for row in range(len(records)) if row not in lost]
     if not kept:
@@ -159,6 +169,13 @@ def _whole(
         pictures=_stack(pictures, image_size),
         division=Division(owned, ranks),
     )
+
+
+def _judge(spec: DataSpec, good: int, bad: Sequence[BadRecord]) -> None:
+    """Name every bad record in the log; raises :class:`UserError` where there are too many."""
+    book = BadRecords(good + sum(record.lost for record in bad), spec.max_bad_share)
+    for record in bad:
+        book.add(record)
 
 
 def _stack(pictures: list[Tensor], size: int) -> Tensor:
@@ -190,6 +207,11 @@ def _facts(spec: DataSpec, records: list[Facts]) -> SplitFacts:
         names.get("prompts"),
         names.get("captions"),
     )
+
+
+def _open(spec: DataSpec, with_json: bool) -> Source:
+    # A csv file has no json to read: its records have no attributes.
+    return open_source(spec, (), with_tags=with_json and detect_type(spec) != "csv")
 
 
 def _records(source: Source) -> Iterator[RawRecord | BadRecord]:

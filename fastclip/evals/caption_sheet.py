@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fastclip.evals.drawing import PLAIN_TEXT
+
 
 def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path) -> None:
     """Pictures ``[n, 3, H, W]`` uint8 beside the caption written and, in grey, their own."""
@@ -20,8 +22,9 @@ def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path)
     for index, (picture, (written, own)) in enumerate(zip(pictures, rows, strict=True)):
         row, column = divmod(index, columns)
         image_axes, text_axes = grid[row, 2 * column], grid[row, 2 * column + 1]
-        image_axes.imshow(picture.permute(1, 2, 0))
-        text_axes.text(0, 0.95, textwrap.fill(written, 42), fontsize=8, va="top")
-        text_axes.text(0, 0.05, textwrap.fill(own, 46), fontsize=7, va="bottom", color="0.5")
+        image_axes.imshow(picture.permute(1, 2, 0).numpy())
+        text_axes.text(0, 0.95, textwrap.fill(written, 42), fontsize=8, va="top", **PLAIN_TEXT)
+        own = textwrap.fill(own, 46)
+        text_axes.text(0, 0.05, own, fontsize=7, va="bottom", color="0.5", **PLAIN_TEXT)
     figure.suptitle("written by the model; the record's own caption grey", fontsize=9)
     figure.savefig(path, dpi=130)

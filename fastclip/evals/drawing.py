@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from fastclip.data.splits import Split
 from fastclip.evals.nearest import nearest_own, of_own_class
 
 _SHOWN = 24
+PLAIN_TEXT: dict[str, Any] = {"parse_math": False}
+"""For texts of a data set, whose dollar signs are no formula."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def similarity_matrix(images: Tensor, texts: Tensor, captions: Sequence[str], pa
     cosines = images @ texts.T
     figure = Figure(figsize=(9, 8), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(cosines, cmap="viridis")
+    shown = axes.imshow(cosines.numpy(), cmap="viridis")
     labels = [textwrap.shorten(c, 34, placeholder="...") for c in captions]
-    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7, **PLAIN_TEXT)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7, **PLAIN_TEXT)
     axes.set(xlabel="caption", ylabel="picture of")
     figure.colorbar(shown, label="cosine", shrink=0.8)
     figure.savefig(path, dpi=130)
@@ -95,7 +98,7 @@ def retrieval_sheet(
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         image_axes, text_axes = grid[row, 2 * column], grid[row, 2 * column + 1]
-        image_axes.imshow(picture.permute(1, 2, 0))
+        image_axes.imshow(picture.permute(1, 2, 0).numpy())
         lines = []
         for value, candidate in zip(best.values[index], best.indices[index].tolist(), strict=True):
             text = f"{float(value):.2f} {textwrap.shorten(names[candidate], 46, placeholder='...')}"
@@ -106,6 +109,6 @@ def retrieval_sheet(
             lines.append((f"rank {rank}: {name}", "tab:red"))
         for line, (text, color) in enumerate(lines):
             y = 0.95 - 0.17 * line
-            text_axes.text(0, y, text, color=color, fontsize=8, va="top")
+            text_axes.text(0, y, text, color=color, fontsize=8, va="top", **PLAIN_TEXT)
     figure.suptitle("cosines, highest first; right captions green", fontsize=9)
     figure.savefig(path, dpi=130)

@@ -55,7 +55,9 @@ def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[s
         grid = model.encode_grid(pictures.to(device))
 
         def next_log_probs(tokens: Tensor, rows: Tensor) -> Tensor:
-            return model.next_token_logits(grid[rows], tokens).log_softmax(-1)
+            log_probs = model.next_token_logits(grid[rows], tokens).float().log_softmax(-1)
+            # A model that is not finite writes nothing right, and as many steps as the others.
+            return log_probs.masked_fill(log_probs.isnan(), -torch.inf)
 
         tokens, _ = beam_search(
             next_log_probs,
@@ -77,7 +79,8 @@ def _scene(said: Mapping[str, Any]) -> grammar.Attributes | None:
     names = [field.name for field in fields(grammar.Attributes)]
     if not all(name in said for name in names):
         return None
-    return grammar.Attributes(**{name: said[name] for name in names})
+    scene = grammar.Attributes(**{name: said[name] for name in names})
+    return scene if grammar.can_say(scene) else None
 
 
 def _by_grammar(captions: Sequence[str], scenes: Sequence[grammar.Attributes]) -> list[Figure]:

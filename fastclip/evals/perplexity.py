@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 
 _ROWS = 1024
+_MOST = math.log(sys.float_info.max)
 
 
 class Perplexity(Evaluation):
@@ -47,13 +49,19 @@ class Perplexity(Evaluation):
 
         missed, foreseen, tokens = subject.over_pictures(split, judge).double().sum(0).tolist()
         size = subject.tokenizer.vocab_size
-        mean = missed / tokens
         return Result(
             [
-                Figure("perplexity", "caption perplexity", math.exp(mean), False, size, size),
+                Figure(
+                    "perplexity", "caption perplexity", _exp(missed / tokens), False, size, size
+                ),
                 Figure("token_accuracy", "token accuracy", foreseen / tokens, True, size, 1 / size),
             ]
         )
+
+
+def _exp(mean: float) -> float:
+    """``e ** mean``, infinite where a model that diverged is further off than a float reaches."""
+    return math.inf if mean > _MOST else math.exp(mean)
 
 
 def _judge_tokens(

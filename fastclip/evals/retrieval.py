@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,20 +32,39 @@ class Retrieval(Evaluation):
         targets = torch.tensor([index[caption] for caption in split.captions])
         images, texts = subject.images(split), subject.texts(names)
         found = recall_at_k(images, texts, targets, KS)
-        figures = [
-            _recall("recall", "picture-to-caption recall", k, found[k], len(names)) for k in KS
-        ]
-        found = recall_of_any(texts, images, targets, KS)
+        figures = _recalls("recall", "picture-to-caption recall", found, torch.ones(1), len(names))
+        found, bearing = recall_of_any(texts, images, targets, KS), targets.bincount()
         title = "caption-to-picture recall"
-        shown = [_recall("caption_to_picture_recall", title, k, found[k], len(images)) for k in KS]
+        shown = _recalls("caption_to_picture_recall", title, found, bearing, len(images))
         # The figure of merit first.
         figures = [figures[-1], *figures[:-1], *shown]
         return Result(figures, matched_pictures(split, Matches(images, texts, names, targets)))
 
 
-def _recall(name: str, title: str, k: int, value: float, candidates: int) -> Figure:
-    chance = min(1.0, k / candidates)
-    return Figure(f"{name}@{k}", f"{title}@{k}", value, True, candidates, chance)
+def _recalls(
+    name: str, title: str, found: Mapping[int, float], right: Tensor, candidates: int
+) -> list[Figure]:
+    return [
+        Figure(
+            f"{name}@{k}",
+            f"{title}@{k}",
+            value,
+            candidates=candidates,
+            chance=chance_of_any(right, candidates, k),
+        )
+        for k, value in found.items()
+    ]
+
+
+def chance_of_any(right: Tensor, candidates: int, k: int) -> float:
+    """Mean probability that ``k`` of ``candidates``, drawn blindly, hold any right one.
+
+    ``right [n]`` is how many are right for each query.
+    """
+    missed = torch.ones(len(right), dtype=torch.float64)
+    for drawn in range(min(k, candidates)):
+        missed *= (candidates - right - drawn).clamp(min=0) / (candidates - drawn)
+    return float(1 - missed.mean())
 
 
 def recall_at_k(

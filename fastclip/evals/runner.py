@@ -26,6 +26,15 @@ def check_split(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts)
         raise UserError(f"{name} has no {' and no '.join(lacking)}: there is nothing to measure")
 
 
+def left_out(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts) -> list[str]:
+    """Why each of ``evaluations`` that cannot run on a split cannot, in a sentence."""
+    return [
+        f"{evaluation.name} is not measured on {name}, which has no {lacking}"
+        for evaluation in evaluations
+        if (lacking := evaluation.lacks(facts)) is not None
+    ]
+
+
 def evaluate(
     subject: Subject,
     splits: Mapping[str, Callable[[], Split]],
@@ -71,10 +80,15 @@ def as_json(found: Found, sizes: Mapping[str, int]) -> str:
 
 
 def plain(figures: Sequence[Figure], pictures: int) -> dict[str, float]:
-    """Figures as numbers by name."""
+    """Figures as numbers by name, and how many candidates they were found among.
+
+    Those of ``recall@5`` are ``recall_candidates``, of ``zero_shot_accuracy``
+    ``zero_shot_candidates``.
+    """
     values: dict[str, float] = {"pictures": pictures}
     for figure in figures:
         values[figure.name] = figure.value
         if figure.candidates is not None:
-            values[f"{figure.name.partition('@')[0]}_candidates"] = figure.candidates
+            among = figure.name.partition("@")[0].removesuffix("_accuracy")
+            values[f"{among}_candidates"] = figure.candidates
     return values

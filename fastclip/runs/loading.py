@@ -1,6 +1,7 @@
 """Opens a run's folder: its configuration, tokenizer and weights."""
 
 import dataclasses
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,18 @@ def load_run(folder: Path | str) -> Trained:
     settings = _settings(folder / "config.yaml")
     # Runs written before objectives had names say only whether the loss was SigLIP's.
     name = settings.get("objective") or ("siglip" if settings.get("siglip") else "clip")
-    cls = find_objective(name)
+    cls = find_objective(str(name))
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    parts = Parts(
-        _pick(ModelConfig, settings), tokenizer, Ranks(0, 1, torch.device("cpu")), _UNUSED_WORKSPACE
-    )
-    objective = cls(_pick(cls.Options, settings), parts)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    try:
+        model = _pick(ModelConfig, settings)
+        objective = cls(
+            _pick(cls.Options, settings), Parts(model, tokenizer, ranks, _UNUSED_WORKSPACE)
+        )
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{folder / 'config.yaml'} describes no model that can be built: {error}"
+        ) from error
     load_weights(objective, folder / "model.safetensors")
     return Trained(name, objective.model.eval(), tokenizer, objective.trained())
 
@@ -70,4 +77,6 @@ def load_weights(objective: Objective, path: Path) -> None:
             objective.scalars.load_state_dict(scalars)
         objective.model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"weights {path} do not fit this model: {error}") from error
+        # Torch lists every tensor.
+        told = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise UserError(f"weights {path} do not fit this model: {told}") from error

@@ -30,6 +30,11 @@ class Trained(tuple):
         self.__dict__.update(scalars, objective=objective, model=model, tokenizer=tokenizer)
         return self
 
+    def __getnewargs__(self) -> tuple[str, nn.Module, Tokenizer, dict[str, Any]]:
+        known = ("objective", "model", "tokenizer")
+        scalars = {k: v for k, v in self.__dict__.items() if k not in known}
+        return self.objective, self.model, self.tokenizer, scalars
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a run of objective {self.__dict__.get('objective')} has no {name!r}")
 

@@ -15,6 +15,11 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
     """What to tell before the first of ``total_steps`` steps."""
     run = cfg.run
     found = cfg.optim.remarks(total_steps, steps_per_epoch)
+    if run.max_steps is not None and run.max_steps > total_steps:
+        found.append(
+            f"--max-steps {run.max_steps} is more than the {total_steps} steps of --epochs "
+            f"{run.epochs}: the run ends with its epochs"
+        )
     if run.save_frequency > total_steps:
         found.append(
             f"--save-frequency {run.save_frequency} is more than the run's {total_steps} steps: "
@@ -26,13 +31,12 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
             "steps: one line is printed, at the end"
         )
     epochs = total_steps / steps_per_epoch
-    generated = not cfg.data.train_data
-    for flag, every, splits, has_splits in (
-        ("--val-frequency", run.val_frequency, "--val-data", generated or cfg.data.val_data),
+    for flag, every, split, has_split in (
+        ("--val-frequency", run.val_frequency, "--val-data", cfg.data.has_val_data),
         ("--zeroshot-frequency", run.zeroshot_frequency, "--imagenet-val", cfg.data.imagenet_val),
     ):
-        if every and not has_splits:
-            found.append(f"{flag} {every} does nothing without {splits}")
+        if every and not has_split:
+            found.append(f"{flag} {every} does nothing without {split}")
         elif every and every > epochs:
             found.append(
                 f"{flag} {every} is more than the run's {epochs:.3g} epochs: evaluation comes at "

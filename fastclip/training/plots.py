@@ -10,32 +10,51 @@ from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 
+_STYLES = ("-", "--", ":", "-.")
+
 
 def curves(metrics: Sequence[dict], validation: Sequence[dict], path: Path) -> None:
     """Losses of ``metrics`` (rows of metrics.jsonl) and shares of ``validation`` by step.
 
-    ``validation`` are rows of validation.jsonl; where they make no curve there is one panel. A run
-    that was resumed at its end has no losses to show, and no picture is written.
+    ``validation`` are rows of validation.jsonl, of which one is a point beside the losses' end;
+    where there is none, there is one panel. A run that was resumed at its end has no losses to
+    show, and no picture is written.
     """
     if not metrics:
         return
-    shares = _shares(validation) if len(validation) > 1 else []
-    figure = Figure(figsize=(7, 7) if shares else (7, 4), layout="constrained")
-    axes = figure.subplots(2 if shares else 1, 1, sharex=True, squeeze=False)[:, 0]
+    names = shares(validation)
+    figure = Figure(figsize=(9, 7) if names else (7, 4), layout="constrained")
+    axes = figure.subplots(2 if names else 1, 1, sharex=True, squeeze=False)[:, 0]
     _losses(axes[0], metrics)
-    if shares:
-        steps = [row["step"] for row in validation]
-        for name in shares:
-            values = [row.get(name, float("nan")) for row in validation]
-            axes[1].plot(steps, values, marker="o", markersize=3, label=name.replace("_", " "))
-        axes[1].set(ylabel="share right", ylim=(0, 1.02))
-        axes[1].grid(alpha=0.3)
-        axes[1].legend(frameon=False, fontsize=8)
+    if names:
+        draw_shares(axes[1], validation, names)
     axes[-1].set(xlabel="optimizer step")
     figure.savefig(path, dpi=130)
 
 
-def _shares(validation: Sequence[dict]) -> list[str]:
+def draw_shares(axes: Axes, validation: Sequence[dict], names: Sequence[str]) -> None:
+    """A curve for each of ``names`` (``split/figure``): a color a figure, a line style a split."""
+    splits = list(dict.fromkeys(name.partition("/")[0] for name in names))
+    figures = list(dict.fromkeys(name.partition("/")[2] for name in names))
+    steps = [row["step"] for row in validation]
+    colors = matplotlib.colormaps["tab20"]
+    for name in names:
+        split, _, figure = name.partition("/")
+        axes.plot(
+            steps,
+            [row.get(name, float("nan")) for row in validation],
+            marker="o",
+            markersize=3,
+            color=colors(figures.index(figure) % 20),
+            linestyle=_STYLES[splits.index(split) % len(_STYLES)],
+            label=f"{split}: {figure.replace('_', ' ')}",
+        )
+    axes.set(ylabel="share right", ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def shares(validation: Sequence[dict]) -> list[str]:
     """Names of figures in [0, 1], in order of appearance."""
     names = dict.fromkeys(name for row in validation for name in row if name != "step")
     return [n for n in names if all(0 <= row.get(n, 0) <= 1 for row in validation)]
@@ -43,7 +62,7 @@ def _shares(validation: Sequence[dict]) -> list[str]:
 
 def _losses(axes: Axes, metrics: Sequence[dict]) -> None:
     steps = [row["step"] for row in metrics]
-    for name in [key for key in metrics[0] if key.endswith("_loss")]:
+    for name in [key for row in metrics[:1] for key in row if key.endswith("_loss")]:
         values = torch.tensor([row[name] for row in metrics])
         [line] = axes.plot(steps, values, alpha=0.3, linewidth=0.8)
         width = max(1, len(steps) // 50)

@@ -66,7 +66,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
-        for note in notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision):
+        remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
+        for note in [*remarks, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 
@@ -109,7 +110,7 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
         )
 
     train, splits = data.train_data, {}
-    if data.dataset_type == "synthetic" or not data.train_data:
+    if data.is_generated:
         generated = ensure_generated(data.data_root, progress=ranks.is_first)
         train = generated.train
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}

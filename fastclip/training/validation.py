@@ -15,7 +15,7 @@ from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.evals import evaluations_of
 from fastclip.evals.base import Subject
-from fastclip.evals.runner import Found, as_json, check_split, evaluate, sentences
+from fastclip.evals.runner import Found, as_json, check_split, evaluate, left_out, sentences
 from fastclip.evals.zeroshot import ZeroShot
 from fastclip.training.config import TrainConfig
 from fastclip.training.run_folder import write_whole
@@ -30,8 +30,9 @@ KEPT_BYTES = 2 << 30
 class Validation:
     """The splits of ``--val-data`` and ``--imagenet-val`` and the evaluations that fit the model.
 
-    What an evaluation will need of its split is judged here, before the first step. Raises
-    :class:`UserError` for splits that cannot be read or on which nothing can be measured.
+    What an evaluation will need of its split is judged here, before the first step: ``notes`` says
+    what is not measured on which split. Raises :class:`UserError` for splits that cannot be read or
+    on which nothing can be measured.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Validation:
         self.evaluations = evaluations_of(model)
         self.with_json = any(evaluation.reads_json for evaluation in self.evaluations)
         self.splits = dict(splits)
+        self.notes: list[str] = []
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
         for name, spec in splits.items():
             facts = read_split_facts(spec, self.with_json)
             check_split(f"--val-data {name}", self.evaluations, facts)
+            self.notes += left_out(name, self.evaluations, facts)
         if cfg.data.imagenet_val:
             self._add_imagenet(cfg)
 
@@ -128,7 +131,8 @@ class Validation:
             progress=self.ranks.is_first,
         )
         self._sizes[name] = len(split)
-        if sum(kept.pictures.nbytes for kept in [split, *self._kept.values()]) <= KEPT_BYTES:
+        # All ranks must agree: they meet when a split is read.
+        if sum(kept.largest_share for kept in [split, *self._kept.values()]) <= KEPT_BYTES:
             self._kept[name] = split
         return split
 

@@ -9,13 +9,22 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from shard_files import picture_bytes, record, write_csv, write_shard, write_shards
 
+from fastclip.comm.division import Division
+from fastclip.comm.ranks import Ranks
 from fastclip.data.loader import build_loader
 from fastclip.data.records import BadRecord, RawRecord, decode, to_rgb
 from fastclip.data.sources import DataSpec
-from fastclip.data.splits import read_captions, read_split
+from fastclip.data.splits import (
+    ONE_PROCESS,
+    Split,
+    read_captions,
+    read_split,
+    read_split_facts,
+)
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
@@ -168,6 +177,39 @@ def test_an_evaluation_split_needs_no_text(tmp_path):
     assert list(read_captions(DataSpec(str(path)))) == []
 
 
+def test_a_split_of_a_csv_file_has_no_attributes(tmp_path):
+    path = write_csv(tmp_path, 3)
+    for facts in (
+        read_split_facts(DataSpec(str(path)), with_json=True),
+        read_split(DataSpec(str(path)), image_size=8, with_json=True, progress=False),
+    ):
+        assert facts.captions == [f"caption number {n}" for n in range(3)]
+        assert facts.attributes == [{}] * 3
+
+
+def test_too_many_bad_texts_of_a_split_are_found_without_its_pictures(tmp_path, caplog):
+    records = {f"{n}": record(n, txt=b" " if n == 4 else b"x", png=b"broken") for n in range(10)}
+    path = str(write_shard(tmp_path / "a.tar", records))
+    with pytest.raises(
+        UserError, match="1 of 10 records are bad .1 x text is empty; the last: a/4"
+    ):
+        read_split_facts(DataSpec(path, max_bad_share=0.05))
+    caplog.clear()
+    facts = read_split_facts(DataSpec(path, max_bad_share=0.1))
+    assert (len(facts), caplog.records) == (9, [])
+
+
+def test_ranks_agree_on_the_size_of_a_split():
+    def share(rank, rows):
+        division = Division(
+            [torch.arange(3), torch.arange(3, 5)], Ranks(rank, 2, ONE_PROCESS.device)
+        )
+        pictures = torch.zeros(rows, 3, 4, 4, dtype=torch.uint8)
+        return Split(["0"] * 5, [""] * 5, None, [{}] * 5, pictures=pictures, division=division)
+
+    assert share(0, 3).largest_share == share(1, 2).largest_share == 3 * 48
+
+
 def test_a_label_without_a_class_name_is_refused(tmp_path):
     write_shards(tmp_path, [5])
     (tmp_path / "classes.json").write_text('{"classes": ["a", "b"]}')
@@ -181,6 +223,7 @@ def test_a_label_without_a_class_name_is_refused(tmp_path):
         ({"prompts": []}, "prompts is not a list of templates such as 'a photo of a {}.'"),
         ({"prompts": "{}"}, "prompts is not a list"),
         ({"prompts": [1]}, "prompts is not a list"),
+        ({"prompts": ["a {}", "a photo"]}, "prompts is not a list"),
         ({"captions": [["a"]]}, "captions is not a list of texts for each of the 2 classes"),
         ({"classes": 5}, "classes is not a list of names"),
         ({"classes": [1, 2]}, "classes is not a list of names"),

@@ -8,6 +8,7 @@ import torch
 from shard_files import record, write_csv, write_shard, write_shards
 
 from fastclip.data.augment import AugmentConfig
+from fastclip.data.captions import CaptionConfig
 from fastclip.data.loader import InMemoryLoader, StreamingLoader, build_loader
 from fastclip.data.sources import DataSpec
 from fastclip.data.text.words import WordTokenizer
@@ -295,3 +296,47 @@ def test_records_drawn_with_replacement_come_more_than_once(patterns):
         assert len(set(keys)) < 90
         assert keys == all_keys(epoch(make(patterns, resampled=True, **MODES[mode])))
         assert keys != all_keys(epoch(loader, 1))
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "words"),
+    [
+        ({}, {"captions": CaptionConfig(distinct=True)}, "--captions.distinct and --dataset-res"),
+        (
+            {},
+            {"sampler": object()},
+            "--objective x chooses its records itself: leave out --dataset",
+        ),
+        (
+            {"num_samples": 8},
+            {"sampler": object(), "resampled": False},
+            "--objective x chooses its records itself: leave out --train-num-samples",
+        ),
+        (
+            {},
+            {"sampler": object(), "resampled": False, "captions": CaptionConfig(distinct=True)},
+            "--objective x chooses its records itself: leave out --captions.distinct",
+        ),
+    ],
+)
+def test_one_setting_alone_chooses_the_records(patterns, spec, options, words):
+    options = {"resampled": True, "in_memory": "always", "wanted_by": "--objective x", **options}
+    with pytest.raises(UserError, match=words):
+        build_loader(
+            DataSpec(patterns[5], **spec),
+            image_size=8,
+            tokenizer=TOKENIZER,
+            batch_size_per_rank=8,
+            progress=False,
+            **options,
+        )
+
+
+def test_samplers_and_labels_of_the_set_need_it_in_memory(patterns):
+    for options, words in (
+        ({"sampler": object()}, "--objective x chooses its records itself, which needs the data"),
+        ({"in_set_order": True}, "--objective x makes labels of the set, which needs the data"),
+    ):
+        for where in ({"in_memory": "never"}, {"in_memory": "auto", "memory_limit": 1}):
+            with pytest.raises(UserError, match=words):
+                make(patterns, wanted_by="--objective x", **{**options, **where})

@@ -1,8 +1,11 @@
 """Recall and zero-shot accuracy against the obvious computation."""
 
+import itertools
+
+import pytest
 import torch
 
-from fastclip.evals.retrieval import recall_at_k, target_ranks
+from fastclip.evals.retrieval import chance_of_any, recall_at_k, recall_of_any, target_ranks
 from fastclip.evals.zeroshot import class_features, top1_accuracy
 
 
@@ -18,6 +21,30 @@ def test_recall_against_a_full_sort():
     for k, value in recall_at_k(queries, candidates, targets, (1, 5, 10, 40)).items():
         expected = (order[:, :k] == targets[:, None]).any(1).double().mean()
         assert value == float(expected)
+
+
+def test_recall_of_any_against_a_full_sort():
+    queries, candidates = unit(40, 8), unit(1500, 8, seed=1)
+    owners = torch.arange(1500) ** 2 % 40  # of which 12 are squares, and the rest own nothing
+    order = (queries @ candidates.T).argsort(1, descending=True)
+    own = owners[order] == torch.arange(40)[:, None]
+    for k, value in recall_of_any(queries, candidates, owners, (1, 5, 10, 1500)).items():
+        assert value == float(own[:, :k].any(1).double().mean())
+    same = (
+        torch.ones(3, 4) / 2
+    )  # of two right ones and a wrong one that ties, the wrong comes first
+    assert recall_of_any(same[:1], same, torch.tensor([0, 1, 0]), (1, 2)) == {1: 0.0, 2: 1.0}
+    nan = torch.full((1, 4), torch.nan)
+    assert recall_of_any(nan, same, torch.tensor([0, 1, 1]), (1, 2, 3)) == {1: 0.0, 2: 0.0, 3: 1.0}
+
+
+def test_chance_is_that_of_drawing_blindly():
+    assert chance_of_any(torch.ones(1), 40, 5) == pytest.approx(5 / 40)
+    assert chance_of_any(torch.ones(1), 3, 5) == 1
+    right, n, k = torch.tensor([1, 3, 6]), 7, 2
+    draws = [set(draw) for draw in itertools.combinations(range(n), k)]
+    expected = [sum(min(draw) < count for draw in draws) / len(draws) for count in right.tolist()]
+    assert chance_of_any(right, n, k) == pytest.approx(sum(expected) / 3)
 
 
 def test_ties_count_against_the_target():

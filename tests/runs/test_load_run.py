@@ -1,6 +1,8 @@
 """A run's folder opened again: every objective's own model, and nothing heavy imported for it."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -102,11 +104,35 @@ def test_faults_of_a_folder_are_told(tmp_path):
         ("- 1", "holds list, expected a mapping"),
         ("a: [", "cannot be read"),
         (good.replace("objective: clip", "objective: clop"), "--objective is 'clop', expected one"),
+        (
+            good.replace("objective: clip", "objective: [clip]"),
+            r"--objective is \"\['clip'\]\", exp",
+        ),
+        (good.replace("model: tiny-convnet", "model: 3"), "describes no model that can be built"),
+        (good.replace("image_size: 16", "image_size: x"), "describes no model that can be built"),
         (good.replace("tiny-convnet", "tiny-vit"), "do not fit this model"),
     ):
         (tmp_path / "run" / "config.yaml").write_text(text)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=told) as refused:
             load_run(tmp_path / "run")
+        assert "\n" not in str(refused.value)
+        assert len(str(refused.value)) < 600
+    (tmp_path / "run" / "tokenizer.json").write_text(
+        '{"kind": "bpe", "merges": [["zz", "qq"]], "context_length": 8, "pad": "zero"}'
+    )
+    with pytest.raises(UserError, match=r"tokenizer\.json is not a saved tokenizer"):
+        load_run(tmp_path / "run")
+
+
+def test_a_run_can_be_copied_and_sent_to_another_process(tmp_path):
+    finished(tmp_path / "run", "siglip")
+    trained = load_run(tmp_path / "run")
+    for again in (copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))):
+        assert again.objective == "siglip"
+        assert again.model is again[0] is not trained.model
+        assert again[2:] == (trained.logit_scale,)
+        assert again.logit_bias == trained.logit_bias
+    assert copy.copy(trained).model is trained.model
 
 
 def test_a_whole_run_goes_to_transformers_with_its_scale(tmp_path):

@@ -19,6 +19,7 @@ def test_a_run_that_can_do_all_it_is_told_says_nothing():
     ("flags", "sentence"),
     [
         ({"warmup": 60}, "--warmup is 60, more than the run's 20 steps: the rate ends at 33% of"),
+        ({"warmup": 0, "max_steps": 21}, "--max-steps 21 is more than the 20 steps of --epochs 8"),
         ({"warmup": 0, "lookahead_k": 30}, "--lookahead-k is 30, more than the run's 20 steps"),
         ({"warmup": 0, "save_frequency": 21}, "--save-frequency 21 is more than the run's 20"),
         ({"warmup": 0, "log_every_n_steps": 50}, "--log-every-n-steps 50 is more than the run's"),
@@ -27,10 +28,13 @@ def test_a_run_that_can_do_all_it_is_told_says_nothing():
             {"warmup": 0, "zeroshot_frequency": 9, "imagenet_val": "a.tar"},
             "--zeroshot-frequency 9 is more than the run's 5",
         ),
-        ({"warmup": 0, "zeroshot_frequency": 2}, "--zeroshot-frequency 2 does nothing without --i"),
         (
-            {"warmup": 0, "val_frequency": 2, "train_data": "a.tar"},
-            "--val-frequency 2 does nothing without --val-data",
+            {"warmup": 0, "zeroshot_frequency": 1},
+            "--zeroshot-frequency 1 does nothing without --imagenet-val",
+        ),
+        (
+            {"warmup": 0, "val_frequency": 1, "train_data": "a.tar"},
+            "--val-frequency 1 does nothing without --val-data",
         ),
     ],
 )

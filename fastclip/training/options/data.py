@@ -52,6 +52,16 @@ class DataConfig:
     ngram_buckets: int = 4096
     """Ids that these n-grams are hashed into."""
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether the training data are the generated set, which brings splits of its own."""
+        return self.dataset_type == "synthetic" or not self.train_data
+
+    @property
+    def has_val_data(self) -> bool:
+        """Whether there is a split to evaluate on, --imagenet-val's apart."""
+        return bool(self.val_data) or self.is_generated
+
     def check(self) -> None:
         """Raise :class:`UserError` for a value that no data can have or that would be ignored."""
         check_flags(self, ("vocab_size",), "more than 0", lambda n: n > 0)

@@ -48,7 +48,7 @@ class RunConfig:
     """Epochs between evaluations on --val-data, the last epoch always among them; 0 is never, left
     out is after the last epoch alone."""
     zeroshot_frequency: int | None = None
-    """Epochs between zero-shot classifications of --imagenet-val, as for --val-frequency."""
+    """Epochs between evaluations on --imagenet-val, as for --val-frequency."""
 
     logs: Path = Path("logs")
     """Folder that holds the runs."""

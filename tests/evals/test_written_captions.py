@@ -1,0 +1,118 @@
+"""Captions that a model writes and tokens that it foresees: by a model that recites."""
+
+import json
+import math
+
+import pytest
+import torch
+from small import ONE, SIDE, tokenizer
+
+from fastclip.comm.division import Division
+from fastclip.data import grammar
+from fastclip.data.splits import Split
+from fastclip.evals.base import Subject
+from fastclip.evals.exact_captions import ExactCaptions, write_captions
+from fastclip.evals.perplexity import Perplexity
+from fastclip.evals.runner import plain
+
+RED_RINGS = {"shape": "ring", "color": "red", "size": "small", "count": 2}
+RED_RINGS |= {"place": "side by side", "background": "plain", "tone": "dark"}
+
+
+class Reciter(torch.nn.Module):
+    """Goes on with the caption whose number is the first pixel, with logits of ``sureness``."""
+
+    def __init__(self, captions, sureness=9.0):
+        super().__init__()
+        self.script, self.sureness = tokenizer()(captions), sureness
+
+    def encode_grid(self, pictures):
+        return pictures[:, 0, 0, 0].long()
+
+    def hidden(self, grid, tokens):
+        return self.sureness * torch.eye(tokenizer().vocab_size)[self.script[grid, 1:]]
+
+    def head(self, hidden, take):
+        return take(hidden, torch.eye(tokenizer().vocab_size), None)
+
+    def next_token_logits(self, grid, tokens):
+        return self.hidden(grid, tokens)[:, tokens.shape[1] - 1]
+
+
+def subject(written, **how):
+    return Subject(Reciter(written, **how), tokenizer(), ONE, 2, lambda: torch.autocast("cpu"))
+
+
+def split(captions, attributes=None):
+    pictures = torch.zeros(len(captions), 3, SIDE, SIDE, dtype=torch.uint8)
+    pictures[:, 0, 0, 0] = torch.arange(len(captions))
+    keys = [str(number) for number in range(len(captions))]
+    return Split(
+        keys,
+        captions,
+        None,
+        attributes or [{}] * len(captions),
+        pictures=pictures,
+        division=Division.of(len(captions), ONE),
+    )
+
+
+def figures(evaluation, *args):
+    return plain(evaluation.run(*args).figures, 0)
+
+
+def test_every_way_of_being_right_is_counted_by_the_grammar():
+    written = ["two red ring s", "two red rings", "two blue rings", "one red star", "two red rings"]
+    own = ["two small red rings side by side"] * 5
+    found = figures(ExactCaptions(), subject(written), split(own, [RED_RINGS] * 5))
+    assert found["exact_captions"] == 2 / 5
+    assert found["captioned_shape"] == found["captioned_color"] == 3 / 5
+    assert found["captioned_count"] == 3 / 5
+    assert found["grammatical_captions"] == 4 / 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"count": 7},
+        {"count": "two"},
+        {"count": 2.0},
+        {"shape": ["ring"]},
+        {"color": None},
+        {"x": 0},
+    ],
+)
+def test_elsewhere_the_records_own_caption_alone_is_right(other):
+    said = dict(RED_RINGS, **other)
+    if "x" in other:
+        del said["tone"]
+    written = ["two red rings", "RED  ring"]
+    found = figures(ExactCaptions(), subject(written), split(["two red", "Red ring "], [said] * 2))
+    assert found == {"pictures": 0, "exact_captions": 0.5}
+    assert grammar.can_say(grammar.Attributes(**RED_RINGS))
+
+
+def test_captions_with_dollar_signs_are_drawn(tmp_path):
+    drawn = ExactCaptions().run(subject(["one"]), split(["$a_$ for $5"])).pictures
+    for name, draw in drawn.items():
+        draw(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["captions.png"]
+
+
+def test_perplexity_of_a_known_certainty():
+    captions = ["one red ring", "two"]
+    vocabulary = tokenizer().vocab_size
+    found = figures(Perplexity(), subject(captions), split(captions))
+    assert found["perplexity"] == pytest.approx(1 + (vocabulary - 1) * math.exp(-9), rel=1e-5)
+    assert found["token_accuracy"] == 1
+    assert found["perplexity_candidates"] == found["token_candidates"] == vocabulary
+
+
+def test_a_model_that_diverged_has_figures_too():
+    captions = ["one red ring", "two"]
+    found = figures(Perplexity(), subject(captions, sureness=-1e6), split(captions))
+    assert found["perplexity"] == math.inf
+    broken = subject(captions, sureness=math.nan)
+    assert len(write_captions(broken, split(captions))) == 2
+    assert math.isnan(figures(Perplexity(), broken, split(captions))["perplexity"])
+    assert json.dumps(found)
