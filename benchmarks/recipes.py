@@ -56,12 +56,20 @@ def store_runs(known: dict) -> None:
     partial.replace(store)
 
 
+def whole_seeds(name: str, known: dict) -> dict[str, dict]:
+    """Outcomes by seed, of seeds whose runs are all known: a call may have been stopped between."""
+    labels = {"", *terms(name).get("beside", {})}
+    seeds = sorted(known.get(name, {}).items(), key=lambda item: int(item[0]))
+    return {seed: runs for seed, runs in seeds if labels <= runs.keys()}
+
+
 def figures(name: str, known: dict) -> list[dict]:
     """One entry a figure of a recipe, over all seeds that were run."""
     entries = []
+    outcomes = whole_seeds(name, known)
     for term in terms(name)["figures"]:
         seeds, baselines, sizes = {}, {}, set()
-        for seed, runs in sorted(known[name].items(), key=lambda item: int(item[0])):
+        for seed, runs in outcomes.items():
             split = runs[""]["results"][term["split"]]
             seeds[seed] = split[term["figure"]]
             sizes.add(split["pictures"])
@@ -73,7 +81,7 @@ def figures(name: str, known: dict) -> list[dict]:
             name_of = baseline["name"]
             baseline = {"name": name_of, "value": statistics.mean(baselines.values())}
             baseline["seeds"] = baselines
-        every = [runs[""] for runs in known[name].values()]
+        every = [runs[""] for runs in outcomes.values()]
         entries.append(
             {
                 "figure": term["figure"],
@@ -125,7 +133,7 @@ def table(report: dict) -> str:
             if isinstance(bar, dict):
                 bar = f"gain > {bar['every']:.0%} each, mean at least {bar['mean']:.0%}"
             elif bar is not None:
-                bar = f"{bar:.0%}"
+                bar = f"{100 * bar:.3g}%"
             met = {None: "", True: ", met", False: ", missed"}[entry["met"]]
             what = entry["figure"].replace("_", " ")
             lines.append(
@@ -154,7 +162,7 @@ def main() -> int:
         for name in chosen:
             for seed in args.seeds:
                 run_recipe(name, seed, known, Path(logs))
-    report = {name: figures(name, known) for name in names() if name in known}
+    report = {name: figures(name, known) for name in names() if whole_seeds(name, known)}
     (RESULTS / "recipes.json").write_text(json.dumps(report, indent=2) + "\n")
     update_readme(ROOT / "README.md", table(report), MARKERS)
     missed = [

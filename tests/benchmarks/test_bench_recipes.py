@@ -65,6 +65,17 @@ def test_a_student_runs_with_its_teacher_and_beside_itself_alone(started, tmp_pa
     )
 
 
+def test_a_seed_that_was_stopped_between_its_runs_is_not_reported(started, tmp_path):
+    known: dict = {}
+    for seed in (0, 1):
+        recipes.run_recipe("distill", seed, known, tmp_path)
+    del known["distill"]["1"]["alone"]
+    assert recipes.figures("distill", known)[0]["seeds"] == {"0": 0.5}
+    del known["distill"]["0"]["alone"]
+    assert recipes.whole_seeds("distill", known) == {}
+    assert recipes.whole_seeds("captioning", known) == {}
+
+
 def test_what_is_left_out_of_a_recipe_is_not_in_the_copy(tmp_path):
     run = Run("distill", 0, tmp_path / "alone", without=["objective", "feature_weight"])
     whole = next(yaml.safe_load_all((recipe_runs.SMALL / "distill.yaml").read_text()))

@@ -202,18 +202,6 @@ def test_auto_keeps_what_fits_in_memory(patterns, monkeypatch):
         assert isinstance(make(patterns, in_memory="auto", memory_limit=needed), kind)
 
 
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ({"sampler": object()}, "words chooses its records itself"),
-        ({"in_set_order": True}, "words makes labels of the set"),
-    ],
-)
-def test_what_needs_the_whole_set_is_refused_on_streamed_data(patterns, asked, told):
-    with pytest.raises(UserError, match=f"{told}, which needs .*: give --in-memory always"):
-        make(patterns, wanted_by="words", **asked)
-
-
 @pytest.mark.parametrize("mode", ["memory", "stream of all shards", "own shards, 2 workers"])
 def test_an_epoch_leaves_torchs_own_generator_alone(patterns, mode):
     torch.manual_seed(5)

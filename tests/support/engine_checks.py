@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from bars import Bars
+from bars import Bars, unit_roundoff
 from torch import Tensor
+
+from fastclip.ops import reference
+from fastclip.ops.infonce import infonce_backward
 
 # "aligned" is half learned at a scale of 100, "converged" has losses of 1e-20 there.
 KINDS = ("normalised", "unnormalised", "identical", "aligned", "converged", "outlier")
@@ -92,3 +95,17 @@ class Peak:
             if event.name() == "[memory]":
                 used += event.nbytes()
                 self.bytes = max(self.bytes, used)
+
+
+def check_log_sum_exps_keep_their_digits(kept: Tensor, backend: str) -> None:
+    """Logits of 1,024 bits, log-sum-exps a quarter of float32's last digit above them.
+
+    ``kept`` is what a forward without kept logits leaves for the backward on ``backend``.
+    """
+    scale = torch.tensor(1024.0).double() * torch.tensor(2.0).double().log()
+    x, y, lse = torch.ones(1, 8) / 8, torch.ones(2, 8), scale * (1 + 2.0**-25 + 2.0**-27)
+    known = lse.expand(1), lse.expand(2), scale.expand(1), torch.ones(1), torch.zeros(2)
+    how = kept, 0, True, True, False, 2**28, backend
+    got, _ = infonce_backward(x, y, scale, *known, *how)
+    want, _ = reference.infonce_backward(x.double(), y.double(), scale, *known, 0, True)
+    torch.testing.assert_close(got.double(), want, rtol=8 * unit_roundoff(torch.float32), atol=0)
