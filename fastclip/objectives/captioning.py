@@ -33,8 +33,8 @@ class DecoderOptions:
     """Attention heads of the decoder; the model's own where left out."""
 
     def __post_init__(self) -> None:
-        names = ("decoder_width", "decoder_layers", "decoder_heads")
-        check_flags(self, names, "1 or more", lambda n: n >= 1)
+        check_flags(self, ("decoder_width", "decoder_heads"), "1 or more", lambda n: n >= 1)
+        check_flags(self, ("decoder_layers",), "1 to 1000", lambda n: 1 <= n <= 1000)
 
     def of_decoder(self) -> dict[str, Any]:
         """Keyword arguments for the model; None stands for the preset's own."""

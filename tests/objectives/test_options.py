@@ -15,6 +15,7 @@ from fastclip.objectives.base import Parts
         ("captioning", {"backbone_lr": float("inf")}, "--backbone-lr is inf, expected a finite"),
         ("captioning", {"decoder_dropout": 1.0}, "--decoder-dropout is 1.0, expected 0 <= value"),
         ("coca", {"decoder_heads": 0}, "--decoder-heads is 0, expected 1 or more"),
+        ("captioning", {"decoder_layers": 10**9}, "--decoder-layers is 1000000000, expected 1 to"),
         (
             "coca",
             {"coca_caption_loss_weight": 0.0, "coca_contrastive_loss_weight": 0.0},

@@ -1,7 +1,7 @@
 """Options of the run itself: what is trained, for how long, in which precision, kept where."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from fastclip.errors import UserError, check_flags
@@ -83,6 +83,7 @@ class RunConfig:
         """Raise :class:`UserError` for a value that no run can use."""
         above = ("train_batch_size", "epochs", "keep_checkpoints", "log_every_n_steps")
         check_flags(self, (*above, "workspace_mib"), "more than 0", lambda n: n > 0)
+        check_flags(self, ("name",), "the name of a folder below --logs", _is_below)
         sizes = ("train_micro_batch_size_per_gpu", "max_steps")
         check_flags(self, sizes, "1 or more", lambda n: n >= 1)
         counts = ("save_frequency", "val_frequency", "zeroshot_frequency", "seed")
@@ -99,3 +100,9 @@ class RunConfig:
                 f"--report-to is {self.report_to!r}, expected none, tensorboard, wandb, "
                 "tensorboard,wandb or all"
             )
+
+
+def _is_below(name: str) -> bool:
+    """Whether a run of this name lies within the folder of all runs, and is not that folder."""
+    parts = PurePath(name).parts
+    return bool(parts) and not PurePath(name).is_absolute() and ".." not in parts
