@@ -2,11 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
 class UserError(ValueError):
     """Bad input, told in one sentence; commands print it and exit with code 2."""
+
+
+def expand_home(path: Path | str, flag: str) -> Path:
+    """``path`` with the home folder in the place of ``~``; ``flag`` is where it was given."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{flag} is {path}, of which the home folder is not known") from error
 
 
 def check_flags(

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fastclip.errors import UserError
+from fastclip.errors import UserError, expand_home
 from fastclip.models import DualEncoder
 from fastclip.models.teacher import Teacher
 from fastclip.runs.loading import load_run
@@ -14,7 +14,7 @@ from fastclip.runs.loading import load_run
 
 def open_teacher(folder: str) -> Teacher:
     """The frozen dual encoder of ``folder``. Raises :class:`UserError` if it holds none."""
-    path = Path(folder).expanduser()
+    path = expand_home(folder, "--teacher")
     if (path / "config.yaml").is_file():
         trained = load_run(path)
         if not isinstance(trained.model, DualEncoder):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from fastclip.errors import UserError
+from fastclip.errors import UserError, expand_home
 from fastclip.training import checkpoint
 from fastclip.training.config import TrainConfig, to_plain
 
@@ -25,13 +25,14 @@ _MAY_CHANGE |= {"wandb_project_name", "wandb_notes"}
 
 def choose(cfg: TrainConfig) -> tuple[Path, Path | None]:
     """The run's folder and the checkpoint to resume from (None: a fresh run)."""
-    logs, name = cfg.run.logs.expanduser(), cfg.run.name
+    logs, name = expand_home(cfg.run.logs, "--logs"), cfg.run.name
     if cfg.run.resume in ("auto", "latest"):
         run = logs / name if name else _newest(logs)
         if run is not None and (found := checkpoint.complete(run / "checkpoints")):
             return run, found[-1]
     elif cfg.run.resume != "none":
-        return _from_path(Path(cfg.run.resume).expanduser(), logs / name if name else None)
+        path = expand_home(cfg.run.resume, "--resume")
+        return _from_path(path, logs / name if name else None)
     model = cfg.model.model.replace(":", "-")
     run = logs / (name or f"{model}-{datetime.now():%Y%m%d-%H%M%S}")
     if cfg.run.resume == "none" and (run / "metrics.jsonl").exists():

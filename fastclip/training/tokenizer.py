@@ -1,14 +1,13 @@
 """The tokenizer that a configuration asks for."""
 
 import itertools
-from pathlib import Path
 
 from fastclip.data.sources import DataSpec
 from fastclip.data.splits import read_captions
 from fastclip.data.text.bpe import load_clip_bpe, train_bpe
 from fastclip.data.text.interface import Tokenizer
 from fastclip.data.text.words import train_words
-from fastclip.errors import UserError
+from fastclip.errors import UserError, expand_home
 from fastclip.models.factory import find_preset
 from fastclip.models.presets import TextBag
 from fastclip.training.config import TrainConfig
@@ -33,7 +32,7 @@ def build_tokenizer(cfg: TrainConfig, spec: DataSpec, in_order: bool = False) ->
     length = min(preset.context_length, CLIP_LENGTH) if bag and kind != "words" else None
     length = cfg.model.context_length or length or preset.context_length
     if kind not in ("words", "bpe"):
-        path = Path(kind).expanduser()
+        path = expand_home(kind, "--tokenizer")
         if not path.is_file():
             raise UserError(
                 f"--tokenizer is {kind!r}, expected auto, bpe, words or the path of a merges file"

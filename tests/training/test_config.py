@@ -100,6 +100,20 @@ def test_a_bad_recipe_is_refused_in_one_sentence(tmp_path, text, expected):
     assert "recipe.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize("flag", ["--config", "--deepspeed_config"])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"\xff\xfe", "is not UTF-8"), (b"[" * 100_000, "is nested too deeply")]
+)
+def test_a_file_of_settings_that_is_no_text_is_refused_in_one_sentence(
+    tmp_path, flag, content, words
+):
+    path = tmp_path / "settings.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{flag} .*settings.json {words}"):
+        cfg = parse_args([flag, str(path)])
+        deepspeed_config.build(cfg, "fp32", 1)
+
+
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.yaml: No such file"):
         parse_args(["--config", str(tmp_path / "absent.yaml")])

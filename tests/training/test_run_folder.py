@@ -1,8 +1,19 @@
 """What a run's folder records."""
 
+from pathlib import Path
+
+import pytest
+
 from fastclip.data.augment import AugmentConfig
+from fastclip.errors import UserError
 from fastclip.training import run_folder
 from fastclip.training.config import train_config
+
+
+@pytest.mark.parametrize("flag", ["logs", "resume"])
+def test_a_home_folder_that_is_not_known_is_refused(flag):
+    with pytest.raises(UserError, match=f"--{flag} is ~nobody_of_this_name.*home folder is not"):
+        run_folder.choose(train_config(**{flag: Path("~nobody_of_this_name/runs")}))
 
 
 def test_changed_flags_are_named(tmp_path):

@@ -30,9 +30,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        raw, *_ = [*yaml.safe_load_all(path.read_text()), None]
+        raw, *_ = [*yaml.safe_load_all(path.read_text(encoding="utf-8")), None]
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config {path} is not UTF-8: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"--config {path} is nested too deeply") from error
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise UserError(f"--config {path} is not valid YAML: {text}") from error
