@@ -148,7 +148,7 @@ def generate(out: Path, spec: GeneratedSpec, progress: bool = True) -> Generated
     The files appear in one rename, complete or not at all. Raises :class:`UserError` when ``out``
     holds anything else or cannot be written.
     """
-    out = expand_home(out, "the folder").absolute()
+    out = expand_home(out, "--out").absolute()
     if _holds(out, spec):
         return GeneratedSet(out, spec)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -176,7 +176,7 @@ def ensure_generated(
     Processes that ask at once wait for one of them to write it.
     """
     spec = spec or GeneratedSpec()
-    root = expand_home(root, "the folder of generated sets").absolute()
+    root = expand_home(root, "--data-root").absolute()
     folder = root / f"generated-{spec.fingerprint()[:12]}"
     if _holds(folder, spec):
         return GeneratedSet(folder, spec)

@@ -136,22 +136,19 @@ class Logits:
         self._scale_rest = (scale - self._scale).to(dtype)
         self._scaled = Buffer(tiles.rows, x.shape[1], x, dtype)
         self._tile = Buffer(tiles.rows, tiles.columns, x, dtype)
-        self._width = max(1, tiles.columns)
+        self._width = tiles.columns
 
     def rows(self, span: slice) -> Tensor:
         """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
         part = self._x.span(span)
         self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
-        # An infinity times a rest of 0 would be NaN; of the largest number the rest does no harm.
-        largest = torch.finfo(part.dtype).max
-        for x, scaled in zip(self._pieces(part), self._pieces(self._x_part), strict=True):
-            finite = torch.clamp(x, -largest, largest, out=self._tile.view(*x.shape))
+        # The rest of an infinity is nothing, rather than the NaN of infinity times 0. The tile's
+        # buffer, in which there is no product yet, has room for so many columns at a time.
+        pieces = part.split(self._width, dim=1), self._x_part.split(self._width, dim=1)
+        for x, scaled in zip(*pieces, strict=True):
+            finite = torch.nan_to_num(x, 0, 0, 0, out=self._tile.view(*x.shape))
             scaled.addcmul_(finite, self._scale_rest)
         return part
-
-    def _pieces(self, part: Tensor) -> tuple[Tensor, ...]:
-        """Columns of ``part``, as many at a time as the tile's buffer has room for."""
-        return part.split(self._width, dim=1)
 
     def columns(self, span: slice) -> Tensor:
         """Choose columns; these rows of y are returned in the accumulation dtype."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastclip.errors import UserError
 from fastclip.training.config import Precision, TrainConfig
+from fastclip.training.options.settings_file import read_settings
 
 _OURS = {
     "optimizer": "--opt, --lr, --wd, --beta1, --beta2, --eps and --momentum",
@@ -101,13 +102,7 @@ def _zero_stage(cfg: TrainConfig, precision: Precision, world_size: int) -> int:
 
 def _read(path: Path) -> dict:
     try:
-        user = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--deepspeed_config {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--deepspeed_config {path} is not UTF-8: {error}") from error
-    except RecursionError as error:
-        raise UserError(f"--deepspeed_config {path} is nested too deeply") from error
+        user = read_settings(path, "--deepspeed_config", json.loads)
     except json.JSONDecodeError as error:
         raise UserError(f"--deepspeed_config {path} is not valid JSON: {error}") from error
     if not isinstance(user, dict):

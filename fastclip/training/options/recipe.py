@@ -10,6 +10,7 @@ from fastclip.training.flags import describe_type, flag_of, parse_value, suggest
 from fastclip.training.options.objective import choose_objective, explain_misplaced
 from fastclip.training.options.open_clip_flags import translate_value
 from fastclip.training.options.rooms import NOT_IN_RECIPES, fields_of
+from fastclip.training.options.settings_file import read_settings
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -30,16 +31,11 @@ def read_recipe(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        raw, *_ = [*yaml.safe_load_all(path.read_text(encoding="utf-8")), None]
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--config {path} is not UTF-8: {error}") from error
-    except RecursionError as error:
-        raise UserError(f"--config {path} is nested too deeply") from error
+        documents = read_settings(path, "--config", lambda text: [*yaml.safe_load_all(text)])
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise UserError(f"--config {path} is not valid YAML: {text}") from error
+    raw = documents[0] if documents else None
     if not isinstance(raw, dict):
         raise UserError(f"--config {path} holds {type(raw).__name__}, expected a mapping of flags")
     return {str(key).replace("-", "_"): value for key, value in raw.items()}
