@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fastclip.data.sources import DataSpec, detect_type, expand
+from fastclip.data.old_sources import DataSpec, detect_type, expand
 from fastclip.errors import UserError
 
 

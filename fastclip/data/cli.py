@@ -67,7 +67,7 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    from fastclip.data.sources import DataSpec
+    from fastclip.data.old_sources import DataSpec
     from fastclip.data.survey import survey
 
     spec = DataSpec(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fastclip.data.captions import CaptionConfig, vary
-from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
+from fastclip.data.old_fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.records import Facts
 from fastclip.data.seeding import derived_seed
 from fastclip.data.text.interface import Tokenizer

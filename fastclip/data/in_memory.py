@@ -8,8 +8,8 @@ import torch
 from fastclip.data.augment import AugmentConfig, augment
 from fastclip.data.batches import Loader, MicroBatch
 from fastclip.data.collate import Collate
-from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.data.memory import DecodedSet
+from fastclip.data.old_fields import CAPTION, PICTURE
 from fastclip.data.order import spread
 from fastclip.data.records import Facts
 from fastclip.data.seeding import torch_generator

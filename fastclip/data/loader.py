@@ -8,10 +8,10 @@ from fastclip.data.augment import AugmentConfig
 from fastclip.data.batches import Loader
 from fastclip.data.captions import CaptionConfig
 from fastclip.data.collate import Collate
-from fastclip.data.fields import CAPTION, PICTURE, TAGS, Field
 from fastclip.data.in_memory import InMemoryLoader
 from fastclip.data.memory import decode_all
-from fastclip.data.sources import DataSpec, count_records, open_source
+from fastclip.data.old_fields import CAPTION, PICTURE, TAGS, Field
+from fastclip.data.old_sources import DataSpec, count_records, open_source
 from fastclip.data.streaming import StreamingBatches, StreamingLoader
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError

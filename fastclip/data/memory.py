@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fastclip.data.old_sources import Source, count_records
 from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, BadRecords, Facts, RawRecord, decode
-from fastclip.data.sources import Source, count_records
 from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
 

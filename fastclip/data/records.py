@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from fastclip.errors import UserError
+from fastclip.data.bad_records import BadRecord, BadRecords
 
-logger = logging.getLogger(__name__)
+__all__ = ["BadRecord", "BadRecords"]
 
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
@@ -30,16 +29,6 @@ class RawRecord:
     label: bytes | None = None
     json: bytes | None = None
     """Read where tags or attributes are asked for."""
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """A record (or the rest of a shard) that could not be used, and why."""
-
-    key: str
-    reason: str
-    detail: str = ""
-    lost: int = 1
 
 
 @dataclass(frozen=True)
@@ -121,31 +110,3 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return picture.convert("RGB")
-
-
-@dataclass
-class BadRecords:
-    """Counts bad records by reason, names each in the log, and stops at ``max_share``.
-
-    ``expected`` is the number of records the share is taken of.
-    """
-
-    expected: int
-    max_share: float
-    counts: dict[str, int] = field(default_factory=dict)
-    _seen: set[tuple[str, str]] = field(default_factory=set)
-
-    def add(self, bad: BadRecord) -> None:
-        """Book ``bad`` (once); raises :class:`UserError` when the share is passed."""
-        if (bad.key, bad.reason) in self._seen:
-            return
-        self._seen.add((bad.key, bad.reason))
-        self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
-        logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
-        total = sum(self.counts.values())
-        if total > self.max_share * self.expected:
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
-            raise UserError(
-                f"{total} of {self.expected} records are bad ({reasons}; the last: {bad.key}), "
-                f"more than --max-bad-share {self.max_share:g} allows"
-            )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from webdataset.tariterators import base_plus_ext, tarfile_samples
 
-from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
+from fastclip.data.old_fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.records import BadRecord, RawRecord
 
 PICTURES = ("jpg", "jpeg", "png", "webp")

@@ -12,9 +12,9 @@ from torch import Tensor
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
 from fastclip.data.class_texts import class_texts
+from fastclip.data.old_sources import DataSpec, Source, count_records, detect_type, open_source
 from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, BadRecords, Facts, RawRecord, decode, read_facts
-from fastclip.data.sources import DataSpec, Source, count_records, detect_type, open_source
 from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
 

@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from fastclip.data.augment import AugmentConfig, augment
 from fastclip.data.batches import Loader, MicroBatch
 from fastclip.data.collate import Collate
-from fastclip.data.fields import PICTURE
+from fastclip.data.old_fields import PICTURE
+from fastclip.data.old_sources import Source
 from fastclip.data.records import BadRecord, BadRecords, RawRecord, Sample, decode
 from fastclip.data.seeding import derived_seed, torch_generator
-from fastclip.data.sources import Source
 from fastclip.data.transforms import eval_transform, train_transform
 from fastclip.errors import UserError
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fastclip.data.old_sources import DataSpec, count_records, open_source
 from fastclip.data.progress import Progress
 from fastclip.data.records import BadRecord, decode
-from fastclip.data.sources import DataSpec, count_records, open_source
 from fastclip.data.transforms import eval_transform
 
 _SHEET_SIZE = 112

@@ -13,7 +13,7 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.batches import Loader
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loader import build_loader
-from fastclip.data.sources import DataSpec
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.objectives import find_objective

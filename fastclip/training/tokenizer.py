@@ -2,7 +2,7 @@
 
 import itertools
 
-from fastclip.data.sources import DataSpec
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.splits import read_captions
 from fastclip.data.text.bpe import load_clip_bpe, train_bpe
 from fastclip.data.text.interface import Tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.sources import DataSpec
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.splits import Split, read_split, read_split_facts
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError

@@ -16,8 +16,8 @@ from shard_files import picture_bytes, record, write_csv, write_shard, write_sha
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
 from fastclip.data.loader import build_loader
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.records import BadRecord, RawRecord, decode, to_rgb
-from fastclip.data.sources import DataSpec
 from fastclip.data.splits import (
     ONE_PROCESS,
     Split,

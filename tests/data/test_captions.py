@@ -9,7 +9,7 @@ from shard_files import record, write_shard
 
 from fastclip.data.captions import CaptionConfig, vary
 from fastclip.data.loader import build_loader
-from fastclip.data.sources import DataSpec
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 

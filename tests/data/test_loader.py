@@ -10,7 +10,7 @@ from shard_files import record, write_csv, write_shard, write_shards
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
 from fastclip.data.loader import InMemoryLoader, StreamingLoader, build_loader
-from fastclip.data.sources import DataSpec
+from fastclip.data.old_sources import DataSpec
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 

@@ -9,7 +9,7 @@ import torch
 
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.loader import build_loader
-from fastclip.data.sources import DataSpec, count_records, open_source
+from fastclip.data.old_sources import DataSpec, count_records, open_source
 from fastclip.data.splits import read_captions, read_split
 from fastclip.data.text.bpe import train_bpe
 

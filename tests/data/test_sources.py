@@ -7,8 +7,8 @@ import os
 import pytest
 from shard_files import record, write_csv, write_shard, write_shards
 
+from fastclip.data.old_sources import DataSpec, count_records, detect_type, expand, open_source
 from fastclip.data.records import RawRecord
-from fastclip.data.sources import DataSpec, count_records, detect_type, expand, open_source
 from fastclip.data.splits import read_captions
 from fastclip.errors import UserError
 

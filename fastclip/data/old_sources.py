@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from fastclip.data.fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.generated import ensure_generated
+from fastclip.data.old_fields import CAPTION, LABEL, TAGS, Field
 from fastclip.data.progress import Progress
 from fastclip.data.records import MAX_PIXELS, BadRecord, RawRecord
 from fastclip.data.shards import ShardSource

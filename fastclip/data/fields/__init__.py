@@ -1,0 +1,1 @@
+"""What an objective can ask of a record: one field a file."""

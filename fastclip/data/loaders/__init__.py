@@ -1,0 +1,1 @@
+"""Batches for training: who reads which records, in which order, in which process."""
