@@ -13,7 +13,7 @@ from fastclip.data.captions import CaptionConfig
 from fastclip.data.collate import Collate
 from fastclip.data.in_memory import InMemoryLoader
 from fastclip.data.memory import DecodedSet
-from fastclip.data.old_fields import PICTURE
+from fastclip.data.fields import PICTURE
 from fastclip.data.text.bpe import BpeTokenizer, train_bpe
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher

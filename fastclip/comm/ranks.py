@@ -37,11 +37,15 @@ class Ranks:
 
     def first_of(self, value: Any) -> Any:
         """The value of the first rank that has one other than None, on every rank."""
-        if self.world_size == 1:
-            return value
-        values = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return next((found for found in values if found is not None), None)
+        return next((found for found in self.exchange(value) if found is not None), None)
+
+    def exchange(self, value: Any) -> list[Any]:
+        """Every rank's value, in the order of ranks."""
+        values = [value]
+        if self.world_size > 1:
+            values = [None] * self.world_size
+            dist.all_gather_object(values, value)
+        return values
 
     def means(self, values: torch.Tensor) -> list[float]:
         """Means over ranks of ``values [k]``, as numbers; one collective for all."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.old_fields import Field
+from fastclip.data.fields import Field
 from fastclip.data.text import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.old_fields import CAPTION, PICTURE
+from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.errors import UserError, check_flags
 from fastclip.loss import linear_cross_entropy
 from fastclip.models.captioner import Captioner

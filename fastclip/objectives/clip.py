@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.old_fields import CAPTION, PICTURE
+from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.loss import ClipLoss
 from fastclip.models import DualEncoder
 from fastclip.models.options import build_dual_encoder

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fastclip.data.old_fields import Field
+from fastclip.data.fields import Field
 
 
 class Fitted(ABC):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastclip.comm.division import Division
-from fastclip.data.in_memory import InMemoryLoader
+from fastclip.data.loaders.base import SetLoader
 from fastclip.data.seeding import derived_seed
 from fastclip.objectives.base import MicroBatch, Objective
 from fastclip.training.lookahead import SLOW
@@ -35,8 +35,8 @@ def begin_epoch(trainer: Trainer, epoch: int) -> None:
 
     def over_the_set(function: Callable[[MicroBatch], Tensor]) -> Tensor:
         loader, ranks = trainer.loader, trainer.ranks
-        assert isinstance(loader, InMemoryLoader), "the loader was built without in_set_order"
-        division = Division.of(len(loader.decoded), ranks)
+        assert isinstance(loader, SetLoader), "the loader was built without in_set_order"
+        division = Division.of(loader.num_records, ranks)
         rows = division.own[division.padded()] if len(division.own) else division.padded()
         with torch.no_grad(), trainer.autocast():
             found = [

@@ -140,6 +140,18 @@ class Reporter:
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
             print(f"step {step}/{self.total_steps}  {text}", flush=True)
 
+    def total(self, steps: int) -> None:
+        """Steps of the run, where the data turned out to hold others than was said of them."""
+        self.total_steps = steps
+        if self.active and self._bar.total != steps:
+            self._bar.total = steps
+            self._bar.refresh()
+
+    def note(self, sentence: str) -> None:
+        """Something to tell beside the figures."""
+        if self.active:
+            self._bar.write(f"note: {sentence}")
+
     def validation(self, step: int, figures: dict[str, float]) -> None:
         """Record figures, by ``split/name``, that were found after optimizer step ``step``."""
         if not self.active or not figures:

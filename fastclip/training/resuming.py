@@ -21,12 +21,11 @@ def made_with(trainer: Trainer) -> Shared:
         **trainer.objective.identity(),
         "--model": cfg.model.model,
         "tokenizer (--tokenizer, --vocab-size and the captions)": trainer.fingerprint[:12],
-        "steps an epoch (--train-data and --train-batch-size)": trainer.loader.steps_per_epoch,
+        **trainer.loader.identity(),
         "--zero-stage": trainer.zero_stage,
         "--precision": trainer.precision,
         "--seed": cfg.run.seed,
         "--train-micro-batch-size-per-gpu": trainer.micro_batch,
-        "--workers": cfg.data.workers,
         # DeepSpeed's ZeRO optimizers take it from the checkpoint, whatever the flag says.
         "--grad-clip-norm": cfg.optim.grad_clip_norm,
         "--opt": cfg.optim.opt,

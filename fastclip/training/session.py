@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import torch
 import torch.distributed as dist
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.batches import Loader
+from fastclip.data.fields import LABEL
+from fastclip.data.fields.reading import Reading
 from fastclip.data.generated import ensure_generated
-from fastclip.data.loader import build_loader
-from fastclip.data.old_sources import DataSpec
+from fastclip.data.loaders.base import Loader
+from fastclip.data.loaders.build import build_loader
+from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.objectives import find_objective
@@ -80,7 +84,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         told.extend(lines)
         return figures
 
-    trainer.train(folder, validation.during(trainer), at_the_end)
+    with contextlib.closing(loader):
+        trainer.train(folder, validation.during(trainer), at_the_end)
     if ranks.is_first:
         plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
         print("\n".join([f"run folder: {folder}", *told]), flush=True)
@@ -97,18 +102,6 @@ def check_backend(cfg: TrainConfig, device: torch.device) -> None:
 def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
     """The training data and the named evaluation splits."""
     data = cfg.data
-
-    def spec(path: str, num_samples: int | None = None) -> DataSpec:
-        return DataSpec(
-            path=path,
-            dataset_type="auto" if data.dataset_type == "synthetic" else data.dataset_type,
-            num_samples=num_samples,
-            csv_img_key=data.csv_img_key,
-            csv_caption_key=data.csv_caption_key,
-            csv_separator=data.csv_separator,
-            max_bad_share=data.max_bad_share,
-        )
-
     train, splits = data.train_data, {}
     if data.is_generated:
         generated = ensure_generated(data.data_root, progress=ranks.is_first)
@@ -116,7 +109,7 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}
     if data.val_data:
         splits = parse_splits(data.val_data)
-    return spec(train, data.train_num_samples), {name: spec(path) for name, path in splits.items()}
+    return data.train_spec(train), {name: data.val_spec(path) for name, path in splits.items()}
 
 
 def build_objective(cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Objective:
@@ -130,22 +123,31 @@ def build_training_loader(
 ) -> Loader:
     """The loader of what the objective needs of every record."""
     model: Any = objective.model
-    return build_loader(
-        spec,
+    wanted_by = f"--objective {cfg.run.objective}"
+    reading = Reading(
+        objective.fields,
+        optional=tuple(f for f in (LABEL,) if f not in objective.fields),
         image_size=model.image_size,
         tokenizer=tokenizer,
+        captions=cfg.data.captions,
+        augment=cfg.data.augment,
+        decode=cfg.data.decode,
+        max_pixels=spec.max_pixels,
+    )
+    return build_loader(
+        open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by),
+        spec,
+        reading,
         batch_size_per_rank=cfg.run.train_batch_size // ranks.world_size,
         micro_batch_size=deepspeed_config.micro_batch_size(cfg, ranks.world_size),
-        fields=objective.fields,
-        wanted_by=f"--objective {cfg.run.objective}",
+        wanted_by=wanted_by,
         sampler=objective.sampler,
         in_set_order=works_before_epochs(objective),
         rank=ranks.rank,
         world_size=ranks.world_size,
+        exchange=ranks.exchange,
         seed=cfg.run.seed,
         workers=cfg.data.workers,
-        augment=cfg.data.augment,
-        captions=cfg.data.captions,
         resampled=cfg.data.dataset_resampled,
         in_memory=cfg.data.in_memory,
         progress=ranks.is_first,

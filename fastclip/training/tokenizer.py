@@ -2,8 +2,8 @@
 
 import itertools
 
-from fastclip.data.old_sources import DataSpec
-from fastclip.data.splits import read_captions
+from fastclip.data.read_splits import read_captions
+from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.bpe import load_clip_bpe, train_bpe
 from fastclip.data.text.interface import Tokenizer
 from fastclip.data.text.words import train_words

@@ -1,6 +1,7 @@
 """The training loop: batches in, optimizer steps, checkpoints and figures out."""
 
-import time
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.batches import Loader
+from fastclip.data.loaders.base import Loader
 from fastclip.errors import UserError
 from fastclip.objectives.base import Losses, MicroBatch, Objective
 from fastclip.training import checkpoint, gradients, optimizers, resuming
@@ -20,6 +21,7 @@ from fastclip.training.reporting import Reporter
 from fastclip.training.scalars import ScalarsOptimizer
 from fastclip.training.schedules import Schedule
 from fastclip.training.steps import StepContext, accumulate_gradients, unseen_loss_scale
+from fastclip.training.waits import Waits
 
 Validate = Callable[[int], dict[str, float]]
 """Evaluates after so many epochs and returns figures for the log; {} where none are due."""
@@ -32,8 +34,8 @@ class Trainer:
         cfg: the run's configuration.
         ranks: this process's place.
         objective: the system to train.
-        loader: ``steps_per_epoch`` and ``epoch(epoch, start_step)`` yielding this rank's run of
-            micro-batches on the host, step by step.
+        loader: yields this rank's run of micro-batches on the host, step by step; the trainer
+            does not close it.
         precision, deepspeed: as resolved by :mod:`fastclip.training.deepspeed_config`.
         fingerprint: of the tokenizer; a checkpoint of another is refused.
     """
@@ -72,11 +74,8 @@ class Trainer:
         if objective.frozen is not None:
             objective.frozen.to(ranks.device).eval().requires_grad_(False)
         self.scalars = ScalarsOptimizer(objective.scalars, cfg.optim, ranks)
-        self.total_steps = cfg.run.epochs * loader.steps_per_epoch
-        if cfg.run.max_steps is not None:
-            self.total_steps = min(self.total_steps, cfg.run.max_steps)
-        self.schedule = Schedule(cfg.optim, self.total_steps, loader.steps_per_epoch)
         self.step = 0
+        self._plan()
         self.run: Path | None = None
 
     def train(
@@ -98,38 +97,55 @@ class Trainer:
             cfg=self.cfg.run,
             config=to_plain(self.cfg),
         )
+        waits = Waits(self.cfg.data.workers)
         try:
-            for epoch, batch in self._batches():
-                started = time.perf_counter()
+            for epoch, batch in waits.timed(self._batches(reporter)):
                 metrics = self.train_step(batch)
-                seconds = time.perf_counter() - started
-                rate = self.cfg.run.train_batch_size / seconds
-                metrics |= {"epoch": epoch, "samples_per_second": rate}
+                metrics |= {"epoch": epoch, **waits.step(self.cfg.run.train_batch_size)}
                 reporter.step(self.step, metrics)
-                if self._save_is_due():
+                ends_epoch = self.step == self.loader.steps_before(epoch + 1)
+                if self._save_is_due(ends_epoch):
                     self.save(run)
-                if validate and self.step % self.loader.steps_per_epoch == 0:
+                if validate and ends_epoch:
                     reporter.validation(self.step, validate(epoch + 1))
+            for sentence in [*self.loader.finish(), *waits.diagnosis()]:
+                reporter.note(sentence)
             if at_the_end:
                 reporter.last_validation(self.step, at_the_end())
         finally:
             reporter.close()
 
-    def _batches(self) -> Iterator[tuple[int, list[MicroBatch]]]:
+    def _plan(self) -> None:
+        """Steps and rates by what is known of the data now."""
+        run, loader = self.cfg.run, self.loader
+        self.total_steps = loader.steps_before(run.epochs)
+        if run.max_steps is not None:
+            self.total_steps = min(self.total_steps, run.max_steps)
+        self.schedule = Schedule(self.cfg.optim, self.total_steps, loader.steps_per_epoch)
+
+    def _batches(self, reporter: Reporter) -> Iterator[tuple[int, list[MicroBatch]]]:
         """Epoch and batch from the current step to the last."""
+        epoch = next(e for e in itertools.count() if self.loader.steps_before(e + 1) > self.step)
         while self.step < self.total_steps:
-            epoch, done = divmod(self.step, self.loader.steps_per_epoch)
+            for sentence in self.loader.begin(epoch):
+                reporter.note(sentence)
+            self._plan()
+            reporter.total(self.total_steps)
+            done = self.step - self.loader.steps_before(epoch)
             if not done:
                 begin_epoch(self, epoch)
             self.engine.train()
-            for batch in self.loader.epoch(epoch, start_step=done):
-                yield epoch, batch
-                if self.step >= self.total_steps:
-                    return
+            with contextlib.closing(self.loader.epoch(epoch, start_step=done)) as batches:
+                for batch in batches:
+                    yield epoch, batch
+                    if self.step >= self.total_steps:
+                        return
+            epoch += 1
 
-    def _save_is_due(self) -> bool:
-        every = self.cfg.run.save_frequency or self.loader.steps_per_epoch
-        return self.step % every == 0 or self.step == self.total_steps
+    def _save_is_due(self, ends_epoch: bool) -> bool:
+        every = self.cfg.run.save_frequency
+        due = self.step % every == 0 if every else ends_epoch
+        return due or self.step == self.total_steps
 
     def train_step(self, batch: list[MicroBatch]) -> dict[str, float]:
         """One optimizer step on this rank's rows; returns its metrics, equal on all ranks."""
@@ -209,6 +225,7 @@ class Trainer:
             "made_with": resuming.made_with(self),
             "objective": self.objective.state(),
             "scalars": self.scalars.state(),
+            "loader": self.loader.state(),
         }
 
     def resume(self, path: Path) -> None:
@@ -220,7 +237,9 @@ class Trainer:
             checkpoint.load_engine(path, self.engine)
         self.objective.load_state(state["objective"])
         self.scalars.load_state(state["scalars"])
+        self.loader.load_state(state["loader"])
         self.step = state["step"]
+        self._plan()
 
 
 def _groups(objective: Objective, cfg: TrainConfig) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.old_sources import DataSpec
-from fastclip.data.splits import Split, read_split, read_split_facts
+from fastclip.data.read_splits import read_split, read_split_facts
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.splits import Split
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.evals import evaluations_of
@@ -51,14 +52,14 @@ class Validation:
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
         for name, spec in splits.items():
-            facts = read_split_facts(spec, self.with_json)
+            facts = read_split_facts(spec, self.with_json, role=f"--val-data {name}")
             check_split(f"--val-data {name}", self.evaluations, facts)
             self.notes += left_out(name, self.evaluations, facts)
         if cfg.data.imagenet_val:
             self._add_imagenet(cfg)
 
     def _add_imagenet(self, cfg: TrainConfig) -> None:
-        spec = DataSpec(path=cfg.data.imagenet_val, max_bad_share=cfg.data.max_bad_share)
+        spec = cfg.data.val_spec(cfg.data.imagenet_val)
         if IMAGENET in self.splits:
             raise UserError(f"--val-data names a split {IMAGENET}, which --imagenet-val does too")
         zero_shot = [e for e in self.evaluations if isinstance(e, ZeroShot)]
@@ -67,7 +68,7 @@ class Validation:
                 f"--imagenet-val is for zero-shot classification, which a model of --objective "
                 f"{cfg.run.objective} does not do"
             )
-        check_split("--imagenet-val", zero_shot, read_split_facts(spec))
+        check_split("--imagenet-val", zero_shot, read_split_facts(spec, role="--imagenet-val"))
         self.splits[IMAGENET] = spec
 
     def during(self, trainer: Trainer) -> Callable[[int], dict[str, float]] | None:

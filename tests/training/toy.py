@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastclip.data.old_fields import CAPTION, PICTURE
+from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.loss import ClipLoss
 from fastclip.objectives.base import Objective, Output
 from fastclip.objectives.scalars import LogitScale

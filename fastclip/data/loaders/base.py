@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
+
 MicroBatch = dict[str, Any]
 
 
@@ -62,3 +64,17 @@ class Loader(ABC):
     @abstractmethod
     def close(self) -> None:
         """End worker processes and close files."""
+
+
+class SetLoader(Loader):
+    """A loader that can also run through its set as it lies, for labels made of it.
+
+    Attributes:
+        num_records: usable records of the set.
+    """
+
+    num_records: int
+
+    @abstractmethod
+    def records(self, rows: Tensor) -> MicroBatch:
+        """The records at ``rows`` (int64) of the set, in its order, without augmentation."""

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.captions import CaptionConfig
+from fastclip.data.fields.reading import Decode
+from fastclip.data.sources.spec import DatasetType, DataSpec
 from fastclip.errors import UserError, check_flags
 
 
@@ -14,17 +16,31 @@ class DataConfig:
     """What is trained on and evaluated on."""
 
     train_data: str = ""
-    """Training shards (braces and ``::`` allowed), a csv file, or empty for the generated set."""
+    """Shards (braces, ``*``), an annotation, csv or parquet file, or a folder; several with ``::``;
+    empty for the generated set."""
     val_data: str = ""
-    """Shards or csv for evaluation; several splits as name=path,name=path."""
+    """The same for evaluation; several splits as name=path,name=path."""
     imagenet_val: str = ""
     """Any labelled split, ImageNet's or another, to be classified zero-shot by its class names."""
-    dataset_type: Literal["auto", "webdataset", "csv", "synthetic"] = "auto"
-    """How to read the training data; ``synthetic`` is the generated set."""
+    dataset_type: DatasetType = "auto"
+    """Layout of the data, by default told from path and content; ``synthetic`` is the generated
+    set."""
     train_num_samples: int | None = None
     """Samples an epoch; read from the data where it is left out."""
     dataset_resampled: bool = False
     """Draw training shards with replacement instead of once an epoch."""
+    train_data_upsampling_factors: str = ""
+    """How often each of the sources of ``--train-data`` comes an epoch, such as 2::0.5."""
+    train_split: str = ""
+    """Split to train on, where a layout has several (such as train of Karpathy's json)."""
+    val_split: str = ""
+    """Split to evaluate on, where a layout has several."""
+    image_root: str = ""
+    """Folder of the pictures that an annotation file names, where they are not beside it."""
+    val_image_root: str = ""
+    """The same for ``--val-data``; by default ``--image-root``."""
+    regions: Literal["crop", "whole"] = "crop"
+    """Visual Genome: each region cropped, or whole pictures with all their phrases."""
     csv_img_key: str = "filepath"
     """csv column of the picture's path."""
     csv_caption_key: str = "title"
@@ -37,6 +53,11 @@ class DataConfig:
     """Keep decoded pictures in memory; ``auto`` does up to 2 GiB."""
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
+    decode: Decode = "auto"
+    """JPEGs: ``whole`` (Pillow's pictures, faster), ``scaled`` (decoded no larger than the crop
+    needs), ``auto`` (scaled in training, from twice the size needed on) or ``pillow``."""
+    read_timeout: float = 60.0
+    """Seconds for which a file, pipe or worker may give nothing before it is given up."""
     max_bad_share: float = 0.01
     """Share of unreadable records above which the run fails."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -66,6 +87,7 @@ class DataConfig:
         """Raise :class:`UserError` for a value that no data can have or that would be ignored."""
         check_flags(self, ("vocab_size",), "more than 0", lambda n: n > 0)
         check_flags(self, ("workers",), "0 or more", lambda n: n >= 0)
+        check_flags(self, ("read_timeout",), "more than 0", lambda seconds: seconds > 0)
         check_flags(self, ("train_num_samples",), "1 or more", lambda n: n >= 1)
         check_flags(self, ("max_bad_share",), "0 <= value < 1", lambda share: 0 <= share < 1)
         if self.train_data and self.dataset_type == "synthetic":
@@ -73,5 +95,36 @@ class DataConfig:
                 f"--train-data is {self.train_data!r} with --dataset-type synthetic, which reads "
                 "none"
             )
-        if not self.train_data and self.dataset_type in ("webdataset", "csv"):
-            raise UserError(f"--dataset-type {self.dataset_type} needs --train-data")
+        if not self.train_data:
+            if self.dataset_type not in ("auto", "synthetic"):
+                raise UserError(f"--dataset-type {self.dataset_type} needs --train-data")
+            for name in ("train_data_upsampling_factors", "train_split"):
+                if getattr(self, name):
+                    raise UserError(f"--{name.replace('_', '-')} needs --train-data")
+
+    def train_spec(self, path: str) -> DataSpec:
+        """How the training data at ``path`` are read."""
+        return DataSpec(
+            image_root=self.image_root,
+            split=self.train_split,
+            num_samples=self.train_num_samples,
+            upsampling=self.train_data_upsampling_factors,
+            **self._shared(path),
+        )
+
+    def val_spec(self, path: str) -> DataSpec:
+        """How evaluation data at ``path`` are read."""
+        root = self.val_image_root or self.image_root
+        return DataSpec(image_root=root, split=self.val_split, **self._shared(path))
+
+    def _shared(self, path: str) -> dict[str, Any]:
+        return {
+            "path": path,
+            "dataset_type": "auto" if self.dataset_type == "synthetic" else self.dataset_type,
+            "regions": self.regions,
+            "csv_img_key": self.csv_img_key,
+            "csv_caption_key": self.csv_caption_key,
+            "csv_separator": self.csv_separator,
+            "max_bad_share": self.max_bad_share,
+            "read_timeout": self.read_timeout,
+        }
