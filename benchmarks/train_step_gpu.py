@@ -101,7 +101,7 @@ def our_run(cfg: TrainConfig, model: DualEncoder, batch: dict) -> dict:
             cfg,
             ranks,
             objective=objective,
-            loader=SimpleNamespace(steps_per_epoch=STEPS),
+            loader=SimpleNamespace(steps_per_epoch=STEPS, steps_before=lambda epoch: epoch * STEPS),
             precision=precision,
             deepspeed=deepspeed_config.build(cfg, precision, ranks.world_size),
             fingerprint="",

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 import torch
+from step_loader import StepLoader
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
@@ -195,10 +196,8 @@ def without_targets(batch: list[dict], which: range) -> list[dict]:
     return out
 
 
-class SmallLoader:
-    """Four batches an epoch, each from its number; a rank takes its run of micro-batches."""
-
-    steps_per_epoch = 4
+class SmallLoader(StepLoader):
+    """Batches of which a rank takes its run of micro-batches."""
 
     def __init__(self, count: int, ranks: Ranks):
         self.count, self.ranks = count, ranks

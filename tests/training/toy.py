@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from step_loader import StepLoader
 from torch import nn
 from torch.nn import functional as F
 
@@ -82,13 +83,12 @@ def in_micro_batches(batch: dict, size: int, rank: int = 0, world_size: int = 1)
     return [{name: column[i : i + size] for name, column in batch.items()} for i in starts]
 
 
-class ToyLoader:
-    """Four batches an epoch, each from its number, split over ranks by rows."""
-
-    steps_per_epoch = 4
+class ToyLoader(StepLoader):
+    """Batches split over ranks by rows."""
 
     def __init__(self, rows: int, micro: int, rank: int = 0, world_size: int = 1):
         self.rows, self.micro, self.rank, self.world_size = rows, micro, rank, world_size
+        self.num_samples = rows * self.steps_per_epoch
 
     def epoch(self, epoch: int, start_step: int = 0):
         for step in range(start_step, self.steps_per_epoch):

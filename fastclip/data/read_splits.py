@@ -1,0 +1,184 @@
+"""Reads evaluation splits: all records' facts on every rank, each rank's share of the pictures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastclip.comm.division import Division
+from fastclip.comm.ranks import Ranks
+from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
+from fastclip.data.class_texts import class_texts_of
+from fastclip.data.fields import CAPTION, LABEL, PICTURE, Field
+from fastclip.data.fields.attributes import ATTRIBUTES
+from fastclip.data.fields.reading import Reading, read
+from fastclip.data.fields.spoken import captions_of
+from fastclip.data.progress import Progress
+from fastclip.data.sources.base import AnySource, Record
+from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import all_records, count_records
+from fastclip.data.splits import ONE_PROCESS, Split, SplitFacts
+from fastclip.errors import UserError
+
+_CHUNK = 256
+_Read = tuple[str, Mapping[Field, Any]]
+
+
+def read_split_facts(
+    spec: DataSpec, with_json: bool = False, role: str = "--val-data"
+) -> SplitFacts:
+    """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
+
+    ``role`` is the flag that named the data, for sentences. Raises :class:`UserError` for labels
+    that no class has, and where more records are bad, their pictures apart, than :func:`read_split`
+    will take.
+    """
+    reading = Reading((), _facts_wanted(with_json))
+    source = open_source(spec, (), also=reading.optional, role=role)
+    records: list[_Read] = []
+    bad: list[BadRecord] = []
+    for raw in all_records(source):
+        values = raw if isinstance(raw, BadRecord) else read(raw, reading)
+        if isinstance(raw, BadRecord) or isinstance(values, BadRecord):
+            bad.append(values)  # type: ignore[arg-type]
+        else:
+            records.append((raw.key, values))
+    lost = sum(record.lost for record in bad)
+    if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
+        _judge(spec, len(records), bad)
+    return _facts(spec, source, records, reading)
+
+
+def read_split(
+    spec: DataSpec,
+    *,
+    image_size: int,
+    ranks: Ranks = ONE_PROCESS,
+    threads: int = 1,
+    with_json: bool = False,
+    progress: bool = True,
+    role: str = "--val-data",
+) -> Split:
+    """Decode this rank's share of the records of ``spec`` by the evaluation transform.
+
+    Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
+    """
+    reading = Reading(
+        (PICTURE,), _facts_wanted(with_json), image_size=image_size, max_pixels=spec.max_pixels
+    )
+    source = open_source(spec, reading.fields, also=reading.optional, role=role)
+    expected = count_records(source)
+    records: list[_Read] = []
+    bad: list[BadRecord] = []
+    own: list[Tensor | BadRecord] = []
+
+    def picture(item: _Read) -> Tensor | BadRecord:
+        key, values = item
+        try:
+            return PICTURE.build(values[PICTURE], None, reading)
+        except BadValueError as error:
+            return error.of(key)
+
+    with (
+        ThreadPoolExecutor(max(1, threads)) as pool,
+        Progress(f"reading {spec.path}", expected, "record", progress) as bar,
+    ):
+        waiting: list[_Read] = []
+        for raw in all_records(source):
+            values = raw if isinstance(raw, BadRecord) else read(raw, reading)
+            bar.update()
+            if isinstance(raw, BadRecord) or isinstance(values, BadRecord):
+                bad.append(values)  # type: ignore[arg-type]
+                continue
+            if len(records) % ranks.world_size == ranks.rank:
+                waiting.append((raw.key, values))
+            # Its encoded bytes are not kept.
+            records.append((raw.key, {f: v for f, v in values.items() if f is not PICTURE}))
+            if len(waiting) == _CHUNK:
+                own += pool.map(picture, waiting)
+                waiting = []
+        own += pool.map(picture, waiting)
+    failed = _failed(own, ranks)
+    _judge(spec, len(records) - len(failed), [*bad, *failed.values()])
+    kept = [row for row in range(len(records)) if row not in failed]
+    facts = _facts(spec, source, [records[row] for row in kept], reading)
+    owner = torch.tensor([row % ranks.world_size for row in kept])
+    owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
+    return Split(
+        **vars(facts),
+        pictures=_stack([item for item in own if isinstance(item, Tensor)], image_size),
+        division=Division(owned, ranks),
+    )
+
+
+def read_captions(spec: DataSpec, role: str = "--train-data") -> Iterator[str]:
+    """All captions of ``spec``, without decoding a picture; records without one are left out."""
+    for record in all_records(open_source(spec, (), also=(CAPTION,), role=role)):
+        if isinstance(record, Record):
+            yield from captions_of(record)
+
+
+def _facts_wanted(with_json: bool) -> tuple[Field, ...]:
+    return (CAPTION, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
+
+
+def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRecord]:
+    """Rows of pictures that any rank could not decode, in order."""
+    mine = [
+        (ranks.rank + index * ranks.world_size, item)
+        for index, item in enumerate(own)
+        if isinstance(item, BadRecord)
+    ]
+    everyone = [pair for part in ranks.exchange(mine) for pair in part]
+    return dict(sorted(everyone, key=lambda pair: pair[0]))
+
+
+def _judge(spec: DataSpec, good: int, bad: Sequence[BadRecord]) -> None:
+    """Name every bad record in the log; raises :class:`UserError` where there are too many."""
+    book = BadRecords(good + sum(record.lost for record in bad), spec.max_bad_share)
+    for record in bad:
+        book.add(record)
+
+
+def _stack(pictures: list[Tensor], size: int) -> Tensor:
+    """Pictures as one tensor; a rank that owns none has a black one to repeat."""
+    if not pictures:
+        return torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    return torch.stack(pictures)
+
+
+def _facts(
+    spec: DataSpec, source: AnySource, records: Sequence[_Read], reading: Reading
+) -> SplitFacts:
+    if not records:
+        raise UserError(f"{spec.path} holds no record")
+    names = class_texts_of(source, spec)
+    classes = names.get("classes")
+    labels = [values.get(LABEL) for _, values in records]
+    if None not in labels and classes is not None:
+        for (key, _), label in zip(records, labels, strict=True):
+            if not 0 <= label < len(classes):  # type: ignore[operator]
+                raise UserError(
+                    f"{spec.path} has label {label} at {key}, expected 0 to {len(classes) - 1}: "
+                    f"{len(classes)} classes are named"
+                )
+    return SplitFacts(
+        [key for key, _ in records],
+        [_caption(values, reading) for _, values in records],
+        None if None in labels else torch.tensor(labels, dtype=torch.int64),
+        [values.get(ATTRIBUTES, {}) for _, values in records],
+        classes,
+        names.get("prompts"),
+        names.get("captions"),
+    )
+
+
+def _caption(values: Mapping[Field, Any], reading: Reading) -> str:
+    """The caption as it lies, the first where there are several; "" where there is none."""
+    if CAPTION not in values:
+        return ""
+    built = CAPTION.build(values[CAPTION], None, reading)
+    return CAPTION.collate([built], None, reading)["caption"][0]
