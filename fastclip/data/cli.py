@@ -1,13 +1,18 @@
-"""``fastclip-data``: write the generated set, or look at what a set holds."""
+"""``fastclip-data``: write the generated set, look at what a set holds, or pack it in shards."""
 
 import argparse
+import dataclasses
 import logging
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+from fastclip.data.sources.spec import DatasetType, DataSpec
 from fastclip.errors import UserError
+
+_SPEC_FLAGS = {field.name for field in dataclasses.fields(DataSpec)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastclip-data",
-        description="Write the generated set, or look at what a data set holds.",
+        description="Write the generated set, look at what a data set holds, or pack it in shards.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -38,22 +43,67 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(run=_generate)
 
     inspect = commands.add_parser("inspect", help="count records, show captions and bad records")
-    inspect.add_argument("data", help="shards (braces, :: and * allowed) or a csv file")
-    inspect.add_argument(
-        "--dataset-type",
-        choices=("auto", "webdataset", "csv"),
-        default="auto",
-        help="format, by default told from the path",
-    )
-    inspect.add_argument("--csv-img-key", default="filepath", help="csv column of the picture")
-    inspect.add_argument("--csv-caption-key", default="title", help="csv column of the caption")
-    inspect.add_argument("--csv-separator", default="\t", help="csv separator, by default a tab")
+    _add_source(inspect)
     inspect.add_argument("--captions", type=int, default=5, help="captions to print")
     inspect.add_argument("--sheet", type=Path, help="write a PNG of random samples here")
     inspect.add_argument("--sheet-samples", type=int, default=60, help="samples on the sheet")
     inspect.add_argument("--seed", type=int, default=0, help="picks the samples of the sheet")
     inspect.set_defaults(run=_inspect)
+
+    pack = commands.add_parser("pack", help="turn any data set into webdataset shards")
+    _add_source(pack)
+    pack.add_argument("out", type=Path, help="folder to write, new or empty")
+    pack.add_argument("--val-share", type=float, default=0.0, help="part of the records for val")
+    pack.add_argument(
+        "--split-by",
+        default="key",
+        help="what decides a record's side: its key, or a field of its json (default: key)",
+    )
+    pack.add_argument("--resize", type=int, help="shrink pictures to this shorter side in pixels")
+    pack.add_argument("--shard-records", type=int, default=10_000, help="records a shard")
+    pack.add_argument(
+        "--max-bad-share", type=float, default=0.01, help="share of bad records that is put up with"
+    )
+    pack.set_defaults(run=_pack)
     return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    """The flags that say where records come from, named as train.py's."""
+    defaults = DataSpec()
+    parser.add_argument("data", help="shards (braces, :: and * allowed), a file or a folder")
+    parser.add_argument(
+        "--dataset-type",
+        choices=[name for name in get_args(DatasetType) if name != "synthetic"],
+        default="auto",
+        help="layout, by default told from path and content",
+    )
+    parser.add_argument("--image-root", default="", help="folder of the pictures that a file names")
+    parser.add_argument("--split", default="", help="split, where a layout has several")
+    parser.add_argument(
+        "--regions",
+        choices=get_args(get_type_hints(DataSpec)["regions"]),
+        default=defaults.regions,
+        help="Visual Genome: regions cropped, or whole pictures",
+    )
+    for name, what in (
+        ("csv_img_key", "csv column of the picture"),
+        ("csv_caption_key", "csv column of the caption"),
+        ("csv_separator", "csv separator, by default a tab"),
+    ):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, default=getattr(defaults, name), help=what)
+    parser.add_argument(
+        "--read-timeout",
+        type=float,
+        default=defaults.read_timeout,
+        help="seconds for which a pipe may give nothing",
+    )
+
+
+def _spec(args: argparse.Namespace) -> DataSpec:
+    values = {name: value for name, value in vars(args).items() if name in _SPEC_FLAGS}
+    return DataSpec(path=args.data, **values)
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -67,22 +117,14 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    from fastclip.data.old_sources import DataSpec
     from fastclip.data.survey import survey
 
-    spec = DataSpec(
-        args.data,
-        args.dataset_type,
-        csv_img_key=args.csv_img_key,
-        csv_caption_key=args.csv_caption_key,
-        csv_separator=args.csv_separator,
-    )
     if args.sheet and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {args.sheet}: expected a name that ends in .png")
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
     wanted = args.sheet_samples if args.sheet else 0
-    found = survey(spec, wanted, random.Random(args.seed))
+    found = survey(_spec(args), wanted, random.Random(args.seed))
     print(found.report(args.captions))
     if args.sheet and len(found.sheet_captions):
         from fastclip.data.contact_sheet import contact_sheet
@@ -92,6 +134,14 @@ def _inspect(args: argparse.Namespace) -> None:
         except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from fastclip.data.packing.pack import PackOptions, pack
+
+    options = PackOptions(args.val_share, args.split_by, args.resize, args.shard_records)
+    spec = dataclasses.replace(_spec(args), max_bad_share=args.max_bad_share)
+    print(pack(spec, args.out, options).report())
 
 
 if __name__ == "__main__":

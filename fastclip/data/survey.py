@@ -2,14 +2,19 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from fastclip.data.old_sources import DataSpec, count_records, open_source
+from fastclip.data.bad_records import BadRecord, BadValueError
+from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
+from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
-from fastclip.data.records import BadRecord, decode
-from fastclip.data.transforms import eval_transform
+from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import all_records, count_records
 
 _SHEET_SIZE = 112
 
@@ -20,6 +25,7 @@ class Survey:
 
     usable: int = 0
     labelled: int = 0
+    tagged: int = 0
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     bad: Counter[str] = field(default_factory=Counter)
@@ -27,15 +33,36 @@ class Survey:
     sheet_pictures: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     sheet_captions: list[str] = field(default_factory=list)
 
+    def add(self, values: Mapping[Field, Any]) -> str:
+        """Count a usable record; returns what its picture is called on a sheet."""
+        self.usable += 1
+        self.sizes[values[PICTURE].width, values[PICTURE].height] += 1
+        said = texts_of(values)
+        self.captions += said
+        self.labelled += bool(LABEL in values or values.get(LABELS))
+        self.tagged += bool(values.get(TAGS))
+        if said:
+            return said[0]
+        if LABEL in values:
+            return f"label {values[LABEL]}"
+        return ", ".join(values.get(TAGS, ()))
+
+    def add_bad(self, record: BadRecord) -> None:
+        """Count a record that cannot be used, with its cause."""
+        self.bad[record.reason] += record.lost
+        about = f" ({record.detail})" if record.detail else ""
+        self.examples.setdefault(record.reason, f"{record.key}{about}")
+
     def report(self, captions: int) -> str:
         """The findings as lines of text, with the first ``captions`` captions."""
         total = self.usable + sum(self.bad.values())
-        told = [c for c in self.captions if c]
-        words = sum(len(c.split()) for c in told) / max(1, len(told))
+        words = sum(len(c.split()) for c in self.captions) / max(1, len(self.captions))
         lines = [
             f"records:  {self.usable} usable of {total}",
-            f"captions: {len(told)}, {len(set(told))} distinct, {words:.1f} words on average",
+            f"captions: {len(self.captions)}, {len(set(self.captions))} distinct, {words:.1f} words "
+            "on average",
             f"labels:   {self.labelled}",
+            f"tags:     {self.tagged}",
         ]
         if self.sizes:
             widths, heights = zip(*self.sizes, strict=True)
@@ -45,36 +72,38 @@ class Survey:
                 f"high; most common {common}"
             )
         lines += [f"bad:      {n} x {r}, e.g. {self.examples[r]}" for r, n in self.bad.items()]
-        lines += [f"  {caption}" for caption in told[:captions]]
+        lines += [f"  {caption}" for caption in self.captions[:captions]]
         return "\n".join(lines)
 
 
 def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
     """Decode every record of ``spec``, keeping ``sheet_samples`` of them at random."""
-    source = open_source(spec, ())
+    reading = Reading(
+        (PICTURE,),
+        (CAPTIONS, TAGS, LABEL, LABELS),
+        image_size=_SHEET_SIZE,
+        max_pixels=spec.max_pixels,
+    )
+    source = open_source(spec, (PICTURE,), also=reading.optional, role="the data")
     found = Survey()
     kept: list[tuple[torch.Tensor, str]] = []
-    total = count_records(source)
-    with Progress(f"reading {spec.path}", total, "record") as bar:
-        for part in range(source.num_parts):
-            for raw in source.read(part):
-                bar.update()
-                sample = raw if isinstance(raw, BadRecord) else decode(raw, spec.max_pixels)
-                if isinstance(sample, BadRecord):
-                    found.bad[sample.reason] += sample.lost
-                    found.examples.setdefault(sample.reason, sample.key)
+    with Progress(f"reading {spec.path}", count_records(source), "record") as bar:
+        for raw in all_records(source):
+            bar.update()
+            values = raw if isinstance(raw, BadRecord) else read(raw, reading)
+            try:
+                if isinstance(raw, BadRecord) or isinstance(values, BadRecord):
+                    found.add_bad(values)  # type: ignore[arg-type]
                     continue
-                facts = sample.facts
-                found.usable += 1
-                found.captions.append(facts.caption)
-                found.labelled += facts.label is not None
-                found.sizes[sample.picture.size] += 1
-                # Reservoir sampling: each record is kept with the same probability.
-                place = len(kept) if len(kept) < sheet_samples else rng.randrange(found.usable)
-                if place < sheet_samples:
-                    said = facts.caption or f"label {facts.label}"
-                    item = eval_transform(sample.picture, _SHEET_SIZE), said
-                    kept[place : place + 1] = [item]
+                picture = PICTURE.build(values[PICTURE], None, reading)
+            except BadValueError as error:
+                found.add_bad(error.of(raw.key))
+                continue
+            said = found.add(values)
+            # Reservoir sampling: each record is kept with the same probability.
+            place = len(kept) if len(kept) < sheet_samples else rng.randrange(found.usable)
+            if place < sheet_samples:
+                kept[place : place + 1] = [(picture, said)]
     if kept:
         found.sheet_pictures = torch.stack([picture for picture, _ in kept])
         found.sheet_captions = [caption for _, caption in kept]

@@ -1,0 +1,1 @@
+"""Turns any source into webdataset shards."""
