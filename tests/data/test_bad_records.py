@@ -1,5 +1,6 @@
 """Broken records: counted, named, skipped, and too many of them end the run."""
 
+import contextlib
 import io
 import json
 import logging
@@ -11,25 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from open_loader import all_keys, epoch, open_loader
 from shard_files import picture_bytes, record, write_csv, write_shard, write_shards
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
-from fastclip.data.loader import build_loader
-from fastclip.data.old_sources import DataSpec
-from fastclip.data.records import BadRecord, RawRecord, decode, to_rgb
-from fastclip.data.splits import (
-    ONE_PROCESS,
-    Split,
-    read_captions,
-    read_split,
-    read_split_facts,
-)
-from fastclip.data.text.words import WordTokenizer
+from fastclip.data.read_splits import read_captions, read_split, read_split_facts
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.splits import ONE_PROCESS, Split
 from fastclip.errors import UserError
-
-TOKENIZER = WordTokenizer(["caption", "number"], buckets=16, context_length=8)
-
 
 def huge_png() -> bytes:
     """A PNG whose header claims 20,000 x 20,000 pixels."""
@@ -67,20 +58,11 @@ def shard_with(tmp_path, changes, good=20):
     return write_shard(tmp_path / "part.tar", records)
 
 
-def loader(path, in_memory, workers=0, **spec):
-    return build_loader(
-        DataSpec(str(path), **spec),
-        image_size=8,
-        tokenizer=TOKENIZER,
-        batch_size_per_rank=5,
-        workers=workers,
-        in_memory=in_memory,
-        progress=False,
-    )
-
-
-def epoch_keys(built):
-    return [key for batch in built.epoch(0) for part in batch for key in part["key"]]
+def epoch_keys(path, in_memory, workers=0, **spec):
+    with contextlib.closing(
+        open_loader(path, in_memory=in_memory, workers=workers, **spec)
+    ) as loader:
+        return all_keys(epoch(loader))
 
 
 @pytest.mark.parametrize("in_memory", ["always", "never"])
@@ -89,7 +71,7 @@ def test_a_bad_record_is_named_and_skipped(tmp_path, caplog, fault, in_memory):
     changes, reason = FAULTS[fault]
     path = shard_with(tmp_path, changes)
     with caplog.at_level(logging.WARNING, logger="fastclip"):
-        keys = epoch_keys(loader(path, in_memory, max_bad_share=0.06, max_pixels=10_000_000))
+        keys = epoch_keys(path, in_memory, max_bad_share=0.06, max_pixels=10_000_000)
     assert len(keys) == 20
     assert "part/bad" not in keys
     (line,) = {r.getMessage() for r in caplog.records}
@@ -104,7 +86,7 @@ def test_more_than_the_share_ends_the_run_with_one_sentence(tmp_path, in_memory,
         UserError,
         match="1 of 2[01] records are bad .1 x picture is corrupt.*part/bad.*--max-bad-share 0.01",
     ) as error:
-        epoch_keys(loader(path, in_memory, workers))
+        epoch_keys(path, in_memory, workers)
     assert "\n" not in str(error.value)
 
 
@@ -116,7 +98,7 @@ def test_a_truncated_shard_gives_what_came_before(tmp_path, caplog, blocks, in_m
     whole = (tmp_path / "s-01.tar").read_bytes()
     (tmp_path / "s-01.tar").write_bytes(whole[: int(blocks * 512)])
     with caplog.at_level(logging.WARNING, logger="fastclip"):
-        keys = epoch_keys(loader(data, in_memory, max_bad_share=0.2))
+        keys = epoch_keys(data, in_memory, max_bad_share=0.2)
     middle = {key for key in keys if key.startswith("s-01")}
     assert 0 < len(middle) < 10
     assert len(keys) >= 20
@@ -129,21 +111,21 @@ def test_what_a_truncated_shard_lost_counts_where_its_size_is_known(tmp_path):
     whole = (tmp_path / "s-01.tar").read_bytes()
     (tmp_path / "s-01.tar").write_bytes(whole[:512])
     with pytest.raises(UserError, match="10 x shard is truncated"):
-        epoch_keys(loader(data, "never", max_bad_share=0.3))
+        epoch_keys(data, "never", max_bad_share=0.3)
 
 
 @pytest.mark.parametrize("in_memory", ["always", "never"])
 def test_a_file_that_is_no_archive_is_an_unreadable_shard(tmp_path, in_memory):
     (tmp_path / "a.tar").write_bytes(b"this is not a tar archive" * 100)
     with pytest.raises(UserError, match="a.tar"):
-        epoch_keys(loader(tmp_path / "a.tar", in_memory))
+        epoch_keys(tmp_path / "a.tar", in_memory)
 
 
 def test_a_failing_pipe_is_an_unreadable_shard(tmp_path):
     write_shards(tmp_path, [20])
     command = f"pipe:cat {tmp_path}/s-00.tar::pipe:exit 3"
     with pytest.raises(UserError, match="1 x shard is truncated or unreadable"):
-        epoch_keys(loader(command, "never", num_samples=20))
+        epoch_keys(command, "never", num_samples=20)
 
 
 def test_a_stream_of_nothing_usable_ends(tmp_path):
@@ -151,7 +133,7 @@ def test_a_stream_of_nothing_usable_ends(tmp_path):
     path = write_shard(tmp_path / "a.tar", records)
     for workers in (0, 2):
         with pytest.raises(UserError, match="cannot be decoded|are bad"):
-            epoch_keys(loader(path, "never", workers, max_bad_share=1.0))
+            epoch_keys(path, "never", workers, max_bad_share=1.0)
 
 
 def test_csv_rows_whose_picture_is_missing_or_empty(tmp_path, caplog):
@@ -162,7 +144,7 @@ def test_csv_rows_whose_picture_is_missing_or_empty(tmp_path, caplog):
     for in_memory in ("always", "never"):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="fastclip"):
-            keys = epoch_keys(loader(path, in_memory, max_bad_share=0.1))
+            keys = epoch_keys(path, in_memory, max_bad_share=0.1)
         assert not any("/3.png" in key or "/4.png" in key for key in keys)
         told = " ".join(r.getMessage() for r in caplog.records)
         assert "3.png: picture file is missing" in told

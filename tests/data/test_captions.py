@@ -5,11 +5,11 @@ import random
 
 import pytest
 import torch
+from open_loader import batches as steps_of
+from open_loader import epoch, open_loader
 from shard_files import record, write_shard
 
 from fastclip.data.captions import CaptionConfig, vary
-from fastclip.data.loader import build_loader
-from fastclip.data.old_sources import DataSpec
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
@@ -54,19 +54,11 @@ def shards(tmp_path):
 @pytest.mark.parametrize("options", [{"in_memory": "always"}, {"in_memory": "never", "workers": 2}])
 def test_loaders_vary_the_text_and_keep_the_caption(shards, options):
     def loader():
-        return build_loader(
-            DataSpec(shards),
-            image_size=8,
-            tokenizer=WordTokenizer(TAGS, buckets=99),
-            batch_size_per_rank=8,
-            captions=CaptionConfig(tags=0.5),
-            **options,
-        )
+        tokenizer = WordTokenizer(TAGS, buckets=99)
+        captions = CaptionConfig(tags=0.5)
+        return open_loader(shards, tokenizer=tokenizer, batch=8, captions=captions, **options)
 
-    def epoch(*place):
-        return [part for batch in loader().epoch(*place) for part in batch]
-
-    whole, again, other = epoch(0), epoch(0, 1), epoch(1)
+    whole, again, other = epoch(loader(), 0), epoch(loader(), 0, 1), epoch(loader(), 1)
     tagged = torch.cat([((b["text"] > 0) & (b["text"] <= 4)).any(1) for b in whole])
     assert 5 < tagged.sum() < 27
     for batch in whole:
@@ -86,11 +78,10 @@ def test_loaders_vary_the_text_and_keep_the_caption(shards, options):
 @pytest.mark.parametrize("facts", [b"{", b"[1]", b'{"tags": 3}'])
 def test_a_json_without_a_list_of_tags_is_a_bad_record(tmp_path, facts):
     records = {f"{n:03d}": record(n, json=facts if n == 5 else b"{}") for n in range(16)}
-    options = dict(image_size=8, tokenizer=WordTokenizer(), batch_size_per_rank=8)
-    spec = DataSpec(str(write_shard(tmp_path / "a.tar", records)))
+    path = write_shard(tmp_path / "a.tar", records)
     with pytest.raises(UserError, match="1 x json has no list of tags"):
-        build_loader(spec, captions=CaptionConfig(tags=0.5), **options)
-    assert build_loader(spec, **options).num_samples == 16
+        steps_of(open_loader(path, batch=8, captions=CaptionConfig(tags=0.5)))
+    assert open_loader(path, batch=8).num_samples == 16
 
 
 @pytest.mark.parametrize("name", ["tags", "word_drop"])

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_loader import epoch, open_loader
 
 from fastclip.data.augment import AugmentConfig
-from fastclip.data.loader import build_loader
-from fastclip.data.old_sources import DataSpec, count_records, open_source
-from fastclip.data.splits import read_captions, read_split
+from fastclip.data.read_splits import read_captions, read_split
+from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import count_records
 from fastclip.data.text.bpe import train_bpe
 
 
@@ -64,17 +66,17 @@ def test_fashion_grey_pictures_become_rgb(data):
 
 def test_an_epoch_of_emoji_on_two_ranks_by_two_workers(data):
     spec = DataSpec(f"{data}/emoji/train-{{0000..0004}}.tar")
-    assert count_records(open_source(spec)) == 4247
+    assert count_records(open_source(spec, ())) == 4247
     captions = list(read_captions(spec))
     assert len(captions) == 4247
     tokenizer = train_bpe(captions, vocab_size=1024, context_length=24)
     keys, texts = [], {}
     for rank in range(2):
-        loader = build_loader(
-            spec,
+        loader = open_loader(
+            spec.path,
             image_size=32,
             tokenizer=tokenizer,
-            batch_size_per_rank=256,
+            batch=256,
             rank=rank,
             world_size=2,
             workers=2,
@@ -82,7 +84,7 @@ def test_an_epoch_of_emoji_on_two_ranks_by_two_workers(data):
             in_memory="never",
         )
         assert loader.steps_per_epoch == 4247 // 512
-        for [batch] in loader.epoch(0):
+        for batch in epoch(loader):
             keys += batch["key"]
             texts |= dict(zip(batch["key"], batch["caption"], strict=True))
     assert len(set(keys)) == len(keys) == 4247 // 512 * 512
