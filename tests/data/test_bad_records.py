@@ -22,6 +22,7 @@ from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import ONE_PROCESS, Split
 from fastclip.errors import UserError
 
+
 def huge_png() -> bytes:
     """A PNG whose header claims 20,000 x 20,000 pixels."""
 
