@@ -46,11 +46,11 @@ class Caption(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> CaptionsRead:
         """The caption, or the usable ones of several, and the tags where they are drawn from."""
-        if not is_missing(values.get("caption")):
-            captions: tuple[str, ...] = (read_text(values["caption"]),)
-        elif not is_missing(values.get("captions")):
-            captions = read_texts(values["captions"])
+        if is_missing(values.get("caption")):
+            captions = read_texts(values.get("captions"))
         else:
+            captions = (read_text(values["caption"]),)
+        if not captions:
             raise NotHeldError(self.name)
         return CaptionsRead(captions, wanted_tags(values, reading))
 

@@ -10,7 +10,7 @@ from fastclip.data.draws import Draw, Draws
 from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.caption import CaptionsRead, wanted_tags
 from fastclip.data.fields.offsets import row_offsets
-from fastclip.data.fields.raw_values import is_missing, list_of, read_text
+from fastclip.data.fields.raw_values import is_missing, list_in_json, read_text
 from fastclip.data.fields.texts import read_texts
 
 if TYPE_CHECKING:
@@ -41,14 +41,12 @@ class Captions(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> CaptionsRead:
         """The usable captions, and the tags where they are drawn from."""
-        raw = values.get("captions")
-        if is_missing(raw) and (found := list_of(values, "captions")) is not None:
-            raw = found[0]
-        if not is_missing(raw):
-            captions = read_texts(raw)
-        elif not is_missing(values.get("caption")):
+        captions = read_texts(values.get("captions"))
+        if not captions:
+            captions = read_texts(list_in_json(values, "captions"))
+        if not captions and not is_missing(values.get("caption")):
             captions = (read_text(values["caption"]),)
-        else:
+        if not captions:
             raise NotHeldError(self.name)
         return CaptionsRead(captions, wanted_tags(values, reading))
 

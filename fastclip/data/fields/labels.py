@@ -11,7 +11,7 @@ from fastclip.data.draws import Draws
 from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.label import read_label
 from fastclip.data.fields.offsets import row_offsets
-from fastclip.data.fields.raw_values import is_missing, list_of
+from fastclip.data.fields.raw_values import is_missing, list_in_json, read_list
 
 if TYPE_CHECKING:
     from fastclip.data.fields.reading import Reading
@@ -32,9 +32,11 @@ class Labels(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> tuple[int, ...]:
         """The classes' numbers; a record with one label has that alone."""
-        found = list_of(values, "labels")
+        if not is_missing(values.get("labels")):
+            return tuple(map(read_label, read_list(values["labels"], "labels are not a list")))
+        found = list_in_json(values, "labels")
         if found is not None:
-            return tuple(map(read_label, found[0]))
+            return tuple(map(read_label, found))
         if is_missing(values.get("label")):
             raise NotHeldError(self.name)
         return (read_label(values["label"]),)

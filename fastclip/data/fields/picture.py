@@ -29,11 +29,11 @@ class Picture(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> Opened:
         """The picture, judged by its header."""
-        from fastclip.data.decode.opening import open_picture
-
         raw = values.get("picture")
         if is_missing(raw):
             raise NotHeldError(self.name)
+        from fastclip.data.decode.opening import open_picture
+
         if not isinstance(raw, bytes | Path | CroppedPicture):
             raise BadValueError("picture is neither bytes nor a file", shown(raw))
         return open_picture(raw, reading.max_pixels)

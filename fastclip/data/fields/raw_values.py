@@ -68,6 +68,15 @@ def read_list(raw: Any, reason: str) -> list[Any]:
     raise BadValueError(reason, shown(raw))
 
 
+def list_in_json(values: Mapping[str, Any], name: str) -> list[Any] | None:
+    """The list ``name`` of the object in ``json``; None where there is no json or no such list."""
+    if is_missing(values.get("json")):
+        return None
+    reason = f"json has no list of {name}"
+    found = read_object(values["json"], reason).get(name)
+    return None if is_missing(found) else read_list(found, reason)
+
+
 def read_object(raw: Any, reason: str) -> Mapping[str, Any]:
     """The mapping that ``json`` holds, parsed where it is not."""
     if not isinstance(raw, Mapping):
@@ -80,19 +89,3 @@ def read_object(raw: Any, reason: str) -> Mapping[str, Any]:
         if not isinstance(raw, Mapping):
             raise BadValueError(reason, f"found {shown(raw)}, expected an object")
     return raw
-
-
-def list_of(values: Mapping[str, Any], name: str) -> tuple[list[Any], str] | None:
-    """The list ``name`` among raw values, else in their json; None where neither has it.
-
-    Comes with the reason for which its members would be bad.
-    """
-    if not is_missing(values.get(name)):
-        reason = f"{name} are not a list"
-        return read_list(values[name], reason), reason
-    if not is_missing(values.get("json")):
-        reason = f"json has no list of {name}"
-        found = read_object(values["json"], reason).get(name)
-        if not is_missing(found):
-            return read_list(found, reason), reason
-    return None

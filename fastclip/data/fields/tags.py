@@ -9,7 +9,7 @@ from fastclip.data.bad_records import BadValueError
 from fastclip.data.captions import mirrored
 from fastclip.data.draws import Draw, Draws
 from fastclip.data.fields.base import Field, NotHeldError
-from fastclip.data.fields.raw_values import decode_text, list_of, shown
+from fastclip.data.fields.raw_values import decode_text, is_missing, list_in_json, read_list, shown
 from fastclip.data.text.cleaning import is_empty
 
 if TYPE_CHECKING:
@@ -50,10 +50,14 @@ def tags_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
 
     None where neither has a list of them; raises :class:`BadValueError` for anything but words.
     """
-    found = list_of(values, "tags")
-    if found is None:
+    members: list[Any] | None
+    if is_missing(values.get("tags")):
+        reason, members = "json has no list of tags", list_in_json(values, "tags")
+    else:
+        reason = "tags are not a list"
+        members = read_list(values["tags"], reason)
+    if members is None:
         return None
-    members, reason = found
     for member in members:
         if not isinstance(member, str | bytes):
             raise BadValueError(reason, f"a tag is {shown(member)}, expected a word")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from fastclip.data.bad_records import BadValueError
-from fastclip.data.fields.base import NotHeldError
 from fastclip.data.fields.raw_values import is_missing, read_list, read_text
 
 
-def read_texts(raw: Any, reason: str = "captions are not a list") -> tuple[str, ...]:
+def read_texts(raw: Any) -> tuple[str, ...]:
     """The usable ones of several texts, in their order; one text counts as a list of it.
 
-    A text that cannot be used is left out beside others that can; the record is bad for the
-    reason of the first where none can, and lacks them where there was none to begin with.
+    A text that cannot be used is left out beside others that can; where none can,
+    :class:`BadValueError` has the reason of the first. Empty where there was none to begin with.
     """
-    members = [raw] if isinstance(raw, str | bytes) else read_list(raw, reason)
+    if is_missing(raw):
+        return ()
+    members = [raw] if isinstance(raw, str | bytes) else read_list(raw, "captions are not a list")
     texts: list[str] = []
     first: BadValueError | None = None
     for member in members:
@@ -25,6 +26,6 @@ def read_texts(raw: Any, reason: str = "captions are not a list") -> tuple[str, 
             texts.append(read_text(member))
         except BadValueError as error:
             first = first or error
-    if not texts:
-        raise first or NotHeldError("captions")
+    if first and not texts:
+        raise first
     return tuple(texts)
