@@ -12,7 +12,7 @@ import torch
 from fastclip.data.bad_records import BadValueError
 from fastclip.data.draws import Draws
 from fastclip.data.fields.base import Field, NotHeldError
-from fastclip.data.fields.raw_values import is_missing, read_text, shown
+from fastclip.data.fields.raw_values import is_missing, shown
 
 if TYPE_CHECKING:
     from fastclip.data.fields.reading import Reading
@@ -36,10 +36,15 @@ class Id(Field):
             raise NotHeldError(self.name)
         if isinstance(raw, int | np.integer) and not isinstance(raw, bool):
             number = int(raw)
-            return number if -(2**63) <= number < 2**63 else _hashed(str(number))
-        if isinstance(raw, str | bytes):
-            return _hashed(read_text(raw, "id"))
-        raise BadValueError("id is neither an integer nor a name", shown(raw))
+            return number if -(2**63) <= number < 2**63 else _hashed(hex(number).encode())
+        if isinstance(raw, str):
+            raw = raw.encode("utf-8", "surrogatepass")
+        if not isinstance(raw, bytes):
+            raise BadValueError("id is neither an integer nor a name", shown(raw))
+        # Names of files need not be UTF-8: their bytes tell them apart.
+        if not raw.strip():
+            raise BadValueError("id is empty")
+        return _hashed(raw.strip())
 
     def collate(
         self, built: Sequence[int], draws: Draws | None, reading: Reading
@@ -48,8 +53,8 @@ class Id(Field):
         return {self.column: torch.tensor(built, dtype=torch.int64)}
 
 
-def _hashed(name: str) -> int:
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+def _hashed(name: bytes) -> int:
+    digest = hashlib.blake2b(name, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

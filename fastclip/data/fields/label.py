@@ -65,7 +65,7 @@ def read_label(raw: Any) -> int:
     else:
         raise BadValueError(reason, shown(raw))
     if not 0 <= number < _END:
-        raise BadValueError("label is out of range", f"{number}, expected 0 to 2**63 - 1")
+        raise BadValueError("label is out of range", f"{shown(number)}, expected 0 to 2**63 - 1")
     return number
 
 

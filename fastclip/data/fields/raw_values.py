@@ -25,7 +25,11 @@ def is_missing(raw: Any) -> bool:
 
 def shown(raw: Any) -> str:
     """The kind and the outline of a raw value, for the detail of a bad record."""
-    return f"{type(raw).__name__} {' '.join(_SHORT.repr(raw).split())}"
+    try:
+        outline = _SHORT.repr(raw)
+    except ValueError:  # an integer of thousands of digits, which Python refuses to print
+        outline = "that is too long to print"
+    return f"{type(raw).__name__} {' '.join(outline.split())}"
 
 
 def read_text(raw: Any, what: str = "text") -> str:

@@ -1,9 +1,13 @@
+import datetime
+import decimal
+import math
 import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from field_records import TOKENIZER, columns_of
+from field_records import TOKENIZER, columns_of, draws
 
 from fastclip.data import fields
 from fastclip.data.bad_records import BadRecord
@@ -14,6 +18,7 @@ from fastclip.data.sources.base import ForwardSource, Part, Record, Source
 from fastclip.errors import UserError
 
 ALL = (CAPTION, CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEXT)
+TAGGED = CaptionConfig(tags=0.25)
 
 
 class Held(Source):
@@ -106,6 +111,46 @@ def test_an_optional_column_is_there_where_every_record_has_it():
     assert "label" not in columns_of([with_label, {"caption": "a"}], reading)
 
 
+STRANGE = [
+    object(),
+    {"set"},
+    {},
+    {"a": 1},
+    [],
+    [[[]]],
+    [{}],
+    (None, math.nan),
+    math.inf,
+    10**5000,
+    [10**5000],
+    -(10**5000),
+    np.zeros(3),
+    np.zeros((2, 2)),
+    np.array(5),
+    decimal.Decimal("nan"),
+    datetime.datetime(2026, 1, 1),
+    bytes(range(256)),
+    "\ud800\n",
+    b"{" * 5000,
+    b'{"tags": [' * 99,
+    b'{"tags": [1e999, "a\\u0000"], "labels": [1.5], "captions": [{}]}',
+]
+
+
+@pytest.mark.parametrize("raw", STRANGE, ids=lambda raw: type(raw).__name__)
+@pytest.mark.parametrize("field", [f for f in ALL if f is not PICTURE])
+def test_whatever_a_source_gives_is_read_or_bad(field, raw):
+    reading = Reading((field,), tokenizer=TOKENIZER, captions=TAGGED)
+    for name in (*field.values, *field.also):
+        values = {name: raw, "caption": "a"} if name in field.also else {name: raw}
+        found = read(Record("k", values), reading)
+        if isinstance(found, BadRecord):
+            assert (found.reason + found.detail).isprintable()
+            assert len(found.detail) < 300
+        else:
+            columns_of([values], reading, draws())
+
+
 def test_keys_come_with_every_micro_batch():
     assert columns_of([{"label": 1}, {"label": 2}], Reading((LABEL,)))["key"] == ["k0", "k1"]
 
@@ -140,9 +185,6 @@ def test_a_source_that_lacks_a_field_is_refused(field, needs):
 
 def test_the_key_of_a_record_is_an_id_for_every_source():
     check_held(Held([], frozenset({"picture"})), [ID], "a test")
-
-
-TAGGED = CaptionConfig(tags=0.25)
 
 
 @pytest.mark.parametrize("holds", [{"picture", "caption"}, {"label"}, set()])
