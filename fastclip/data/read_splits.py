@@ -49,7 +49,7 @@ def read_split_facts(
     lost = sum(record.lost for record in bad)
     if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
         _judge(spec, len(records), bad)
-    return _facts(spec, source, records, reading)
+    return _facts(spec, source, records)
 
 
 def read_split(
@@ -104,7 +104,7 @@ def read_split(
     failed = _failed(own, ranks)
     _judge(spec, len(records) - len(failed), [*bad, *failed.values()])
     kept = [row for row in range(len(records)) if row not in failed]
-    facts = _facts(spec, source, [records[row] for row in kept], reading)
+    facts = _facts(spec, source, [records[row] for row in kept])
     owner = torch.tensor([row % ranks.world_size for row in kept])
     owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
     return Split(
@@ -150,9 +150,7 @@ def _stack(pictures: list[Tensor], size: int) -> Tensor:
     return torch.stack(pictures)
 
 
-def _facts(
-    spec: DataSpec, source: AnySource, records: Sequence[_Read], reading: Reading
-) -> SplitFacts:
+def _facts(spec: DataSpec, source: AnySource, records: Sequence[_Read]) -> SplitFacts:
     if not records:
         raise UserError(f"{spec.path} holds no record")
     names = class_texts_of(source, spec)
@@ -167,7 +165,7 @@ def _facts(
                 )
     return SplitFacts(
         [key for key, _ in records],
-        [_caption(values, reading) for _, values in records],
+        [_caption(values) for _, values in records],
         None if None in labels else torch.tensor(labels, dtype=torch.int64),
         [values.get(ATTRIBUTES, {}) for _, values in records],
         classes,
@@ -176,9 +174,6 @@ def _facts(
     )
 
 
-def _caption(values: Mapping[Field, Any], reading: Reading) -> str:
+def _caption(values: Mapping[Field, Any]) -> str:
     """The caption as it lies, the first where there are several; "" where there is none."""
-    if CAPTION not in values:
-        return ""
-    built = CAPTION.build(values[CAPTION], None, reading)
-    return CAPTION.collate([built], None, reading)["caption"][0]
+    return values[CAPTION].captions[0] if CAPTION in values else ""

@@ -1,12 +1,11 @@
 """What a record's json says of it, whatever that is; for evaluations."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from fastclip.data.bad_records import BadValueError
 from fastclip.data.draws import Draws
 from fastclip.data.fields.base import Field
+from fastclip.data.fields.raw_values import read_object
 from fastclip.data.fields.reading import Reading
 
 
@@ -19,15 +18,7 @@ class AttributesField(Field):
     found_in: ClassVar[str] = "a .json member"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:
-        found = values["json"]
-        if not isinstance(found, Mapping):
-            try:
-                found = json.loads(found)
-            except (ValueError, TypeError, RecursionError) as error:
-                raise BadValueError("json is broken", str(error)) from error
-        if not isinstance(found, Mapping):
-            raise BadValueError("json is no object", f"holds {type(found).__name__}")
-        return found
+        return read_object(values["json"], "json is broken")
 
     def collate(
         self, built: Sequence[Mapping], draws: Draws | None, reading: Reading

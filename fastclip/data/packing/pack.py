@@ -12,7 +12,7 @@ from typing import Any
 
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
 from fastclip.data.class_texts import class_texts_of
-from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
+from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.packing.picture import packed_picture
@@ -24,7 +24,7 @@ from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import all_records, count_records
 from fastclip.errors import UserError
 
-_OPTIONAL = (CAPTION, CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES)
+_OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def _pack_into(
     )
 
 
-def _members(record: Record, reading: Reading, options: PackOptions) -> dict[str, bytes] | BadRecord:
+def _members(
+    record: Record, reading: Reading, options: PackOptions
+) -> dict[str, bytes] | BadRecord:
     """The files of a record, by extension."""
     values = read(record, reading)
     if isinstance(values, BadRecord):
@@ -131,7 +133,8 @@ def _members(record: Record, reading: Reading, options: PackOptions) -> dict[str
         return error.of(record.key)
     about = {**values.get(ATTRIBUTES, {}), "key": record.key, **_told(values)}
     members = {extension: picture}
-    if captions := _captions(values, reading):
+    if CAPTIONS in values:
+        captions = values[CAPTIONS].captions
         members["txt"] = captions[0].encode()
         if len(captions) > 1:
             about["captions"] = list(captions)
@@ -151,15 +154,6 @@ def _told(values: Mapping[Field, Any]) -> dict[str, Any]:
     if TEXT in values:
         found["text"] = values[TEXT]
     return found
-
-
-def _captions(values: Mapping[Field, Any], reading: Reading) -> tuple[str, ...]:
-    if CAPTIONS in values:
-        return tuple(values[CAPTIONS])
-    if CAPTION in values:
-        built = CAPTION.build(values[CAPTION], None, reading)
-        return tuple(CAPTION.collate([built], None, reading)["caption"])
-    return ()
 
 
 def _side(record: Record, members: Mapping[str, bytes], options: PackOptions) -> str:
