@@ -128,7 +128,7 @@ def _members(
     if isinstance(values, BadRecord):
         return values
     try:
-        extension, picture = packed_picture(values[PICTURE], options.resize, reading)
+        extension, picture = packed_picture(values[PICTURE], options.resize)
     except BadValueError as error:
         return error.of(record.key)
     about = {**values.get(ATTRIBUTES, {}), "key": record.key, **_told(values)}

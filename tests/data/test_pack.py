@@ -1,0 +1,148 @@
+"""Packing any layout to shards: nothing lost, split by hash, pictures shrunk, whole or nothing."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from layouts import CAPTIONED, COUNT, LABELLED
+from PIL import Image
+from shard_files import picture_bytes, record, write_shard
+
+from fastclip.data.cli import main
+from fastclip.data.fields import CAPTIONS, LABEL, PICTURE, TAGS
+from fastclip.data.fields.reading import Reading, read
+from fastclip.data.packing.pack import PackOptions, pack
+from fastclip.data.sources.base import Record
+from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import all_records
+from fastclip.errors import UserError
+
+READING = Reading((PICTURE,), (CAPTIONS, LABEL, TAGS))
+
+
+def read_all(spec):
+    """What every record says, by key."""
+    found = {}
+    for raw in all_records(open_source(spec, (PICTURE,), also=READING.optional)):
+        assert isinstance(raw, Record), raw
+        values = read(raw, READING)
+        found[raw.key] = (
+            values[CAPTIONS].captions if CAPTIONS in values else (),
+            values.get(LABEL),
+            values.get(TAGS),
+            (values[PICTURE].width, values[PICTURE].height),
+        )
+    return found
+
+
+def members(path):
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}
+
+
+@pytest.mark.parametrize("name", sorted({**CAPTIONED, **LABELLED}))
+def test_a_packed_layout_says_what_it_said_before(tmp_path, name):
+    layout = {**CAPTIONED, **LABELLED}[name](tmp_path / "in")
+    split = layout.flags[1] if layout.flags[:1] == ["--train-split"] else ""
+    spec = DataSpec(layout.path, split=split)
+    before = read_all(spec)
+    packed = pack(spec, tmp_path / "out", PackOptions(shard_records=5), progress=False)
+    assert packed.records == {"train": len(before)}
+    assert packed.bad == {}
+    path = str(tmp_path / "out" / packed.shards["train"])
+    after = read_all(DataSpec(path))
+    assert sorted(map(str, after.values())) == sorted(map(str, before.values()))
+    assert len(before) >= COUNT
+    sizes = json.loads((tmp_path / "out" / "sizes.json").read_text())
+    assert sum(sizes.values()) == len(before)
+    keys = [
+        json.loads(v)["key"]
+        for shard in sizes
+        for n, v in members(tmp_path / "out" / shard).items()
+        if n.endswith(".json")
+    ]
+    assert sorted(keys) == sorted(before)
+
+
+def test_a_split_by_hash_holds_each_record_once_and_stays(tmp_path):
+    records = {f"{n:03d}": record(n, json=json.dumps({"who": n % 10}).encode()) for n in range(200)}
+    spec = DataSpec(str(write_shard(tmp_path / "a.tar", records)))
+    by_key = pack(spec, tmp_path / "key", PackOptions(val_share=0.3), progress=False)
+    assert 30 < by_key.records["val"] < 90
+    assert sum(by_key.records.values()) == 200
+    packed = pack(spec, tmp_path / "who", PackOptions(0.3, split_by="who"), progress=False)
+    sides = {
+        name: {
+            json.loads(v)["who"]
+            for shard in (tmp_path / "who").glob(f"{name}-*.tar")
+            for n, v in members(shard).items()
+            if n.endswith(".json")
+        }
+        for name in packed.shards
+    }
+    assert not sides["train"] & sides["val"]
+    assert sides["train"] | sides["val"] == set(range(10))
+    again = pack(spec, tmp_path / "again", PackOptions(val_share=0.3), progress=False)
+    assert again.records == by_key.records
+    for shard in (tmp_path / "key").glob("*.tar"):
+        assert shard.read_bytes() == (tmp_path / "again" / shard.name).read_bytes()
+
+
+def test_pictures_are_shrunk_and_small_ones_left_alone(tmp_path):
+    pictures = {"wide": (90, 40), "tall": (30, 70), "small": (20, 16)}
+    records = {
+        name: {"jpg": picture_bytes(1, size, "JPEG"), "txt": b"x"}
+        for name, size in pictures.items()
+    }
+    records["png"] = {"png": picture_bytes(2, (64, 32)), "txt": b"x"}
+    spec = DataSpec(str(write_shard(tmp_path / "a.tar", records)))
+    pack(spec, tmp_path / "out", PackOptions(resize=20), progress=False)
+    found = members(tmp_path / "out" / "train-00000.tar")
+    sizes = [
+        Image.open(io.BytesIO(v)).size
+        for n, v in sorted(found.items())
+        if "json" not in n and "txt" not in n
+    ]
+    assert sizes == [(45, 20), (20, 47), (20, 16), (40, 20)]
+    assert found["00000002.jpg"] == records["small"]["jpg"]
+    assert "00000003.png" in found
+
+
+def test_bad_records_are_left_out_counted_and_too_many_leave_nothing(tmp_path, capsys):
+    records = {f"{n}": record(n, **({"png": b"no"} if n == 3 else {})) for n in range(10)}
+    path = str(write_shard(tmp_path / "a.tar", records))
+    assert main(["pack", path, str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "1 of 10 records are bad" in told
+    assert not list(tmp_path.glob("*out*"))
+    assert not list(tmp_path.glob(".out*"))
+    assert main(["pack", path, str(tmp_path / "out"), "--max-bad-share", "0.2"]) == 0
+    told = capsys.readouterr().out
+    assert "9 records" in told
+    assert "left out: 1 x picture is" in told
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--val-share", "1"], "--val-share is 1"),
+        (["--resize", "0"], "--resize is 0"),
+        (["--shard-records", "0"], "--shard-records is 0"),
+        (["--val-share", "0.5", "--split-by", "who"], "--split-by is 'who'"),
+        (["--read-timeout", "0"], "--read-timeout is 0"),
+    ],
+)
+def test_settings_of_no_use_are_refused(tmp_path, capsys, args, words):
+    path = str(write_shard(tmp_path / "a.tar", {"0": record(0)}))
+    assert main(["pack", path, str(tmp_path / "out"), *args]) == 2
+    assert words in capsys.readouterr().err
+    assert not Path(tmp_path, "out").exists()
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    path = str(write_shard(tmp_path / "a.tar", {"0": record(0)}))
+    with pytest.raises(UserError, match="is there already"):
+        pack(DataSpec(path), tmp_path, PackOptions(), progress=False)
