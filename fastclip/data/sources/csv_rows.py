@@ -35,13 +35,12 @@ class CsvRows:
     def __init__(self, path: Path, separator: str) -> None:
         self.path, self.separator = path, separator
         self._lines: list[str] = []
-        try:
-            self._reader = csv.reader(self._keep_lines(), delimiter=separator)
-        except (TypeError, ValueError) as error:
+        if len(separator) != 1 or separator in '"\r\n':
             raise UserError(
                 f"--csv-separator is {separator!r}, expected one character that is no quote and no "
                 "line end"
-            ) from error
+            )
+        self._reader = csv.reader(self._keep_lines(), delimiter=separator)
         while (first := self._next()) == []:
             pass
         if isinstance(first, str):

@@ -93,6 +93,8 @@ class _RowsPart(Part):
         return len(self.numbers)
 
     def read(self, number: int) -> Record | BadRecord:
+        if number < 0:
+            raise IndexError(number)
         return self.rows.read(self.numbers[number])
 
     def close(self) -> None:
