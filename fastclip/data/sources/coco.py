@@ -71,7 +71,8 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
             class_names = class_names or joined.class_names
     paths = find_pictures(spec, pictures.names, _near(named.path), are_wanted="picture" in wanted)
     table = PictureTable(pictures, paths, wanted, class_names, list(numbers))
-    return RowSource(spec.path, holds | PICTURES, table, files, {"image_root": spec.image_root})
+    settings = {"image_root": spec.image_root}
+    return RowSource(spec.path, holds | PICTURES, table, files, settings, class_names)
 
 
 class _CocoFile:

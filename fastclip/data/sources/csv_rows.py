@@ -103,8 +103,9 @@ class CsvRows:
         if self.separator == "\t":
             return True
         # Captions may hold the separator, so the column is counted from both ends.
-        names = {parts[column], parts[column - len(self.header)]}
-        return any(_PICTURE.search(name) or (name and os.path.isfile(name)) for name in names)
+        names = {parts[column], parts[column - len(self.header)]} - {""}
+        places = [path for name in names for path in (name, self.path.parent / name)]
+        return any(map(_PICTURE.search, names)) or any(map(os.path.isfile, places))
 
     def _is_open(self, lines: list[str]) -> bool:
         # An open quote would take in whatever line follows.

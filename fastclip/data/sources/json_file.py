@@ -13,8 +13,18 @@ from fastclip.errors import UserError
 def read_json(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
     """What the file holds; ``hook`` replaces each object as soon as it is parsed.
 
-    Raises :class:`UserError` for a file that cannot be read, is not UTF-8 or is not JSON.
+    Raises :class:`UserError` for a file that cannot be read, is not UTF-8 or is not JSON, and for
+    an object that has a key twice, of which a parser drops one value.
     """
+
+    def finish(pairs: list[tuple[str, Any]]) -> Any:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in found if keys.count(key) > 1)
+            raise UserError(f"{path} has the key {twice[:40]!r} twice in one object")
+        return hook(found) if hook else found
+
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -24,12 +34,14 @@ def read_json(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
     if not text.strip():
         raise UserError(f"{path} is empty, expected JSON")
     try:
-        return json.loads(text, object_hook=hook)
+        return json.loads(text, object_pairs_hook=finish)
     except json.JSONDecodeError as error:
         # The parser stops at the end, or at the start of a text that has no end.
         is_cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated")
         cut = ", the file is cut off" if is_cut else ""
         raise UserError(f"{path} is not JSON{cut}: {error}") from error
+    except UserError:
+        raise
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply for an annotation file") from error
     except ValueError as error:

@@ -62,6 +62,7 @@ def test_instances_number_classes_without_the_gaps_of_their_ids(tmp_path):
     path = write(tmp_path, images(1, 2, 3), annotations, "x.json", categories=CATEGORIES)
     source = open_file(coco, path)
     assert source.holds == {"picture", "tags", "labels", "id"}
+    assert source.class_names == ["person", "s", "toothbrush"]
     assert values_of(source, "labels") == [[0, 2], [1], []]
     assert values_of(source, "tags") == [["person", "toothbrush"], ["s"], []]
 
@@ -181,6 +182,7 @@ def test_other_wrong_annotations_are_booked(tmp_path):
         (b"\xff\xfe{\0}\0", "is not UTF-8"),
         (b'{"a": "\xe9"}', "is not UTF-8"),
         (b"\0" * 10, "is not JSON"),
+        ('{"images": [], "annotations": [], "images": []}', "the key 'images' twice in one object"),
     ],
 )
 def test_a_file_that_cannot_be_used_gets_one_sentence(tmp_path, content, said):

@@ -123,6 +123,12 @@ def test_a_stray_quote_before_the_pictures_column(tmp_path):
     assert "opens in line 3" in refusal(path, **COMMA)
 
 
+def test_a_stray_quote_where_pictures_have_no_extension(tmp_path):
+    write_pictures(tmp_path, ["one", "two", "three"])
+    path = write(tmp_path, 'filepath,title\none,"best\ntwo,this is 5"\nthree,x\n')
+    assert "opens in line 2" in refusal(path, **COMMA)
+
+
 def test_a_stray_quote_in_a_file_of_a_million_characters(tmp_path):
     path = rows(tmp_path, "a")
     path.write_text('filepath\ttitle\n0.jpg\t"a\n' + "0.jpg\tsome words of a caption\n" * 40000)
