@@ -46,6 +46,8 @@ def read_all(source: Any) -> tuple[list[Record], list[BadRecord]]:
         part.close()
     keys = [record.key for record in records]
     assert len(set(keys)) == len(keys)
+    # What is booked twice under one key and reason counts once.
+    assert len({(b.key, b.reason) for b in bad}) == len(bad)
     assert all("\n" not in f"{b.key} {b.reason} {b.detail}" for b in bad)
     return records, bad
 

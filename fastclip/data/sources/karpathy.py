@@ -16,6 +16,7 @@ from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
 from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 HOLDS = frozenset({"picture", "captions", "id"})
@@ -68,7 +69,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
             continue
         name = f"{folder}/{name}" if folder else name
         if pictures.number(name) is not None:
-            pictures.book(where, "picture comes twice", name)
+            pictures.book(where, "picture comes twice", printable(name))
             continue
         number = pictures.add(name)
         cocoid = as_id(image.get("cocoid"))
@@ -77,7 +78,9 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     if not splits and not pictures.problems:
         raise UserError(f"{spec.path} names no pictures")
     if spec.split and spec.split not in splits:
-        has = f"it has {', '.join(splits)} (restval is train)" if splits else "it has none"
+        has = (
+            f"it has {printable(', '.join(splits))} (restval is train)" if splits else "it has none"
+        )
         raise UserError(f"{spec.path} has no split {spec.split!r}; {has}")
     paths = find_pictures(spec, pictures.names, NEAR, are_wanted="picture" in wanted)
     table = PictureTable(pictures, paths, wanted, ids=ids)

@@ -45,8 +45,11 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
             pictures.book(where, "row without an image", why)
             continue
         number, captions = pictures.add(name), row.get("caption")
-        for caption in captions if isinstance(captions, list) else [captions]:
-            pictures.add_caption(number, caption, where)
+        if not isinstance(captions, list):
+            pictures.add_caption(number, captions, where)
+            continue
+        for place_in_row, caption in enumerate(captions):
+            pictures.add_caption(number, caption, f"{where}, caption {place_in_row + 1}")
     if not len(pictures.names) and not pictures.problems:
         raise UserError(f"{spec.path} is a list without rows")
     paths = find_pictures(spec, pictures.names, NEAR, are_wanted="picture" in wanted)

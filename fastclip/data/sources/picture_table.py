@@ -92,7 +92,8 @@ class PictureTable(Rows):
         if "picture" in self.wanted:
             values["picture"] = self.paths.path(name)
         if "id" in self.wanted:
-            values["id"] = printable(name) if self.ids is None else self.ids[number]
+            found = name if self.ids is None else self.ids[number]
+            values["id"] = printable(found) if isinstance(found, str) else found
         if "captions" in self.wanted and (items := self._captions_of.items(number)):
             values["captions"] = [self.captions.text(item) for item in items]
         if self.class_names is not None and self.wanted & {"labels", "tags"}:

@@ -16,6 +16,7 @@ from fastclip.data.sources.picture_table import PictureList
 from fastclip.data.sources.rows import Rows
 from fastclip.data.sources.texts import Texts
 
+TWICE = "region's id comes twice"
 _NONE = -1
 _SIDES = ("x", "y", "width", "height")
 
@@ -79,7 +80,7 @@ class Regions:
         first = np.zeros(len(ids), bool)
         first[np.unique(ids, return_index=True)[1]] = True
         for region in np.flatnonzero(~first & (ids != _NONE)).tolist():
-            self.bad.setdefault(region, ("region's id comes twice", str(self.ids[region])))
+            self.bad[region] = (TWICE, str(self.ids[region]))
 
     def add_phrases(self, pictures: PictureList) -> None:
         """Make the phrases captions of their pictures, whatever their boxes."""
@@ -120,7 +121,7 @@ class RegionTable(Rows):
         key = f"{self.ids[owner]}/{f'no. {number + 1}' if region_id == _NONE else region_id}"
         if region in self.regions.bad:
             reason, detail = self.regions.bad[region]
-            twice = f"no. {number + 1}: " if reason == "region's id comes twice" else ""
+            twice = f"no. {number + 1}: " if reason == TWICE else ""
             return BadRecord(twice + key, reason, detail)
         values: dict[str, Any] = {"id": self.ids[owner]}
         if "picture" in self.wanted:

@@ -95,6 +95,17 @@ def test_the_other_file_is_opened_where_it_is_wanted_and_must_agree(tmp_path):
     assert "beside it disagree: picture 1 is '1.jpg' in one and 'other.jpg'" in refusal(path)
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\nb", "é"])
+def test_whatever_texts_a_file_has_keys_and_sentences_can_be_printed(tmp_path, text):
+    pictures = [{"id": text, "file_name": "1.jpg"}, {"id": text, "file_name": text}, {"id": text}]
+    path = write_json(tmp_path / "x.json", {"images": pictures, "annotations": [caption(text, "")]})
+    write_pictures(tmp_path, ["1.jpg"])
+    (record,), bad = read_all(open_file(coco, path))
+    assert record.values["id"].encode() and all(f"{b}".encode() for b in bad)
+    wrong = [{"id": text, "name": 3}]
+    refusal(write(tmp_path, images(1), [instance(1, 1)], categories=wrong)).encode()
+
+
 def test_ids_may_be_texts(tmp_path):
     pictures = [{"id": "01", "file_name": "1.jpg"}, {"id": "a", "file_name": "2.jpg"}]
     annotations = [caption(1, "one"), caption("a", "two"), {**instance("1", "90")}]

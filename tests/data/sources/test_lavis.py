@@ -63,8 +63,8 @@ def test_wrong_rows_are_booked(tmp_path):
         ("row 4", 1),
         ("row 5", 1),
         ("row 6", 0),
-        ("row 7", 0),
-        ("row 7", 0),
+        ("row 7, caption 1", 0),
+        ("row 7, caption 3", 0),
         ("row 8", 0),
     ]
 

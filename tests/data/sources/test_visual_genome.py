@@ -115,6 +115,12 @@ def test_every_region_is_used_or_booked(tmp_path):
     assert len({(b.key, b.reason) for b in bad}) == len(bad)
 
 
+def test_regions_of_one_id_are_booked_apart_whatever_else_is_wrong(tmp_path):
+    wrong = region(10, 1, "a", (None, 0, 1, 1))
+    records, bad = read_all(opened(tmp_path, entry(1, wrong, wrong, region(10, 1, "b"))))
+    assert not records and len(bad) == 3
+
+
 def test_wrong_phrases_of_whole_pictures_are_booked_beside_the_others(tmp_path):
     source = opened(tmp_path, entry(1, region(1, 1, "a"), region(2, 1, None)), regions="whole")
     (record,), (bad,) = read_all(source)
