@@ -13,6 +13,7 @@ from fastclip.data.sources.extensions import (
     is_hidden,
     is_picture,
 )
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 
@@ -90,8 +91,8 @@ def _look_into(
         name = f"{below}{entry.name}"
         reason = _reason_not_read(entry, above)
         if reason:
-            found.others.setdefault(reason, []).append(readable(name))
-        elif entry.is_dir():
+            found.others.setdefault(reason, []).append(printable(name))
+        elif _is_folder(entry):
             found.folders.append(name)
             yield f"{name}/", above
         else:
@@ -101,11 +102,11 @@ def _look_into(
 def _reason_not_read(entry: os.DirEntry[str], above: tuple[tuple[int, int], ...]) -> str | None:
     if is_hidden(entry.name):
         return HIDDEN
-    if entry.is_dir():
+    if _is_folder(entry):
         stat = entry.stat()
         return LOOP if (stat.st_dev, stat.st_ino) in above else None
-    # A link to a file that is gone was meant as a record: it is one, and a bad one when it is read.
-    if not entry.is_file() and os.path.exists(entry.path):
+    # A link to a file that is gone was meant as a record: it is one, and bad when it is read.
+    if not (entry.is_file(follow_symlinks=False) or _is_link_to_file(entry)):
         return NO_FILE
     if entry.name in TABLES or is_picture(entry.name):
         return None
@@ -113,10 +114,16 @@ def _reason_not_read(entry: os.DirEntry[str], above: tuple[tuple[int, int], ...]
     return NO_PICTURE if known or _is_notice(entry.name) else OTHER_ENDING
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Of a link that leads to itself, DirEntry's own is_dir raises.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def _is_link_to_file(entry: os.DirEntry[str]) -> bool:
+    """Whether ``entry`` is a link to a file, also to one that is gone."""
+    gone = not os.path.exists(entry.path)
+    return entry.is_symlink() and (gone or os.path.isfile(entry.path))
+
+
 def _is_notice(name: str) -> bool:
     return name.upper().split(".")[0] in ("README", "LICENSE", "NOTICE", "CITATION")
-
-
-def readable(name: str) -> str:
-    """``name`` as text that can be printed and stored, also where it is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")

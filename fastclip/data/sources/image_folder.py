@@ -16,13 +16,13 @@ from fastclip.data.sources.fingerprint import fingerprint
 from fastclip.data.sources.folder_walk import (
     TABLES,
     FolderContents,
-    readable,
     several,
     walk_folder,
 )
 from fastclip.data.sources.image_metadata import MetadataRows
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 SPLITS = frozenset(
@@ -77,7 +77,7 @@ class ImageFolder(Rows):
 
     def _label(self, classes: list[str], depth: int) -> None:
         """Give each picture the number of its class; one that lies in no class is a problem."""
-        self.class_names = [readable(name) for name in classes]
+        self.class_names = [printable(name) for name in classes]
         numbers = {name: number for number, name in enumerate(classes)}
         outside = [p for p in self.pictures if p.count("/") <= depth]
         self.pictures = [p for p in self.pictures if p.count("/") > depth]
@@ -88,7 +88,7 @@ class ImageFolder(Rows):
             ("class has no picture", empty, 0),
         ):
             if names:
-                shown = [readable(name) for name in names]
+                shown = [printable(name) for name in names]
                 self.problems.append(several(str(self.root), reason, shown, lost=lost))
 
     @property
@@ -106,7 +106,7 @@ class ImageFolder(Rows):
         if self.class_names is not None:
             values["label"] = self.labels[number]
         wanted = {name: value for name, value in values.items() if name in self.wanted}
-        return Record(readable(path), wanted)
+        return Record(printable(path), wanted)
 
     def identity(self) -> str:
         """Over all paths and classes."""

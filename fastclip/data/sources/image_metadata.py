@@ -6,15 +6,17 @@ Hugging Face's layout: a column ``file_name``, relative to the table's folder, a
 
 from collections.abc import Collection
 from pathlib import PurePosixPath
+from posixpath import normpath
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.columns import Columns, find_columns, row_values
 from fastclip.data.sources.fingerprint import fingerprint
-from fastclip.data.sources.folder_walk import FolderContents, readable, several
+from fastclip.data.sources.folder_walk import FolderContents, several
 from fastclip.data.sources.metadata_rows import FILE_NAME, Row, read_rows
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.rows import Rows
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 
@@ -30,6 +32,9 @@ class MetadataRows(Rows):
         self.rows: list[tuple[str, Row, Columns]] = []
         holds = frozenset(["picture", "id"])
         for table in found.tables:
+            other = str(PurePosixPath(table).with_suffix(".jsonl"))
+            if other != table and other in found.tables:
+                raise UserError(f"{found.root} has both {table} and {other}: leave one of them")
             holds |= self._add_table(table).holds
         self.holds = holds
         if not self.rows:
@@ -37,18 +42,16 @@ class MetadataRows(Rows):
         self._number_labels()
         self._name_records()
         named = {picture for picture, _, _ in self.rows}
-        spare = [readable(p) for p in found.pictures if p not in named]
+        spare = [printable(p) for p in found.pictures if p not in named]
         self.problems: list[BadRecord] = found.problems()
         if spare:
-            self.problems += [
-                several(str(self.root), f"no row of {found.tables[0]} names it", spare)
-            ]
+            reason = "picture has no row in a table"
+            self.problems.append(several(str(self.root), reason, spare))
 
     def _add_table(self, table: str) -> Columns:
         """Add the rows of a table; the names of their pictures become relative to the root."""
         folder = PurePosixPath(table).parent
-        rows = read_rows(self.root / table, readable(table))
-        names = list(dict.fromkeys(n for row in rows if isinstance(row, dict) for n in row))
+        names, rows = read_rows(self.root / table, printable(table))
         if rows and FILE_NAME not in names:
             has = ", ".join(map(repr, names)) or "none"
             raise UserError(
@@ -61,9 +64,9 @@ class MetadataRows(Rows):
         for number, row in enumerate(rows, 1):
             picture = "" if isinstance(row, BadRecord) else row.get(FILE_NAME)
             if not isinstance(picture, str) or (isinstance(row, dict) and not picture):
-                detail = f"row {number} of {readable(table)}"
-                row, picture = BadRecord(f"{readable(table)}#{number}", "no picture", detail), ""
-            self.rows.append((str(folder / picture) if picture else "", row, columns))
+                detail = f"row {number} of {printable(table)}"
+                row, picture = BadRecord(f"{printable(table)}#{number}", "no picture", detail), ""
+            self.rows.append((normpath(folder / picture) if picture else "", row, columns))
         return columns
 
     def _number_labels(self) -> None:
@@ -86,7 +89,7 @@ class MetadataRows(Rows):
         seen: dict[str, int] = {}
         self.keys: list[str] = []
         for picture, row, _ in self.rows:
-            key = row.key if isinstance(row, BadRecord) else readable(picture)
+            key = row.key if isinstance(row, BadRecord) else printable(picture)
             seen[key] = seen.get(key, 0) + 1
             self.keys.append(key if seen[key] == 1 else f"{key}#{seen[key]}")
 
@@ -101,7 +104,7 @@ class MetadataRows(Rows):
             return row
         if picture not in self.pictures:
             return BadRecord(key, "picture file is missing", f"in {self.root}")
-        own = {"picture": self.root / picture, "id": readable(picture)}
+        own = {"picture": self.root / picture, "id": printable(picture)}
         kept = {name: value for name, value in own.items() if name in self.wanted}
         return Record(key, row_values(row, columns, self.wanted) | kept)
 

@@ -14,17 +14,20 @@ FILE_NAME = "file_name"
 Row = dict[str, Any] | BadRecord
 
 
-def read_rows(path: Path, shown: str) -> list[Row]:
-    """All rows, in order; ``shown`` is what the file is called in keys.
+def read_rows(path: Path, shown: str) -> tuple[list[str], list[Row]]:
+    """Names of columns, and all rows, in order; ``shown`` is what the file is called in keys.
 
     Raises :class:`UserError` for a file that cannot be read as a table at all.
     """
-    return list(_json_rows(path, shown) if path.suffix == ".jsonl" else _csv_rows(path, shown))
-
-
-def _csv_rows(path: Path, shown: str) -> Iterator[Row]:
-    """Rows of a csv with a header, which commas separate."""
+    if path.suffix == ".jsonl":
+        rows = list(_json_rows(path, shown))
+        return list({name: None for row in rows if isinstance(row, dict) for name in row}), rows
     table = CsvRows(path, ",")
+    return table.header, list(_csv_rows(table, path, shown))
+
+
+def _csv_rows(table: CsvRows, path: Path, shown: str) -> Iterator[Row]:
+    """Rows of a csv with a header, which commas separate."""
     header = table.header
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:

@@ -13,13 +13,13 @@ from typing import Any
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import AnySource, Part, Size, Source
 from fastclip.data.sources.fingerprint import fingerprint
-from fastclip.data.sources.folder_walk import readable
 from fastclip.data.sources.metadata_only import are_urls, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
 from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers
 from fastclip.data.sources.parquet_part import ParquetPart, read_column
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 
@@ -90,7 +90,7 @@ class ParquetSource(Source):
             # How many rows are lost is not known: as many as the others have.
             rows = [sum(file.rows) for file in self.files if file.columns]
             lost = max(1, sum(rows) // len(rows))
-            key = readable(str(place.file.path))
+            key = printable(str(place.file.path))
             return NoRecords(BadRecord(key, "file cannot be read", place.file.error, lost))
         return ParquetPart(
             place.file, place.file.columns, place.group, place.start, self.wanted, self.numbers

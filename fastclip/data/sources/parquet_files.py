@@ -79,8 +79,9 @@ def read_footers(paths: Sequence[Path]) -> list[ParquetFile]:
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
     names = [path.stem for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    whole = [path.absolute().with_suffix("").parts for path in paths]
-    shared = next(n for n, parts in enumerate(zip(*whole, strict=False)) if len(set(parts)) > 1)
-    return ["/".join(parts[shared:]) for parts in whole]
+    if len(set(names)) < len(names):
+        whole = [path.absolute().parts for path in paths]
+        places = zip(*whole, strict=False)
+        shared = next((n for n, parts in enumerate(places) if len(set(parts)) > 1), 0)
+        names = ["/".join(parts[shared:]).removesuffix(".parquet") for parts in whole]
+    return names

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import Part, Record
 from fastclip.data.sources.columns import row_values
-from fastclip.data.sources.folder_walk import readable
 from fastclip.data.sources.parquet_columns import ParquetColumns
 from fastclip.data.sources.parquet_files import ParquetFile
+from fastclip.data.sources.texts import printable
 
 _ROWS_A_BATCH = 1024
 
@@ -44,7 +44,7 @@ class ParquetPart(Part):
         except Exception as error:  # pyarrow raises nearly anything for broken data
             detail = f"{type(error).__name__}: {error}"
             reason = "row group cannot be read"
-            key = f"{readable(str(file.path))}, row group {group}"
+            key = f"{printable(str(file.path))}, row group {group}"
             self.problems = [BadRecord(key, reason, detail, lost=self.rows)]
             self.rows = 0
 
@@ -55,7 +55,7 @@ class ParquetPart(Part):
         """The row of that number."""
         if not 0 <= number < self.rows:
             raise IndexError(number)
-        key = f"{readable(self.file.short)}/{self.first_row + number}"
+        key = f"{printable(self.file.short)}/{self.first_row + number}"
         try:
             row = self._row(number)
         except Exception as error:  # as above: cells are checked when they are taken out

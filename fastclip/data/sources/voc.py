@@ -10,9 +10,9 @@ from pathlib import Path
 from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.sources.base import AnySource, Record
 from fastclip.data.sources.fingerprint import fingerprint
-from fastclip.data.sources.folder_walk import readable
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import printable
 from fastclip.data.sources.voc_folder import (
     ANNOTATIONS,
     PICTURES,
@@ -94,7 +94,7 @@ class VocPictures(Rows):
     def read(self, number: int) -> Record | BadRecord:
         """A picture and the classes of its objects."""
         year, stem = self.ids[number]
-        key = readable(f"{year.name}/{stem}" if self.several else stem)
+        key = printable(f"{year.name}/{stem}" if self.several else stem)
         objects = self.objects.get((year, stem), Objects((), (), ""))
         if isinstance(objects, BadValueError):
             return objects.of(key)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.extensions import is_hidden, is_picture
-from fastclip.data.sources.folder_walk import readable, several
+from fastclip.data.sources.folder_walk import several
+from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
 ANNOTATIONS, PICTURES, SPLITS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -71,5 +72,5 @@ def pictures_of(year: Path) -> dict[str, list[str]]:
 
 def unused(year: Path, used: set[str], pictures: dict[str, list[str]]) -> list[BadRecord]:
     """A problem for the pictures of a year that no annotation is about."""
-    names = [readable(n) for stem, names in pictures.items() if stem not in used for n in names]
+    names = [printable(n) for stem, names in pictures.items() if stem not in used for n in names]
     return [several(str(year / PICTURES), "picture has no annotation", names)] if names else []
