@@ -1,0 +1,78 @@
+"""Which layout a path has: told by its ending, then by what the file begins with."""
+
+import re
+from pathlib import Path
+
+from fastclip.data.bad_records import listed
+from fastclip.data.sources.extensions import is_hidden, is_picture
+from fastclip.data.sources.registry import HEAD_BYTES, LAYOUTS, Layout, layout_named
+from fastclip.data.sources.shard_list import expand, is_local, is_pattern
+from fastclip.data.sources.spec import DataSpec
+from fastclip.errors import UserError
+
+_SHARD = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
+_USTAR = slice(257, 262)
+"""Where a tar file says that it is one."""
+
+
+def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
+    """The paths that ``::`` separates, each with its layout.
+
+    Raises :class:`UserError` for a path of no known layout.
+    """
+    if spec.dataset_type == "synthetic":
+        return [(spec.path, layout_named("synthetic"))]
+    if not spec.path:
+        raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
+    paths = [path for path in spec.path.split("::") if path]
+    if not paths:
+        raise UserError(f"the shard list {spec.path!r} is empty")
+    if spec.dataset_type != "auto":
+        return [(path, layout_named(spec.dataset_type)) for path in paths]
+    return [(path, _layout_of(path)) for path in paths]
+
+
+def _layout_of(path: str) -> Layout:
+    if not is_local(path) or (_SHARD.search(path) and not Path(path).is_dir()):
+        return layout_named("webdataset")
+    # All files of a pattern are of the first one's layout.
+    first = Path(expand(path)[0] if is_pattern(path) else path)
+    if not first.exists():
+        raise _unknown(path, " (no such file)")
+    if first.is_dir() and _is_folder_of_shards(first):
+        shards = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
+        raise _unknown(path, f" (a folder: name its shards, e.g. {shards})")
+    head = _head(first)
+    if head[_USTAR] == b"ustar":
+        return layout_named("webdataset")
+    for layout in LAYOUTS:
+        if layout.detects(first, head):
+            return layout
+    raise _unknown(path, "")
+
+
+def _is_folder_of_shards(folder: Path) -> bool:
+    """Whether shards lie in a folder, and neither folders nor pictures."""
+    inside = [path for path in folder.iterdir() if not is_hidden(path.name)]
+    return any(_SHARD.search(path.name) for path in inside) and not any(
+        path.is_dir() or is_picture(path.name) for path in inside
+    )
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _unknown(path: str, hint: str) -> UserError:
+    accepted = listed([layout.is_called for layout in LAYOUTS])
+    names = ", ".join(layout.name for layout in LAYOUTS)
+    return UserError(
+        f"cannot tell the format of {path!r}{hint}; accepted are {accepted}, or a --dataset-type "
+        f"({names})"
+    )

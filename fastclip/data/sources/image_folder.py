@@ -1,0 +1,137 @@
+"""Folders of pictures: a folder for each class (torchvision, Hugging Face), or no classes at all.
+
+Classes are numbered by their sorted names, as both libraries do. Where all folders below the root
+are splits (``train``, ``val``, ...), classes are the folders below those.
+"""
+
+from array import array
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from fastclip.data.bad_records import BadRecord, listed
+from fastclip.data.sources.base import AnySource, Record
+from fastclip.data.sources.extensions import PICTURE_EXTENSIONS
+from fastclip.data.sources.fingerprint import fingerprint
+from fastclip.data.sources.folder_walk import (
+    TABLES,
+    FolderContents,
+    several,
+    walk_folder,
+)
+from fastclip.data.sources.image_metadata import MetadataRows
+from fastclip.data.sources.rows import Rows, RowSource
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import printable
+from fastclip.errors import UserError
+
+SPLITS = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+)
+"""Names of folders that are splits, as Hugging Face has them."""
+
+
+def detects(path: Path, head: bytes) -> bool:
+    """Whether ``path`` is a folder, or the table of one."""
+    return path.is_dir() or (path.is_file() and path.name in TABLES)
+
+
+def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
+    """The pictures below a folder, with what its ``metadata.csv`` or ``.jsonl`` says, if any.
+
+    Raises :class:`UserError` where it is no folder or holds no picture.
+    """
+    path = Path(spec.path)
+    root = path.parent if path.name in TABLES and path.is_file() else path
+    found = walk_folder(_split_folder(root, spec))
+    if root != path:
+        found.tables = [path.name]
+    if not found.pictures:
+        raise UserError(_no_picture_in(found))
+    rows = MetadataRows(found, wanted) if found.tables else ImageFolder(found, wanted)
+    source = RowSource(spec.path, rows.holds, rows, [], {"rows": rows.identity()})
+    source.class_names = rows.class_names
+    return source
+
+
+class ImageFolder(Rows):
+    """Pictures by their paths below ``found.root``, with the class that their folder says.
+
+    A record's key is its path, ending included: two that differ in it alone are two records.
+
+    Attributes:
+        class_names: by number; None where no folder is a class.
+    """
+
+    def __init__(self, found: FolderContents, wanted: Collection[str]) -> None:
+        self.root, self.wanted = found.root, wanted
+        self.problems: list[BadRecord] = found.problems()
+        self.pictures, self.labels = found.pictures, array("q")
+        self.class_names: list[str] | None = None
+        depth = 1 if _are_splits(found) else 0
+        folders = {
+            folder.split("/")[depth] for folder in found.folders if folder.count("/") >= depth
+        }
+        if folders and any(picture.count("/") > depth for picture in found.pictures):
+            self._label(sorted(folders), depth)
+
+    def _label(self, classes: list[str], depth: int) -> None:
+        """Give each picture the number of its class; one that lies in no class is a problem."""
+        self.class_names = [printable(name) for name in classes]
+        numbers = {name: number for number, name in enumerate(classes)}
+        outside = [p for p in self.pictures if p.count("/") <= depth]
+        self.pictures = [p for p in self.pictures if p.count("/") > depth]
+        self.labels.extend(numbers[p.split("/")[depth]] for p in self.pictures)
+        empty = sorted(numbers.keys() - {classes[label] for label in self.labels})
+        for reason, names, lost in (
+            ("picture lies in no class's folder", outside, len(outside)),
+            ("class has no picture", empty, 0),
+        ):
+            if names:
+                shown = [printable(name) for name in names]
+                self.problems.append(several(str(self.root), reason, shown, lost=lost))
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """Names of the values that records have."""
+        return frozenset(["picture"] if self.class_names is None else ["picture", "label"])
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def read(self, number: int) -> Record:
+        """A picture and its class."""
+        path = self.pictures[number]
+        values: dict[str, Any] = {"picture": self.root / path}
+        if self.class_names is not None:
+            values["label"] = self.labels[number]
+        wanted = {name: value for name, value in values.items() if name in self.wanted}
+        return Record(printable(path), wanted)
+
+    def identity(self) -> str:
+        """Over all paths and classes."""
+        return fingerprint([*(self.class_names or ()), "/", *self.pictures])
+
+
+def _split_folder(root: Path, spec: DataSpec) -> Path:
+    """The folder that ``spec`` names, or the one of its split."""
+    if not root.is_dir():
+        raise UserError(f"{spec.path} is no folder of pictures (--dataset-type image-folder)")
+    if not spec.split:
+        return root
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    if spec.split not in folders:
+        has = f"its folders are {listed(folders)}" if folders else "it holds no folder"
+        raise UserError(f"{spec.path} holds no split {spec.split!r}: {has}")
+    return root / spec.split
+
+
+def _no_picture_in(found: FolderContents) -> str:
+    has = "; ".join(f"{bad.reason}: {bad.detail}" for bad in found.problems())
+    endings = listed(PICTURE_EXTENSIONS)
+    return f"{found.root} holds no picture, of the endings {endings}" + (has and f" ({has})")
+
+
+def _are_splits(found: FolderContents) -> bool:
+    first = [name for name in found.folders if "/" not in name]
+    return bool(first) and SPLITS.issuperset(first) and all("/" in p for p in found.pictures)

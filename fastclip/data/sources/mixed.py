@@ -1,0 +1,146 @@
+"""Several sources as one, each with a weight: how often its records are drawn."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from fastclip.data.bad_records import BadRecord, listed
+from fastclip.data.sources.base import AnySource, ForwardSource, Part, Record, Size, Source
+from fastclip.errors import UserError
+
+
+def mix(name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> AnySource:
+    """All parts of ``sources``; keys begin with their source's number, ``0:``.
+
+    Raises :class:`UserError` where some are streams and some not, or number classes differently.
+    """
+    _check_classes(sources)
+    random = [source for source in sources if isinstance(source, Source)]
+    forward = [source for source in sources if isinstance(source, ForwardSource)]
+    if random and forward:
+        raise UserError(
+            f"{random[0].name} is read in any order and {forward[0].name} is a stream, which is "
+            "read forward only: name sources of one kind"
+        )
+    if forward:
+        return MixedStreams(name, forward, weights)
+    return MixedSource(name, random, weights)
+
+
+def _check_classes(sources: Sequence[AnySource]) -> None:
+    named = [source for source in sources if source.class_names is not None]
+    for source in named[1:]:
+        if source.class_names != named[0].class_names:
+            raise UserError(
+                f"{named[0].name} and {source.name} number different classes: "
+                f"{_shown(named[0].class_names)}, and {_shown(source.class_names)}"
+            )
+
+
+def _shown(names: Sequence[str] | None) -> str:
+    names = names or ()
+    return listed(names) if len(names) <= 4 else f"{', '.join(names[:3])}, ... ({len(names)})"
+
+
+class _Mixture:
+    """Where the parts of several sources lie among all."""
+
+    def __init__(self, name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> None:
+        self.name, self.sources = name, sources
+        self.places = [
+            (s, part) for s, inner in enumerate(sources) for part in range(inner.num_parts)
+        ]
+        inner_weights = [inner.weights or [1.0] * inner.num_parts for inner in sources]
+        self.weights: Sequence[float] | None = [
+            weights[s] * inner_weights[s][p] for s, p in self.places
+        ]
+        held = [inner.holds for inner in sources if inner.holds is not None]
+        self.holds = frozenset.intersection(*held) if len(held) == len(sources) else None
+        first = sources[0].class_names
+        same = all(inner.class_names == first for inner in sources)
+        self.class_names = first if same else None
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of all sources together."""
+        return len(self.places)
+
+    def part_name(self, part: int) -> str:
+        """As its source calls it."""
+        source, inner = self.places[part]
+        return self.sources[source].part_name(inner)
+
+    def identity(self) -> str:
+        """Those of all, with their weights."""
+        return "; ".join([*(source.identity() for source in self.sources), str(self.weights)])
+
+
+class MixedSource(_Mixture, Source):
+    """Several sources that can be read in any order."""
+
+    sources: Sequence[Source]
+
+    def size(self, part: int) -> Size:
+        """As its source says."""
+        source, inner = self.places[part]
+        return self.sources[source].size(inner)
+
+    def open(self, part: int) -> Part:
+        """Open a part of its source."""
+        source, inner = self.places[part]
+        return _MixedPart(self.sources[source].open(inner), source)
+
+
+class MixedStreams(_Mixture, ForwardSource):
+    """Several sources that are read forward only."""
+
+    sources: Sequence[ForwardSource]
+
+    def expected(self, part: int) -> int | None:
+        """As its source says."""
+        source, inner = self.places[part]
+        return self.sources[source].expected(inner)
+
+    def stream(self, part: int) -> Iterator[Record | BadRecord]:
+        """The records of a stream of its source."""
+        source, inner = self.places[part]
+        records = self.sources[source].stream(inner)
+        try:
+            for record in records:
+                yield _prefixed(record, source)
+        finally:
+            close = getattr(records, "close", None)
+            if close is not None:
+                close()
+
+
+class _MixedPart(Part):
+    def __init__(self, part: Part, source: int) -> None:
+        self.part, self.source = part, source
+
+    @property
+    def problems(self) -> Sequence[BadRecord]:  # type: ignore[override]
+        """Those of the part, which may be found while it is read."""
+        return [_prefixed(problem, self.source) for problem in self.part.problems]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def read(self, number: int) -> Record | BadRecord:
+        """The record of that number."""
+        return _prefixed(self.part.read(number), self.source)
+
+    def nbytes(self) -> int:
+        """That of the part."""
+        return self.part.nbytes()
+
+    def close(self) -> None:
+        """Close the part."""
+        self.part.close()
+
+
+RecordT = TypeVar("RecordT", Record, BadRecord, Record | BadRecord)
+
+
+def _prefixed(record: RecordT, source: int) -> RecordT:
+    return replace(record, key=f"{source}:{record.key}")

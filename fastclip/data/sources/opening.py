@@ -1,0 +1,74 @@
+"""Opens the source that a user named, whatever its layout."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fastclip.data.fields.base import Field
+from fastclip.data.fields.reading import check_held, wanted_of
+from fastclip.data.sources.base import AnySource
+from fastclip.data.sources.detecting import layouts_of
+from fastclip.data.sources.ignored_settings import flag_of, only_read, refuse_ignored
+from fastclip.data.sources.mixed import mix
+from fastclip.data.sources.spec import DataSpec
+from fastclip.errors import UserError
+
+
+def open_source(
+    spec: DataSpec,
+    fields: Sequence[Field],
+    *,
+    also: Sequence[Field] = (),
+    wanted_by: str = "this objective",
+    role: str = "--train-data",
+) -> AnySource:
+    """The source that ``spec`` names; several that ``::`` separates are one.
+
+    Args:
+        fields: that every record must have.
+        also: fields that are read of records that have them.
+        wanted_by: what needs ``fields``, for sentences.
+        role: the flag that named the data, for sentences.
+
+    Raises :class:`UserError` for data that are not there, of no known layout or without a place for
+    one of ``fields``, and for settings that their layout does not read.
+    """
+    found = layouts_of(spec)
+    refuse_ignored(spec, [layout for _, layout in found], role)
+    weights = _weights(spec, [path for path, _ in found], role)
+    wanted = wanted_of((*fields, *also))
+    first = found[0][1]
+    if weights is None and first.takes_several and all(layout == first for _, layout in found):
+        found = [(spec.path, first)]
+    sources = []
+    for path, layout in found:
+        one = replace(spec, path=path, dataset_type=layout.name, upsampling="")
+        source = layout.open_source(only_read(one, layout), wanted)
+        check_held(source, fields, wanted_by)
+        sources.append(source)
+    if len(sources) == 1 and weights is None:
+        return sources[0]
+    return mix(spec.path, sources, weights or [1.0] * len(sources))
+
+
+def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | None:
+    """How often each of ``paths`` is drawn; None where nothing is said of it."""
+    if not spec.upsampling:
+        return None
+    flag, texts = flag_of("upsampling", role), spec.upsampling.split("::")
+    weights = []
+    for text in texts:
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not (weight > 0 and math.isfinite(weight)):
+            raise UserError(
+                f"{flag} is {spec.upsampling!r}, expected positive numbers such as 2::1"
+            )
+        weights.append(weight)
+    if len(weights) != len(paths):
+        raise UserError(
+            f"{flag} has {len(weights)} factors and {role} {len(paths)} sources, expected as many"
+        )
+    return weights

@@ -1,0 +1,135 @@
+"""What the columns of a parquet file mean: Hugging Face's layout and img2dataset's.
+
+The picture is a column ``image``, ``img`` or ``picture`` of a struct ``{bytes, path}``, of bytes or
+of paths, or bytes in a column that is named by their format (``jpg``, ``png``, ...). Other columns
+are those of :mod:`fastclip.data.sources.columns`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from fastclip.data.sources.columns import Columns, find_columns
+from fastclip.data.sources.extensions import PICTURE_EXTENSIONS
+
+_PICTURE_NAMES = ("image", "img", "picture", *PICTURE_EXTENSIONS)
+_KEY_NAMES = ("key", "__key__")
+
+
+@dataclass(frozen=True)
+class ParquetColumns:
+    """Columns of one file.
+
+    Attributes:
+        picture: of the pictures; None where there is none.
+        key: of the records' keys, where there is one.
+        table: the others.
+        class_names: of the labels, as Hugging Face's ClassLabel has them.
+        label_is_name: whether labels are texts.
+        names: of all columns.
+    """
+
+    picture: str | None
+    key: str | None
+    table: Columns
+    class_names: tuple[str, ...] | None
+    label_is_name: bool
+    names: Sequence[str]
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """Names of the values that rows may have."""
+        return self.table.holds | ({"picture"} if self.picture else set())
+
+    def needed(self, wanted: frozenset[str]) -> list[str]:
+        """The columns from which the ``wanted`` values are read."""
+        picture = [self.picture] if self.picture and "picture" in wanted else []
+        return [*([self.key] if self.key else []), *picture, *self.table.needed(wanted)]
+
+
+def parquet_columns(schema: pa.Schema) -> ParquetColumns:
+    """The meanings of the columns of ``schema``."""
+    lower = {name.lower(): name for name in reversed(schema.names)}
+    types = {name: _value_type(schema.field(name).type) for name in lower.values()}
+    pictures = [lower[n] for n in _PICTURE_NAMES if n in lower and _is_picture(types[lower[n]])]
+    keys = [lower[name] for name in _KEY_NAMES if name in lower]
+    lists = {name for name, kind in types.items() if _is_list(kind)}
+    picture = pictures[0] if pictures else None
+    table = find_columns([name for name in schema.names if name != picture], lists)
+    label = table.one.get("label")
+    classes = _class_names(schema, [label, table.one.get("labels")])
+    label_is_name = label is not None and is_string(types[label])
+    key = keys[0] if keys else None
+    return ParquetColumns(picture, key, table, classes, label_is_name, schema.names)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.ExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        names = [kind.field(number).name for number in range(kind.num_fields)]
+        return "bytes" in names or "path" in names
+    return is_binary(kind) or is_string(kind)
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether cells are bytes."""
+    types = pa.types
+    return (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """Whether cells are texts."""
+    types = pa.types
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    )
+
+
+def _class_names(schema: pa.Schema, labels: Sequence[str | None]) -> tuple[str, ...] | None:
+    """Names of classes that Hugging Face stores with the schema, for the first of ``labels``."""
+    try:
+        stored = json.loads((schema.metadata or {})[b"huggingface"])
+        features = stored["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    for column in labels:
+        names = _names(features.get(column)) if isinstance(features, dict) else None
+        if names is not None:
+            return names
+    return None
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    """The names of a ClassLabel, or of a list of them."""
+    if isinstance(feature, list):
+        feature = feature[0] if feature else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return _names(feature.get("feature"))
+    names = feature.get("names")
+    if feature.get("_type") != "ClassLabel" or not isinstance(names, list):
+        return None
+    return tuple(map(str, names)) or None

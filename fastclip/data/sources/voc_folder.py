@@ -1,0 +1,76 @@
+"""Where the files of a year of PASCAL VOC lie."""
+
+from pathlib import Path
+
+from fastclip.data.bad_records import BadRecord, listed
+from fastclip.data.sources.extensions import is_hidden, is_picture
+from fastclip.data.sources.folder_walk import several
+from fastclip.data.sources.texts import printable
+from fastclip.errors import UserError
+
+ANNOTATIONS, PICTURES, SPLITS = "Annotations", "JPEGImages", "ImageSets/Main"
+
+
+def is_year(folder: Path) -> bool:
+    """Whether ``folder`` holds annotations and pictures as a year of VOC does."""
+    return (folder / ANNOTATIONS).is_dir() and (folder / PICTURES).is_dir()
+
+
+def years_of(root: Path) -> list[Path]:
+    """``root`` itself, or all years in it (or in a ``VOCdevkit`` in it), sorted."""
+    if is_year(root):
+        return [root]
+    for folder in (root, root / "VOCdevkit"):
+        if folder.is_dir():
+            years = sorted(path for path in folder.iterdir() if is_year(path))
+            if years:
+                return years
+    return []
+
+
+def split_ids(years: list[Path], split: str, name: str) -> list[tuple[Path, str]]:
+    """(year, id) of all pictures of a split, in the order of its lists.
+
+    All annotations, sorted, where ``split`` is empty. Raises :class:`UserError` for a split that no
+    year has; ``name`` is what the data are called.
+    """
+    if not split:
+        return [(year, path.stem) for year in years for path in _annotations(year)]
+    lists = [(year, year / SPLITS / f"{split}.txt") for year in years]
+    found = [(year, path) for year, path in lists if path.is_file()]
+    if not found or "/" in split:
+        splits = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
+        # Beside them lie lists of each class, such as dog_train.txt.
+        plain = sorted(splits - {s for s in splits if s.rpartition("_")[2] in splits - {s}})
+        has = f"it has {listed(plain)}" if plain else f"{SPLITS} has no list"
+        raise UserError(f"{name} has no split {split!r}: {has}")
+    return [(year, line) for year, path in found for line in _lines(path)]
+
+
+def _annotations(year: Path) -> list[Path]:
+    found = (year / ANNOTATIONS).glob("*.xml")
+    return sorted(path for path in found if not is_hidden(path.name))
+
+
+def _lines(path: Path) -> list[str]:
+    """The first word of each line: lists of a class have a second."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return [line.split()[0] for line in text.splitlines() if line.strip()]
+
+
+def pictures_of(year: Path) -> dict[str, list[str]]:
+    """File names of pictures by what comes before the last dot; sorted."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((year / PICTURES).iterdir()):
+        if is_picture(path.name) and (path.is_file() or path.is_symlink()):
+            found.setdefault(path.stem, []).append(path.name)
+    return found
+
+
+def unused(year: Path, used: set[str], pictures: dict[str, list[str]]) -> list[BadRecord]:
+    """A problem for the pictures of a year that no annotation is about."""
+    names = [printable(n) for stem, names in pictures.items() if stem not in used for n in names]
+    return [several(str(year / PICTURES), "picture has no annotation", names)] if names else []
