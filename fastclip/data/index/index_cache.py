@@ -39,14 +39,14 @@ def open_index(path: Path, file: ShardFile) -> ShardIndex:
     return index
 
 
-def indexed_count(path: Path) -> int:
-    """Records in a shard by its headers; 0 for one that cannot be opened."""
+def index_of(path: Path) -> ShardIndex | None:
+    """The index of a shard, made and kept if need be; None where it cannot be opened."""
     try:
         file = ShardFile(path)
     except OSError:
-        return 0
+        return None
     with closing(file):
-        return len(open_index(path, file))
+        return open_index(path, file)
 
 
 def known_count(path: Path, stat: Stat) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fastclip.data.bad_records import BadRecord
-from fastclip.data.index.index_cache import indexed_count, open_index
+from fastclip.data.index.index_cache import index_of, open_index
 from fastclip.data.index.shard_file import GZIP_MAGIC, ShardFile
 from fastclip.data.index.shard_index import ShardIndex
 from fastclip.data.sources.base import AnySource, Part, Record, Size, Source
@@ -74,7 +74,8 @@ class LocalShards(Source):
         """Records in a shard: by its index, where one is kept; else as a file beside it says;
         else it is indexed now."""
         path = self.paths[part]
-        return size_unopened(path, self._said) or Size(indexed_count(path))
+        size = size_unopened(path, self._said)
+        return Size(len(index_of(path) or ())) if size is None else size
 
     def open(self, part: int) -> Part:
         """Open a shard."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fastclip.data.bad_records import BadRecord, listed
-from fastclip.data.index.index_cache import indexed_count
+from fastclip.data.index.index_cache import index_of
 from fastclip.data.index.record_groups import Group
 from fastclip.data.index.records import ShardRecords
 from fastclip.data.index.tar_header import BrokenTarError, Member
@@ -115,11 +115,16 @@ class ShardStreams(ForwardSource):
 
     def _should_hold(self, part: int) -> int | None:
         """Records that a stream which failed should have held, as far as anything says it."""
-        expected = self.expected(part)
-        if expected is not None:
-            return expected
-        counts = [indexed_count(path) for path in _files_of(self.urls[part])]
+        counts = [self._holds(path) for path in _files_of(self.urls[part])]
         return sum(counts) if counts else self._share
+
+    def _holds(self, path: Path) -> int:
+        """Records that a shard on this machine holds, or that a broken one should have held."""
+        index = index_of(path)
+        said = self._said.of(path) or 0
+        if index is None:
+            return said
+        return max(len(index), said) if index.broken else len(index)
 
 
 def _files_of(url: str) -> list[Path]:
