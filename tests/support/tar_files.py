@@ -15,6 +15,7 @@ EVERYTHING = frozenset(("picture", "caption", "label", "json"))
 
 def pairs(keys: Iterable[str], picture: str = "jpg", text: str = "txt") -> list[tuple[str, bytes]]:
     """Members of records of a picture and a text, whose bytes name their keys."""
+    keys = list(keys)
     named = [(f"{k}.{picture}", f"picture {k}".encode() * 60) for k in keys]
     told = [(f"{k}.{text}", f"caption {k}".encode()) for k in keys]
     return [member for pair in zip(named, told, strict=True) for member in pair]

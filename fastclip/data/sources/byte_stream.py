@@ -51,7 +51,10 @@ class ByteStream:
             assert self._process.stdout is not None
             self._file = self._process.stdout
         else:
-            self._file, self._process = _open_remote(url)
+            # Kept, for it closes the file when it is collected.
+            self._remote = _open_remote(url)
+            self._file = getattr(self._remote, "stream", self._remote)
+            self._process = getattr(self._remote, "proc", None)
 
     def read(self) -> bytes:
         """The next bytes, none at the end; raises :class:`StalledError` and :class:`OSError`."""
@@ -72,7 +75,7 @@ class ByteStream:
         except subprocess.TimeoutExpired:
             return ""
         if status < 0:
-            return f"the command was ended by {signal.Signals(-status).name}"
+            return f"the command was ended by signal {-status}"
         return f"the command ended with status {status}" if status else ""
 
     def close(self) -> None:
@@ -87,13 +90,14 @@ class ByteStream:
         self._file.close()
 
 
-def _open_remote(url: str) -> tuple[IO[bytes], subprocess.Popen | None]:
+def _open_remote(url: str) -> Any:
+    """What webdataset opens an url with: a file, or a command's output with its process."""
     from webdataset.gopen import gopen
 
     try:
-        opened: Any = gopen(url)
+        return gopen(url)
     except OSError:
         raise
-    except Exception as error:  # clients of stores raise what they like
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    return getattr(opened, "stream", opened), getattr(opened, "proc", None)
+    # Clients of stores raise what they like.
+    except Exception as error:
+        raise OSError(" ".join(f"{type(error).__name__}: {error}".split())) from error

@@ -37,9 +37,7 @@ def all_members(archive):
 
 
 @OPENINGS
-@pytest.mark.parametrize(
-    "format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
-)
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_lie_where_tarfile_finds_them(opened, format):
     files = [("a.jpg", b"x" * 1000), ("ä ö.txt", b"t"), ("empty.cls", b""), ("b.jpg", b"y" * 512)]
     if format != tarfile.USTAR_FORMAT:
@@ -177,7 +175,13 @@ def test_a_size_beyond_all_bounds_breaks_off(field):
 
 @pytest.mark.parametrize(
     "records",
-    [b"99 path=a.jpg\n", b"5 path=a.jpg\n", b"path=a.jpg\n", b"14 size=-12345\n", b"14 size=12345x\n"],
+    [
+        b"99 path=a.jpg\n",
+        b"5 path=a.jpg\n",
+        b"path=a.jpg\n",
+        b"14 size=-12345\n",
+        b"14 size=12345x\n",
+    ],
 )
 def test_pax_records_that_are_wrong_break_off(records):
     info = tarfile.TarInfo("p")
