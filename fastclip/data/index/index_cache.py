@@ -35,7 +35,8 @@ def open_index(path: Path, file: ShardFile) -> ShardIndex:
     index = load_index(path, file.stat)
     if index is None:
         index = build_index(file)
-        store_index(path, file.stat, index)
+        if not file.has_failed:
+            store_index(path, file.stat, index)
     return index
 
 

@@ -26,6 +26,7 @@ class ShardFile:
         stat: (bytes, mtime_ns) of the file as it was opened.
         end: bytes in all, unpacked.
         fault: why there may be more than ``end`` bytes, or "".
+        has_failed: whether the machine could not read or unpack it, which another time it may.
 
     Raises:
         OSError: the file cannot be opened or read.
@@ -35,6 +36,7 @@ class ShardFile:
         self._unpacked: IO[bytes] | None = None
         self._memory = 0
         self.fault = ""
+        self.has_failed = False
         self._file = path.open("rb", buffering=0)
         try:
             self.stat = self._stat_now()
@@ -51,17 +53,11 @@ class ShardFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` on, fewer only at the end."""
-        if self._unpacked is not None:
-            self._unpacked.seek(offset)
-            return self._unpacked.read(size)
-        size = max(0, min(size, self.end - offset))
-        data = os.pread(self._fd, size, offset) if size else b""
-        while len(data) < size:
-            more = os.pread(self._fd, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        try:
+            return self._read(offset, size)
+        except OSError:
+            self.has_failed = True
+            raise
 
     def has_changed(self) -> bool:
         """Whether the file was written to since it was opened."""
@@ -76,6 +72,19 @@ class ShardFile:
         self._file.close()
         if self._unpacked is not None:
             self._unpacked.close()
+
+    def _read(self, offset: int, size: int) -> bytes:
+        if self._unpacked is not None:
+            self._unpacked.seek(offset)
+            return self._unpacked.read(size)
+        size = max(0, min(size, self.end - offset))
+        data = os.pread(self._fd, size, offset) if size else b""
+        while len(data) < size:
+            more = os.pread(self._fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
     def _stat_now(self) -> tuple[int, int]:
         stat = os.fstat(self._fd)
@@ -95,8 +104,10 @@ class ShardFile:
                         break
                     self._unpacked.write(chunk)
                     self.end += len(chunk)
-        except (EOFError, OSError, zlib.error) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             self.fault = str(error)
+        except OSError as error:
+            self.fault, self.has_failed = error.strerror or str(error), True
         self._memory = self.end if self.end <= _MAX_UNPACKED_MEMORY else 0
 
 

@@ -14,6 +14,12 @@ from fastclip.data.sources.shard_list import is_local
 
 _CHUNK = 1 << 18
 _MOST_SECONDS = 1e6
+_WATCHED = (
+    "exec 3<&0; (cat <&3; kill -KILL 0) >/dev/null 2>&1 & "
+    'exec 3<&-; exec /bin/sh -c "$1" </dev/null'
+)
+"""Runs a command beside a watcher, which ends all of its session when this process is gone: then
+the input that nobody writes to closes."""
 
 
 class StalledError(Exception):
@@ -40,9 +46,8 @@ class ByteStream:
         elif url.startswith("pipe:"):
             # A session of its own, so that all of a pipeline can be ended at once.
             self._process = subprocess.Popen(
-                url.removeprefix("pipe:"),
-                shell=True,
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", _WATCHED, "sh", url.removeprefix("pipe:")],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
@@ -87,6 +92,8 @@ class ByteStream:
                 else:
                     self._process.kill()
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
         self._file.close()
 
 

@@ -141,12 +141,12 @@ class ShardPart(Part):
         for value, extension in found.items():
             offset, size = members[extension]
             try:
-                data = self.file.read(offset, size)
+                values[value] = self.file.read(offset, size)
             except OSError as error:
                 return BadRecord(key, "cannot be read", error.strerror or str(error))
-            if len(data) < size:
-                return BadRecord(key, "shard was changed while it was read", "it is shorter now")
-            values[value] = data
+            if len(values[value]) < size:
+                detail = self.file.fault or "the shard is shorter now"
+                return BadRecord(key, "cannot be read", detail)
         if self.file.has_changed():
             return BadRecord(key, "shard was changed while it was read")
         return Record(key, values)

@@ -56,7 +56,11 @@ class ShardStreams(ForwardSource):
 
     def expected(self, part: int) -> int | None:
         """Records that a stream should hold, as the files say that it names; else None."""
-        sizes = [size_unopened(path, self._said) for path in _files_of(self.urls[part])]
+        url = self.urls[part]
+        if is_local(url):
+            size = size_unopened(Path(url), self._said)
+            return self._holds(Path(url)) if size is None else size.records
+        sizes = [size_unopened(path, self._said) for path in _files_of(url)]
         known = [size.records for size in sizes if size is not None]
         return sum(known) if known and len(known) == len(sizes) else None
 

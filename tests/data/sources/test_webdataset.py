@@ -183,8 +183,29 @@ def test_a_shard_that_changes_while_it_is_open_is_told(tmp_path, how):
         write(path, pairs("xyz"))
         os.utime(path, ns=(0, 0))
     found = part.read(2)
-    assert isinstance(found, BadRecord) and found.reason == "shard was changed while it was read"
+    told = {"shorter": "cannot be read", "rewritten": "shard was changed while it was read"}
+    assert isinstance(found, BadRecord) and found.reason == told[how]
     part.close()
+
+
+@pytest.mark.parametrize("ending", ["tar", "tgz"])
+def test_a_failure_of_the_disk_is_told_and_forgotten(tmp_path, monkeypatch, ending):
+    data = tar_bytes(pairs([f"{n:02d}" for n in range(40)]))
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(gzip.compress(data) if ending == "tgz" else data)
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        if ending == "tar":
+            pread = os.pread
+            patch.setattr(os, "pread", lambda f, n, at: fails() if at > 50_000 else pread(f, n, at))
+        else:
+            patch.setattr("tempfile.SpooledTemporaryFile.write", fails)
+        good, bad = read_shards(path)
+        assert "Input/output error" in bad[-1].detail and len(good) < 40
+    assert len(read_shards(path)[0]) == 40
 
 
 @pytest.mark.parametrize("ending", ["tar.gz", "tgz", "tar"])

@@ -1,5 +1,6 @@
 import gc
 import gzip
+import multiprocessing
 import os
 import time
 
@@ -164,14 +165,42 @@ def test_a_stream_that_is_left_ends_its_command(tmp_path, shard, way):
     assert not is_running(pid)
 
 
+def wait_until_ended(pid):
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(pid)
+
+
+def test_a_process_that_is_killed_leaves_no_command(tmp_path, shard):
+    pid = tmp_path / "pid"
+    url = f"pipe:cat {shard}; (echo $$ > {pid}; sleep 100)"
+
+    def read():
+        stream = open_source(DataSpec(path=url), EVERYTHING).stream(0)
+        list(stream)
+
+    process = multiprocessing.get_context("fork").Process(target=read)
+    process.start()
+    while not (pid.exists() and pid.read_text().strip()):
+        time.sleep(0.01)
+    assert is_running(pid)
+    process.kill()
+    process.join()
+    wait_until_ended(pid)
+
+
+def test_commands_are_run_as_a_shell_runs_them(shard):
+    url = f"pipe:if read line; then exit 9; fi; sleep 0.01 & wait; A='{shard}'; cat \"$A\""
+    good, bad = read_shards(url, read_timeout=5)
+    assert len(good) == 20 and not bad
+
+
 def test_what_a_command_leaves_running_is_ended(tmp_path, shard):
     pid = tmp_path / "pid"
     url = f"pipe:cat {shard}; sleep 100 >/dev/null & echo $! > {pid}"
     read_shards(url)
-    deadline = time.monotonic() + 5
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_running(pid)
+    wait_until_ended(pid)
 
 
 def test_no_file_stays_open(shard):
