@@ -34,6 +34,7 @@ class SaidSizes:
 
     def __init__(self) -> None:
         self._folders: dict[Path, _Folder] = {}
+        self._told: set[Path] = set()
 
     def of(self, path: Path, nbytes: int | None = None) -> int | None:
         """Records of a shard, at least 1; None where nothing says it.
@@ -54,11 +55,13 @@ class SaidSizes:
         if not said:
             return None
         if nbytes is not None and path.suffix == ".tar" and said * BLOCK > nbytes:
-            logger.warning(
-                "%s is said to hold %d records, for which its %d bytes have no room: "
-                "its records are counted",
-                *(path, said, nbytes),
-            )
+            if path not in self._told:
+                self._told.add(path)
+                logger.warning(
+                    "%s is said to hold %d records, for which its %d bytes have no room: "
+                    "its records are counted",
+                    *(path, said, nbytes),
+                )
             return None
         return said
 

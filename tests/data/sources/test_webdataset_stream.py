@@ -122,11 +122,19 @@ def test_what_a_stream_is_expected_to_hold(shard, beside, expected):
 
 
 def is_running(pid_file):
+    pid = pid_file.read_text().strip() if pid_file.exists() else ""
     try:
-        with open(f"/proc/{pid_file.read_text().strip()}/stat") as file:
+        with open(f"/proc/{pid or None}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def wait_until_ended(pid):
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(pid)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_a_pipe_that_stalls_is_ended_and_counted(tmp_path, shard, command):
         1, (20 if "shard" in command else 1) - len(good)
     )
     assert "no byte came for 0.2 seconds" in bad.detail and "--read-timeout" in bad.detail
-    assert not is_running(pid)
+    wait_until_ended(pid)
 
 
 @pytest.mark.parametrize("way", ["close", "garbage"])
@@ -162,14 +170,7 @@ def test_a_stream_that_is_left_ends_its_command(tmp_path, shard, way):
     else:
         del stream
         gc.collect()
-    assert not is_running(pid)
-
-
-def wait_until_ended(pid):
-    deadline = time.monotonic() + 10
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_running(pid)
+    wait_until_ended(pid)
 
 
 def test_a_process_that_is_killed_leaves_no_command(tmp_path, shard):
