@@ -16,6 +16,7 @@ from fastclip.data.bad_records import BadValueError
 from fastclip.data.decode.orientation import Orientation
 from fastclip.data.decode.signatures import foreign_format
 
+START_OF_SCAN = b"\xff\xda"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 # Pillow warns of what is judged here or has no meaning for the pixels: large pictures, broken EXIF.
@@ -28,12 +29,14 @@ class Header:
     """Size in pixels as stored, how that is turned upright, and what can decode it.
 
     ``for_turbo``: a JPEG of grey levels or colors that libjpeg-turbo makes RGB of.
+    ``several_scans``: a JPEG that may come in more than one pass over its pixels.
     """
 
     height: int
     width: int
     orientation: Orientation
     for_turbo: bool
+    several_scans: bool
 
 
 def read_header(encoded: bytes | Path, max_pixels: int) -> Header:
@@ -46,8 +49,14 @@ def read_header(encoded: bytes | Path, max_pixels: int) -> Header:
                     raise BadValueError(
                         "picture is too large", f"{width} x {height} > {max_pixels} pixels"
                     )
-                for_turbo = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
-                return Header(height, width, _orientation(picture, file), for_turbo)
+                is_jpeg = picture.format in ("JPEG", "MPO")
+                return Header(
+                    height,
+                    width,
+                    _orientation(picture, file),
+                    for_turbo=is_jpeg and picture.mode in ("L", "RGB"),
+                    several_scans=is_jpeg and _has_several_scans(picture, file),
+                )
         except Exception as error:
             raise judged(error, file) from error
 
@@ -120,6 +129,15 @@ def _orientation(picture: Image.Image, file: BinaryIO) -> Orientation:
         exif = Image.Image.getexif(picture)
         return Orientation.from_exif(exif.get(ExifTags.Base.Orientation))
     return Orientation()
+
+
+def _has_several_scans(picture: Image.Image, file: BinaryIO) -> bool:
+    """Whether Pillow, which reads a JPEG up to its pixels, stopped behind a scan of less than all
+    that there is."""
+    components = len(picture.getbands())
+    head = _read_at(file, file.tell() - 8 - 2 * components, 5)
+    whole = head[:2] == START_OF_SCAN and head[4] == components
+    return "progressive" in picture.info or not whole
 
 
 def _late_exif(file: BinaryIO) -> bytes | None:

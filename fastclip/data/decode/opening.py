@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_KEPT = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A picture, or a region of one, whose header was judged.
 
@@ -85,8 +85,9 @@ class Opened:
         if small and not (self.header.for_turbo and min(self.height, self.width) >= 2 * size):
             pixels, _ = self.decode(reading.decode)
             top, left, height, width = self.region
-            region = pixels[top : top + height, left : left + width]
-            return _decoded(np.ascontiguousarray(region), self.orientation)
+            # A copy, lest a region keep the whole picture in memory.
+            region = pixels[top : top + height, left : left + width].copy()
+            return _decoded(region, self.orientation)
         return replace(self, content=read_encoded(self.content))
 
 
@@ -107,7 +108,7 @@ def open_picture(raw: RawPicture, max_pixels: int) -> Opened:
 
 def _decoded(pixels: np.ndarray, orientation: Orientation) -> Opened:
     height, width, _ = pixels.shape
-    header = Header(height, width, orientation, for_turbo=False)
+    header = Header(height, width, orientation, for_turbo=False, several_scans=False)
     return Opened(pixels, header, Box(0, 0, height, width))
 
 

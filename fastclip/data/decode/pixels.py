@@ -7,11 +7,10 @@ import simplejpeg
 from PIL import Image
 
 from fastclip.data.bad_records import BadValueError
-from fastclip.data.decode.header import FORMATS, Header, judged
+from fastclip.data.decode.header import FORMATS, START_OF_SCAN, Header, judged
 
 # Real progressive JPEGs have about ten; each one costs a pass over the whole picture.
 _MOST_SCANS = 500
-_START_OF_SCAN = b"\xff\xda"
 
 
 def decode_by_turbo(data: bytes, header: Header, factor: int = 1) -> np.ndarray | None:
@@ -20,7 +19,7 @@ def decode_by_turbo(data: bytes, header: Header, factor: int = 1) -> np.ndarray 
     Whole, it gives Pillow's pixels. None where it warns or fails: Pillow, which forgives other
     faults, is the judge then.
     """
-    check_scans(data)
+    _check_scans(data, header)
     shape = -(-header.height // factor), -(-header.width // factor), 3
     # The scale is the smallest of 1/8, 2/8, ... that gives at least this size.
     least = dict(min_height=shape[0], min_width=shape[1]) if factor > 1 else {}
@@ -33,7 +32,7 @@ def decode_by_turbo(data: bytes, header: Header, factor: int = 1) -> np.ndarray 
 
 def decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     """Decode any picture by Pillow; raises :class:`BadValueError` for what it refuses."""
-    check_scans(data)
+    _check_scans(data, header)
     file = io.BytesIO(data)
     try:
         with Image.open(file, formats=FORMATS) as picture:
@@ -57,8 +56,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def check_scans(data: bytes) -> None:
+def _check_scans(data: bytes, header: Header) -> None:
     """Refuse a JPEG of so many scans that decoding it takes hours."""
-    if data.startswith(b"\xff\xd8") and data.count(_START_OF_SCAN) > _MOST_SCANS:
-        scans = data.count(_START_OF_SCAN)
+    scans = data.count(START_OF_SCAN) if header.several_scans else 1
+    if scans > _MOST_SCANS:
         raise BadValueError("picture is corrupt", f"{scans} scans, expected at most {_MOST_SCANS}")
