@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
+
 MicroBatch = dict[str, Any]
 
 
@@ -49,7 +51,10 @@ class Loader(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to continue the order: plain values, on every rank alike."""
+        """What a resumed run needs to continue the order: plain values, on every rank alike.
+
+        Every rank must call it: what each has found is exchanged.
+        """
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
@@ -62,3 +67,17 @@ class Loader(ABC):
     @abstractmethod
     def close(self) -> None:
         """End worker processes and close files."""
+
+
+class SetLoader(Loader):
+    """A loader that keeps its set in memory.
+
+    Attributes:
+        num_records: usable records of the set.
+    """
+
+    num_records: int
+
+    @abstractmethod
+    def records(self, rows: Tensor) -> MicroBatch:
+        """The records at ``rows`` (int64) of the set as it lies, without augmentation."""

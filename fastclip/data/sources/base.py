@@ -97,11 +97,15 @@ class Source(ABC):
         name: what it is called in sentences: the path as it was given.
         holds: names of the values that its records may have; None where only the records tell.
         forward_only: (class) whether its records can only be read from a stream's start on.
+        class_names: of its labels, by number, where the source itself knows them.
+        weights: of each part, how often its records are drawn; None where all are drawn alike.
     """
 
     name: str
     holds: frozenset[str] | None
     forward_only: ClassVar[bool] = False
+    class_names: list[str] | None = None
+    weights: Sequence[float] | None = None
 
     @property
     @abstractmethod
@@ -130,11 +134,16 @@ class Source(ABC):
 
 
 class ForwardSource(ABC):
-    """Records of streams that can be read forward only (``pipe:`` commands, remote urls)."""
+    """Records of streams that can be read forward only (``pipe:`` commands, remote urls).
+
+    The attributes are those of :class:`Source`.
+    """
 
     name: str
     holds: frozenset[str] | None
     forward_only: ClassVar[bool] = True
+    class_names: list[str] | None = None
+    weights: Sequence[float] | None = None
 
     @property
     @abstractmethod
