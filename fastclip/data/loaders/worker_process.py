@@ -1,0 +1,131 @@
+"""What runs in a worker process: calls of the function, signs of life, an orderly end."""
+
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.util import Finalize
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from fastclip.data.loaders.sharing import pack
+from fastclip.errors import UserError
+
+Function = Callable[[Any], dict[str, Any]]
+
+GRACE = 3.0
+"""Seconds that a process has between being asked to end and being killed."""
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class SignsOfLife:
+    """When a worker last got on with its work, in memory that it shares with its parent."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def give(self) -> None:
+        struct.pack_into("d", self._memory, 0, time.monotonic())
+
+    def last(self) -> float:
+        """On the clock of ``time.monotonic``, which all processes share; 0 before the first."""
+        return struct.unpack_from("d", self._memory, 0)[0]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Stands for an item whose function raised :class:`UserError`."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Bug:
+    """Stands for an item whose function raised anything else."""
+
+    traceback: str
+
+
+class Calls(Dataset):
+    """The items of a function by their tasks, packed to be sent."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+    def __getitem__(self, task: Any) -> bytes:
+        sign_of_life()
+        try:
+            packed = pack(self.function(task))
+        except UserError as error:
+            packed = pack(Refusal(str(error)))
+        except MemoryError:
+            packed = pack(Refusal("a worker process has no memory left: take fewer --workers"))
+        except Exception:
+            packed = pack(Bug(traceback.format_exc()))
+        sign_of_life()
+        return packed
+
+
+def sign_of_life() -> None:
+    """Tell the parent, where there is one, that a long call gets on (a record was read, say)."""
+    if _signs is not None:
+        _signs.give()
+
+
+def close(function: Function) -> None:
+    """Close what ``function`` has open, where it has a method ``close``."""
+    if hasattr(function, "close"):
+        function.close()
+
+
+def begin(worker: int, function: Function, parent: int, signs: SignsOfLife) -> None:
+    """Make this process end in order: when it is asked to, and when ``parent`` is gone."""
+    global _signs
+    _signs = signs
+    # Ctrl-C reaches every process of a terminal; the parent then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    Finalize(None, _end, args=(function,), exitpriority=100)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+_signs: SignsOfLife | None = None
+_leaving = False
+
+
+def _leave(signum: int, frame: Any) -> None:
+    global _leaving
+    _leaving = True
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def _end(function: Function) -> None:
+    try:
+        close(function)
+    finally:
+        if _leaving:
+            # Otherwise the process waits until its last items are read, which nobody does.
+            os._exit(0)
+
+
+def _watch(parent: int) -> None:
+    """End this process soon after its parent.
+
+    Torch's workers look at the parent between items only, and one that starts after the parent's
+    end takes its new parent for the old. A thread, because Linux's signal at a parent's death comes
+    at the end of the parent's *thread*.
+    """
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
