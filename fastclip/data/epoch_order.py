@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fastclip.data.seeding import derived_seed
 
@@ -42,7 +43,12 @@ class EpochOrder(ABC):
     Args:
         seed, epoch: of the run.
         batch: records of a global batch, which a replacement is not to come from.
+
+    Attributes:
+        extra: what goes with the record at each place, ``[places, ...]``; None for nothing.
     """
+
+    extra: torch.Tensor | None = None
 
     def __init__(self, seed: int, epoch: int, batch: int) -> None:
         self.seed, self.epoch, self.batch = seed, epoch, batch
@@ -59,6 +65,10 @@ class EpochOrder(ABC):
     @abstractmethod
     def pass_of(self, place: int) -> tuple[int, int]:
         """First place and length of the pass over the records that ``place`` belongs to."""
+
+    def is_repeat(self, place: int) -> bool:
+        """Whether its record has come at an earlier place, in an earlier pass."""
+        return False
 
     def slots(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Parts and numbers, int64 ``[stop - start]``, of the records at these places."""

@@ -46,6 +46,10 @@ class ShuffledOrder(EpochOrder):
         number = self._number_of(place)
         return self._starts[number], self._passes[number].length
 
+    def is_repeat(self, place: int) -> bool:
+        """See :meth:`EpochOrder.is_repeat`."""
+        return place >= self.pass_of(0)[1]
+
     def _number_of(self, place: int) -> int:
         while self._starts[-1] <= place:
             number = len(self._passes)

@@ -47,10 +47,7 @@ class Calendar:
             raise ValueError(f"epoch {epoch} cannot begin after epoch {self.epoch}")
         if epoch == self.epoch:
             return
-        if self.epoch >= 0:
-            self._begun += [self.steps] * (epoch - self.epoch)
-        else:
-            self._begun = [self.steps] * epoch
+        self._begun += [self.steps] * (epoch - max(0, self.epoch))
         self.sizes, self.steps = self.known, self._steps_of(self.known)
         self.epoch = epoch
 
@@ -66,7 +63,7 @@ class Calendar:
             "epoch": self.epoch,
             "sizes": self.sizes.tolist(),
             "found": [[int(part), int(self.known[part])] for part in changed],
-            "steps_before": self._begun,
+            "steps_before": list(self._begun),
         }
 
     def load_state(self, state: State) -> None:

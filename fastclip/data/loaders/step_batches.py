@@ -12,10 +12,11 @@ import torch
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.draws import Draw, Draws
-from fastclip.data.epoch_order import MOST_ATTEMPTS
+from fastclip.data.epoch_order import MOST_ATTEMPTS, EpochOrder
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import Reading, build, collate
 from fastclip.data.loaders.base import MicroBatch
+from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.reader import Found, Reader
 from fastclip.data.loaders.worker_process import sign_of_life
 from fastclip.errors import UserError
@@ -39,24 +40,16 @@ class Item(TypedDict):
     sizes: dict[int, int]
 
 
-class EpochPlaces(Protocol):
-    """What is needed of an epoch's order; see :class:`fastclip.data.epoch_order.EpochOrder`."""
-
-    extra: torch.Tensor | None
-
-    def slots(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]: ...
-    def firsts(self, start: int, stop: int) -> np.ndarray: ...
-    def is_repeat(self, place: int) -> bool: ...
-    def instead(self, place: int, attempt: int) -> tuple[int, int]: ...
-
-
 class AnyOrder(Protocol):
     """Orders of epochs; see :class:`fastclip.data.order.Order`."""
 
     seed: int
     sizes: np.ndarray
 
-    def epoch(self, epoch: int) -> EpochPlaces: ...
+    @property
+    def total(self) -> int: ...
+    def with_sizes(self, sizes: np.ndarray) -> AnyOrder: ...
+    def epoch(self, epoch: int) -> EpochOrder: ...
 
 
 class Built(NamedTuple):
@@ -84,28 +77,21 @@ class StepBatches:
         order: AnyOrder,
         reader: Reader,
         reading: Reading,
-        *,
-        batch_size: int,
-        micro_batch_size: int,
-        rank: int,
-        world_size: int,
+        batching: Batching,
     ) -> None:
-        self.order, self.reader, self.reading = order, reader, reading
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.rank, self.world_size = rank, world_size
+        self.order, self.reader, self.reading, self.batching = order, reader, reading, batching
         self._places_of = lru_cache(2)(order.epoch)
 
     def __call__(self, task: Task) -> Item:
         """Raises :class:`UserError` where no record can be found that can be used."""
-        start = (task.step * self.world_size + self.rank) * self.batch_size
-        return self._item(task.epoch, start, self.batch_size)
+        return self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
 
     def item_nbytes(self, task: Task) -> int:
         """Bytes of the tensors of a step's item, reckoned from its first record."""
-        start = (task.step * self.world_size + self.rank) * self.batch_size
-        (micro_batch,) = self._item(task.epoch, start, 1)["micro_batches"]
+        item = self._item(task.epoch, self.batching.start(task.step), 1)
+        (micro_batch,) = item["micro_batches"]
         tensors = [value for value in micro_batch.values() if isinstance(value, torch.Tensor)]
-        return self.batch_size * sum(tensor.nbytes for tensor in tensors)
+        return self.batching.batch_size * sum(tensor.nbytes for tensor in tensors)
 
     def close(self) -> None:
         """Close the reader's files."""
@@ -118,19 +104,19 @@ class StepBatches:
         built, bad = self._build_all(places, start, draws)
         part_problems, sizes = self._look_at_parts(places, start, count)
         micro_batches = []
-        for first in range(0, count, self.micro_batch_size):
-            run = slice(first, first + self.micro_batch_size)
+        for first in range(0, count, self.batching.micro_batch_size):
+            run = slice(first, first + self.batching.micro_batch_size)
             keys, values = zip(*built[run], strict=True)
             built[run] = [None] * len(keys)  # their memory is not needed twice
             own = Draws(self.order.seed, epoch, numbers[run], self.reading.hflip)
             micro_batch = collate(keys, values, own, self.reading)
             if places.extra is not None:
-                micro_batch["extra"] = places.extra[start:][run]
+                micro_batch["extra"] = places.extra[start + first :][: len(keys)]
             micro_batches.append(micro_batch)
         return {"micro_batches": micro_batches, "bad": [*part_problems, *bad], "sizes": sizes}
 
     def _build_all(
-        self, places: EpochPlaces, start: int, draws: Draws
+        self, places: EpochOrder, start: int, draws: Draws
     ) -> tuple[list[Any], list[BadRecord]]:
         """:class:`Built` for each place, and the bad records that were found."""
         parts, numbers = places.slots(start, start + len(draws))
@@ -155,7 +141,7 @@ class StepBatches:
         values = build(found.key, found.values, draw, self.reading)
         return values if isinstance(values, BadRecord) else Built(found.key, values)
 
-    def _build_instead(self, places: EpochPlaces, place: int, draw: Draw) -> Built:
+    def _build_instead(self, places: EpochOrder, place: int, draw: Draw) -> Built:
         last: BadRecord | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
             one = self._build(*places.instead(place, attempt), draw)
@@ -166,7 +152,7 @@ class StepBatches:
         raise UserError(f"{MOST_ATTEMPTS} records in a row cannot be used{told}")
 
     def _look_at_parts(
-        self, places: EpochPlaces, start: int, count: int
+        self, places: EpochOrder, start: int, count: int
     ) -> tuple[list[BadRecord], dict[int, int]]:
         """Problems of parts that are to be booked here, and true sizes that were not expected."""
         parts, _ = places.slots(start, start + count)
@@ -184,4 +170,4 @@ class StepBatches:
         return problems, sizes
 
     def _share(self, problem: BadRecord) -> BadRecord:
-        return dataclasses.replace(problem, lost=-(-problem.lost // self.world_size))
+        return dataclasses.replace(problem, lost=-(-problem.lost // self.batching.world_size))
