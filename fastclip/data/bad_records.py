@@ -46,11 +46,15 @@ class BadRecords:
         self._seen.add((bad.key, bad.reason))
         self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
         logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
+        self.check(f"; the last: {bad.key}")
+
+    def check(self, last: str = "") -> None:
+        """Raise :class:`UserError` when the share is passed."""
         total = sum(self.counts.values())
         if total > self.max_share * self.expected:
             reasons = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
             raise UserError(
-                f"{total} of {self.expected} records are bad ({reasons}; the last: {bad.key}), "
+                f"{total} of {self.expected} records are bad ({reasons}{last}), "
                 f"more than --max-bad-share {self.max_share:g} allows"
             )
 

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkContext
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
-from fastclip.data.loaders.child_signals import on_child_signal, signal_name
+from fastclip.data.loaders.children import RecordingForks, on_child_signal, signal_name
 from fastclip.data.loaders.sharing import unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
@@ -33,7 +32,7 @@ class WorkerPool:
 
     def __init__(self, function: Function, workers: int, timeout: float) -> None:
         self._timeout = timeout
-        self._context = _RecordingContext()
+        self._context = RecordingForks()
         self._signs = SignsOfLife()
         self._tasks = _Tasks()
         self._awaited_since: float | None = None
@@ -168,24 +167,6 @@ class WorkerPool:
     def _kill(self) -> None:
         for process in self._context.started:
             process.kill()
-
-
-class _RecordingContext(ForkContext):
-    """Forks, and remembers the processes that it made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._made: list[Any] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        process = super().Process(*args, **kwargs)
-        self._made.append(process)
-        return process
-
-    @property
-    def started(self) -> list[Any]:
-        """Those that run or ran."""
-        return [process for process in self._made if process.pid is not None]
 
 
 class _Tasks:

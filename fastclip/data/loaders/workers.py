@@ -1,13 +1,15 @@
 """Items made by worker processes, in the order of their tasks; a worker's failure ends the run."""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from fastclip.data.loaders.sharing import check_room
 from fastclip.data.loaders.worker_pool import PREFETCH, WorkerPool
 from fastclip.data.loaders.worker_process import Bug, Function, Refusal, close
 from fastclip.errors import UserError
+
+Items = Generator[dict[str, Any], None, None]
 
 
 class WorkerItems:
@@ -34,11 +36,11 @@ class WorkerItems:
     ) -> None:
         self.function, self.workers = function, workers
         self.item_nbytes, self.timeout = item_nbytes, timeout
-        self._running: Iterator[dict[str, Any]] | None = None
+        self._running: Items | None = None
         self._end_pool: weakref.finalize | None = None
         self._pool: WorkerPool | None = None
 
-    def items(self, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def items(self, tasks: Iterable[Any]) -> Items:
         """The items of ``tasks``, in their order; ends an iterator that still runs.
 
         Raises :class:`UserError` where the function does, a worker ends or hangs, or ``/dev/shm``
@@ -53,7 +55,7 @@ class WorkerItems:
         self._stop_running()
         self._end()
 
-    def _made_here(self, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def _made_here(self, tasks: Iterable[Any]) -> Items:
         complete = False
         try:
             yield from map(self.function, tasks)
@@ -62,7 +64,7 @@ class WorkerItems:
             if not complete:
                 close(self.function)
 
-    def _from_workers(self, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    def _from_workers(self, tasks: Iterable[Any]) -> Items:
         complete = False
         try:
             if self._pool is None:
@@ -90,5 +92,5 @@ class WorkerItems:
 
     def _stop_running(self) -> None:
         if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]
+            self._running.close()
         self._running = None

@@ -1,9 +1,29 @@
-"""The signal that tells a process of a child's end."""
+"""Child processes: remembered as they are made, and the signal that tells of their end."""
 
 import signal
 import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.context import ForkContext
+from typing import Any
+
+
+class RecordingForks(ForkContext):
+    """Forks, and remembers the processes that it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Any] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        process = super().Process(*args, **kwargs)
+        self._made.append(process)
+        return process
+
+    @property
+    def started(self) -> list[Any]:
+        """Those that run or ran."""
+        return [process for process in self._made if process.pid is not None]
 
 
 def on_child_signal(call: Callable[[], None]) -> Callable[[], object]:
