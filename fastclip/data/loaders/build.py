@@ -118,9 +118,7 @@ def build_loader(
         if needs:
             raise UserError(f"{needs} needs the data in memory: give --in-memory always")
         reader = PartReader(source, reading)
-        return IndexedLoader(
-            source, order, reader, reading, batching, workers=workers, **options
-        )
+        return IndexedLoader(source, order, reader, reading, batching, workers=workers, **options)
     kept = keep_all(
         source,
         reading,

@@ -89,9 +89,7 @@ class ChosenOrders(ABC):
     def epoch(self, epoch: int) -> EpochOrder:
         """See :meth:`fastclip.data.order.Order.epoch`."""
         rows, extra = self.choose(epoch)
-        return ChosenOrder(
-            self.kept, rows, extra, seed=self.seed, epoch=epoch, batch=self.batch
-        )
+        return ChosenOrder(self.kept, rows, extra, seed=self.seed, epoch=epoch, batch=self.batch)
 
 
 class SampledOrders(ChosenOrders):

@@ -81,7 +81,9 @@ class IndexedLoader(Loader):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[MicroBatch]]:
         """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
         if epoch != self._calendar.epoch:
-            raise ValueError(f"epoch {epoch} has not begun: the loader is at {self._calendar.epoch}")
+            raise ValueError(
+                f"epoch {epoch} has not begun: the loader is at {self._calendar.epoch}"
+            )
         self._findings.open_book(self._new_book())
         if start_step == 0:
             self._look_at_empty_parts()

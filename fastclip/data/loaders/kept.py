@@ -68,6 +68,9 @@ class KeptSet(Reader):
         """See :meth:`Reader.problems`."""
         return self._problems[part]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def records(self, rows: torch.Tensor) -> MicroBatch:
         """The records at ``rows`` (int64) of the good ones, as they lie."""
         found = [self.good[row] for row in rows.tolist()]

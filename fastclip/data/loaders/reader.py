@@ -40,8 +40,9 @@ class Reader(ABC):
     def problems(self, part: int) -> Sequence[BadRecord]:
         """What was found on opening a part that is no record."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Close all files."""
+        """Close all files; they are opened again when they are needed."""
 
 
 class PartReader(Reader):
@@ -83,7 +84,7 @@ class PartReader(Reader):
         return self._part(part).problems
 
     def close(self) -> None:
-        """Close all parts; they are opened again when they are needed."""
+        """See :meth:`Reader.close`."""
         while self._open:
             self._open.popitem()[1].close()
 

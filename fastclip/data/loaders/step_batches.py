@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,15 +29,9 @@ class Task(NamedTuple):
     step: int
 
 
-class Item(TypedDict):
-    """A step's micro-batches, and what was found on the way.
-
-    ``sizes`` are those of parts that hold another number of records than the order has of them.
-    """
-
-    micro_batches: list[MicroBatch]
-    bad: list[BadRecord]
-    sizes: dict[int, int]
+Item = dict[str, Any]
+"""What is made for a task: ``micro_batches``; ``bad``, the :class:`BadRecord` that are to be booked;
+``sizes``, by part, where a part holds another number of records than the order has of it."""
 
 
 class AnyOrder(Protocol):
