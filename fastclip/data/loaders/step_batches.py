@@ -15,7 +15,6 @@ from fastclip.data.draws import Draw, Draws
 from fastclip.data.epoch_order import MOST_ATTEMPTS, EpochOrder
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import Reading, build, collate
-from fastclip.data.loaders.base import MicroBatch
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.reader import Found, Reader
 from fastclip.data.loaders.worker_process import sign_of_life
@@ -30,8 +29,12 @@ class Task(NamedTuple):
 
 
 Item = dict[str, Any]
-"""What is made for a task: ``micro_batches``; ``bad``, the :class:`BadRecord` that are to be booked;
-``sizes``, by part, where a part holds another number of records than the order has of it."""
+"""What is made for a task.
+
+* ``micro_batches``: see :mod:`fastclip.data.loaders.base`.
+* ``bad``: each :class:`BadRecord` that is to be booked.
+* ``sizes``: true ones, by part, where a part holds another number of records than the order has.
+"""
 
 
 class AnyOrder(Protocol):

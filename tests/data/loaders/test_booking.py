@@ -1,6 +1,5 @@
 """What cannot be used is booked once, by one rank, with its reason."""
 
-import logging
 from collections import Counter
 
 import pytest
@@ -130,23 +129,23 @@ def test_more_than_the_share_ends_the_run(how, options):
         start(6)
 
 
-def test_a_share_is_taken_of_the_ranks_own_records():
-    bad = {f"0/{n}": "build" for n in range(10)}
+@pytest.mark.parametrize(("share", "ends"), [(0.25, True), (0.4, False)])
+def test_a_share_is_taken_of_the_ranks_own_records(share, ends):
+    bad = {f"0/{n}": "build" for n in range(60)}
+    spec = {"max_bad_share": share}
 
     def work(rank, exchange):
-        loader = make(
-            NumberedSource([100], bad=bad),
-            batch=20,
-            rank=rank,
-            world_size=2,
-            exchange=exchange,
-            spec={"max_bad_share": 0.5},
-        )
+        source = NumberedSource([200], bad=bad)
+        loader = make(source, rank=rank, world_size=2, exchange=exchange, spec=spec)
         loader.begin(0)
-        list(loader.epoch(0))
-        return loader._findings._book.expected
+        try:
+            return len(list(loader.epoch(0)))
+        except UserError as error:
+            return str(error)
 
-    assert in_ranks(2, work) == [50, 50]
+    found = in_ranks(2, work)
+    for one in found:
+        assert "of 100 records are bad" in one if ends else one == 25
 
 
 def test_records_in_a_row_that_cannot_be_used_end_the_run():
