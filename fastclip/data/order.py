@@ -1,39 +1,71 @@
-"""Orders of an epoch."""
+"""The order of a run's records: of every epoch, by its number."""
 
-from collections import deque
-from collections.abc import Iterator
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastclip.data.epoch_order import EpochOrder
+from fastclip.data.resampled_order import ResampledOrder
+from fastclip.data.shuffled_order import ShuffledOrder
+
+WINDOW = 65_536
+"""Records that are shuffled together. A few shards at a time are read for them; a second shuffle,
+by windows that overlap these, mixes no better than windows of twice the size."""
 
 
-def spread(order: torch.Tensor, groups: torch.Tensor, batch: int) -> torch.Tensor:
-    """Reorder ``order`` (rows, int64) so that no batch holds two rows of one group.
+class Order:
+    """Orders of epochs of records in parts.
 
-    A row that would is put off to the first later batch that has room for it; whole batches alone
-    are returned, fewer than came in where the rows left over at the end cannot be told apart.
-    ``groups`` (int64) gives each row's group.
+    An epoch's order is one of (seed, epoch), the sizes and the settings here alone; it is computed
+    by windows and never whole.
+
+    Args:
+        sizes: records of each part.
+        seed: of the run.
+        batch: records of a global batch.
+        weights: how often each part's records come; None for once each.
+        resampled: draw with replacement.
+        window: records that are shuffled together.
     """
-    waiting: deque[int] = deque()
-    coming: Iterator[int] = iter(order.tolist())
-    kind = groups.tolist()
-    out: list[int] = []
-    while True:
-        taken: list[int] = []
-        seen: set[int] = set()
-        for _ in range(len(waiting)):
-            row = waiting.popleft()
-            if len(taken) < batch and kind[row] not in seen:
-                seen.add(kind[row])
-                taken.append(row)
-            else:
-                waiting.append(row)
-        while len(taken) < batch:
-            new = next(coming, None)
-            if new is None:
-                return torch.tensor(out, dtype=torch.int64)
-            if kind[new] in seen:
-                waiting.append(new)
-            else:
-                seen.add(kind[new])
-                taken.append(new)
-        out += taken
+
+    def __init__(
+        self,
+        sizes: Sequence[int] | np.ndarray,
+        seed: int,
+        *,
+        batch: int,
+        weights: Sequence[float] | np.ndarray | None = None,
+        resampled: bool = False,
+        window: int = WINDOW,
+    ) -> None:
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+        self.seed, self.batch, self.resampled, self.window = seed, batch, resampled, window
+
+    @property
+    def total(self) -> int:
+        """Records of an epoch, on average where weights are no whole numbers."""
+        if self.weights is None:
+            return int(self.sizes.sum())
+        # A product such as 0.29 * 100 is a hair below the whole number that is meant.
+        return int(self.sizes @ self.weights + 1e-6)
+
+    def with_sizes(self, sizes: np.ndarray) -> Order:
+        """The same with other sizes of the parts."""
+        return Order(
+            sizes,
+            self.seed,
+            batch=self.batch,
+            weights=self.weights,
+            resampled=self.resampled,
+            window=self.window,
+        )
+
+    def epoch(self, epoch: int) -> EpochOrder:
+        """The order of one epoch; there must be a record."""
+        kind = ResampledOrder if self.resampled else ShuffledOrder
+        return kind(
+            self.sizes, self.weights, self.window, seed=self.seed, epoch=epoch, batch=self.batch
+        )

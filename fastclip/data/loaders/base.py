@@ -51,7 +51,10 @@ class Loader(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to continue the order: plain values, on every rank alike."""
+        """What a resumed run needs to continue the order: plain values, on every rank alike.
+
+        Every rank must call it: what each has found is exchanged.
+        """
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
@@ -77,4 +80,4 @@ class SetLoader(Loader):
 
     @abstractmethod
     def records(self, rows: Tensor) -> MicroBatch:
-        """The records at ``rows`` (int64) of the set, in its order, without augmentation."""
+        """The records at ``rows`` (int64) of the set as it lies, without augmentation."""

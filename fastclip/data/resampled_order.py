@@ -1,0 +1,62 @@
+"""Records drawn with replacement, a window of them from few parts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastclip.data.epoch_order import EpochOrder, Window
+from fastclip.data.seeding import derived_seed
+
+_RESAMPLED = 3
+_FEWEST_PARTS = 64
+
+
+class ResampledOrder(EpochOrder):
+    """Endless places, each with a record drawn for it.
+
+    A window's records come from parts that are drawn first, with replacement, as probable as they
+    are large: as many as it takes to hold a window of records, and no fewer than 64. So every
+    record is as probable as another (times its part's weight), and few parts are open at a time.
+
+    Args:
+        sizes: int64 ``[parts]``, of which at least one is not 0.
+        weights: float ``[parts]``, how much more probable a part's records are; None for alike.
+        window: records.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        weights: np.ndarray | None,
+        window: int,
+        *,
+        seed: int,
+        epoch: int,
+        batch: int,
+    ) -> None:
+        super().__init__(seed, epoch, batch)
+        self.sizes, self.window = sizes, window
+        share = sizes * (1.0 if weights is None else weights)
+        self.parts = np.flatnonzero(share)
+        self.share = share[self.parts] / share.sum()
+        self.length = int(sizes.sum())
+
+    def pass_of(self, place: int) -> tuple[int, int]:
+        """As many places as there are records; see :meth:`EpochOrder.pass_of`."""
+        return place - place % self.length, self.length
+
+    def _window_of(self, place: int) -> tuple[int, ...]:
+        return (place // self.window,)
+
+    def _window(self, *name: int) -> Window:
+        rng = np.random.default_rng(derived_seed(self.seed, self.epoch, _RESAMPLED, *name))
+        mean_size = float(self.sizes[self.parts] @ self.share)
+        drawn = max(_FEWEST_PARTS, round(self.window / mean_size))
+        if len(self.parts) <= drawn:
+            parts = rng.choice(self.parts, self.window, p=self.share)
+        else:
+            parts = rng.choice(rng.choice(self.parts, drawn, p=self.share), self.window)
+        firsts = np.zeros(self.window, dtype=bool)
+        firsts[np.unique(parts, return_index=True)[1]] = True
+        numbers = rng.integers(0, self.sizes[parts])
+        return Window(name[0] * self.window, parts, numbers, firsts)
