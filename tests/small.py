@@ -6,15 +6,17 @@ import functools
 from dataclasses import dataclass
 
 import torch
+import torchvision
+from listed_sources import ListedRecords
 from step_loader import StepLoader
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.captions import CaptionConfig
-from fastclip.data.collate import Collate
-from fastclip.data.in_memory import InMemoryLoader
-from fastclip.data.memory import DecodedSet
-from fastclip.data.fields import PICTURE
+from fastclip.data.fields import LABEL, PICTURE
+from fastclip.data.fields.reading import Reading
+from fastclip.data.loaders.build import build_loader
+from fastclip.data.sources.base import Record
+from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.bpe import BpeTokenizer, train_bpe
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher
@@ -211,22 +213,32 @@ def set_in_memory(objective: Objective, size: int, micro: int, ranks: Ranks, see
     """A loader of 64 records that lie in memory."""
     generator = torch.Generator().manual_seed(3)
     pictures = torch.randint(0, 256, (64, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    keys, labels = [str(row) for row in range(64)], torch.arange(64) % 3 // 2
-    decoded = DecodedSet(pictures, [""] * 64, labels, keys, [()] * 64)
-    return InMemoryLoader(
-        decoded,
-        64,
-        64 // size,
-        collate=Collate(objective.fields, tokenizer(), CaptionConfig()),
-        image_size=SIDE,
-        batch_size=size // ranks.world_size,
+    labels = (torch.arange(64) % 3 // 2).tolist()
+    records = [
+        Record(str(row), {"picture": png(picture), "label": label})
+        for row, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+    ]
+    reading = Reading(objective.fields, (LABEL,), image_size=SIDE, tokenizer=tokenizer())
+    return build_loader(
+        ListedRecords("a list", [records]),
+        DataSpec("a list"),
+        reading,
+        batch_size_per_rank=size // ranks.world_size,
         micro_batch_size=micro,
+        sampler=objective.sampler,
+        in_set_order=True,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        exchange=ranks.exchange,
         seed=seed,
-        augment=None,
-        sampler=objective.sampler,
+        in_memory="always",
+        progress=False,
     )
+
+
+def png(picture: Tensor) -> bytes:
+    """A picture, uint8 ``[3, H, W]``, as a PNG."""
+    return torchvision.io.encode_png(picture).numpy().tobytes()
 
 
 def own(batch: list[dict], ranks: Ranks) -> list[dict]:

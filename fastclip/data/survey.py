@@ -56,11 +56,11 @@ class Survey:
     def report(self, captions: int) -> str:
         """The findings as lines of text, with the first ``captions`` captions."""
         total = self.usable + sum(self.bad.values())
+        distinct = len(set(self.captions))
         words = sum(len(c.split()) for c in self.captions) / max(1, len(self.captions))
         lines = [
             f"records:  {self.usable} usable of {total}",
-            f"captions: {len(self.captions)}, {len(set(self.captions))} distinct, {words:.1f} words "
-            "on average",
+            f"captions: {len(self.captions)}, {distinct} distinct, {words:.1f} words on average",
             f"labels:   {self.labelled}",
             f"tags:     {self.tagged}",
         ]

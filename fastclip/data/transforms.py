@@ -1,34 +1,22 @@
-"""Per-picture transforms of open_clip, in uint8: what the towers see before normalization."""
+"""What a model sees of a picture outside training: what evaluations do to those of a split."""
 
-from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.v2 import functional as F
 
-from fastclip.data.augment import AugmentConfig
-
-Transform = Callable[[Image.Image], torch.Tensor]
+from fastclip.data.decode.crop import evaluation_crop
+from fastclip.data.decode.opening import open_picture
+from fastclip.data.fields.reading import Reading
+from fastclip.data.sources.spec import MAX_PIXELS
 
 
-def eval_transform(picture: Image.Image, size: int) -> torch.Tensor:
-    """RGB picture -> uint8 [3, size, size]: shorter side to ``size`` (bicubic), then the center."""
-    if picture.size != (size, size):
-        picture = F.resize(picture, [size], interpolation=InterpolationMode.BICUBIC)
-        picture = F.center_crop(picture, [size])
-    return F.pil_to_tensor(picture)
+def eval_transform(picture: Path | str | bytes, size: int) -> torch.Tensor:
+    """A picture's file, or its encoded bytes, as uint8 ``[3, size, size]``.
 
-
-def train_transform(size: int, config: AugmentConfig) -> Transform:
-    """RGB picture -> uint8 [3, size, size]: random resized crop from the full picture.
-
-    Draws from torch's global generator.
+    open_clip's evaluation transform without the normalization, which the towers do themselves: the
+    shorter side resized to ``size`` (bicubic, anti-aliased), then the center; EXIF's rotation is
+    applied and transparency lies on white. Raises
+    :class:`fastclip.data.bad_records.BadValueError` for what is no readable picture.
     """
-    crop = v2.RandomResizedCrop(
-        size,
-        scale=config.scale or (1.0, 1.0),
-        ratio=config.ratio,
-        interpolation=InterpolationMode.BICUBIC,
-    )
-    return v2.Compose([crop, v2.PILToTensor()])
+    raw = picture if isinstance(picture, bytes) else Path(picture)
+    return evaluation_crop(open_picture(raw, MAX_PIXELS), Reading((), image_size=size))

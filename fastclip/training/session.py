@@ -16,6 +16,7 @@ from fastclip.data.fields.reading import Reading
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
+from fastclip.data.sources.ignored_settings import settings_of_each
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
@@ -109,7 +110,9 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
         splits = {"held-out": generated.val_held_out, "seen": generated.val_seen}
     if data.val_data:
         splits = parse_splits(data.val_data)
-    return data.train_spec(train), {name: data.val_spec(path) for name, path in splits.items()}
+    roles = {f"--val-data {name}": data.val_spec(path) for name, path in splits.items()}
+    specs = settings_of_each({"--train-data": data.train_spec(train), **roles})
+    return specs.pop("--train-data"), dict(zip(splits, specs.values(), strict=True))
 
 
 def build_objective(cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Objective:

@@ -1,17 +1,14 @@
 """Broken records: counted, named, skipped, and too many of them end the run."""
 
 import contextlib
-import io
 import json
 import logging
 import re
 import struct
 import zlib
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from open_loader import all_keys, epoch, open_loader
 from shard_files import picture_bytes, record, write_csv, write_shard, write_shards
 
@@ -228,37 +225,3 @@ def test_class_texts_that_are_null_are_absent(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(names))
     split = read_split(DataSpec(f"{tmp_path}/s-00.tar"), image_size=8, progress=False)
     assert (split.classes, split.prompts, split.class_captions) == (None, None, None)
-
-
-def rgb(mode, color, **save):
-    file = io.BytesIO()
-    Image.new(mode, (4, 4), color).save(file, "PNG", **save)
-    sample = decode(RawRecord("k", file.getvalue()))
-    assert not isinstance(sample, BadRecord), sample
-    assert sample.picture.mode == "RGB"
-    return sample.picture.getpixel((0, 0))
-
-
-def test_every_kind_of_picture_becomes_rgb():
-    assert rgb("L", 77) == (77, 77, 77)
-    assert rgb("1", 1) == (255, 255, 255)
-    assert rgb("I;16", 77 * 256) == (77, 77, 77)
-    assert rgb("RGBA", (10, 20, 30, 0)) == (255, 255, 255)
-    assert rgb("LA", (0, 0)) == (255, 255, 255)
-    assert rgb("P", 0, transparency=0) == (255, 255, 255)
-    cmyk = to_rgb(Image.new("CMYK", (2, 2), (0, 0, 0, 0)))
-    assert cmyk.mode == "RGB"
-    assert cmyk.getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_pictures_are_turned_upright_and_a_broken_exif_is_no_fault():
-    wide = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    file = io.BytesIO()
-    wide.save(file, "JPEG", exif=exif)
-    assert decode(RawRecord("k", file.getvalue())).picture.size == (4, 8)
-    file = io.BytesIO()
-    wide.save(file, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
-    assert decode(RawRecord("k", file.getvalue())).picture.size == (8, 4)

@@ -12,8 +12,8 @@ import yaml
 from commands import command, flags, kill_when, launch, launcher, losses, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastclip.data.old_sources import DataSpec
-from fastclip.data.splits import read_split
+from fastclip.data.read_splits import read_split
+from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 from fastclip.evals.zeroshot import top1_accuracy
 from fastclip.runs import load_run

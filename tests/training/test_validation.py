@@ -10,8 +10,8 @@ from small import SIDE, build, small_trainer, tokenizer
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.generated import GeneratedSpec, generate
-from fastclip.data.old_sources import DataSpec
-from fastclip.data.splits import read_split
+from fastclip.data.read_splits import read_split
+from fastclip.data.sources.spec import DataSpec
 from fastclip.evals import evaluations_of
 from fastclip.evals.base import Subject
 from fastclip.evals.runner import evaluate, plain

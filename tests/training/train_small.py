@@ -6,8 +6,7 @@ Run as a script by the tests that kill it.
 import sys
 from pathlib import Path
 
-_TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(_TESTS), str(_TESTS / "support")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "support")]
 
 import small
 

@@ -9,7 +9,7 @@ The order of global batches depends on (seed, epoch) alone; ``epoch(e, start_ste
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from torch import Tensor
@@ -41,7 +41,7 @@ class Loader(ABC):
         """Steps of all epochs before ``epoch``, those to come as long as is known now."""
 
     @abstractmethod
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[MicroBatch]]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[MicroBatch]]:
         """The batches of ``epoch`` from ``start_step`` on, between its :meth:`begin` and the
         next."""
 

@@ -19,7 +19,6 @@ from fastclip.data.sources.json_file import has_keys, starts_as
 from fastclip.data.sources.picture_paths import find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -42,7 +41,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     Raises :class:`UserError` for files that are not COCO's, two files that disagree on a picture,
     and where none of the pictures is found.
     """
-    check_settings(spec, "a COCO file", ("image_root",))
     named = CocoFile(Path(spec.path))
     pictures = PictureList()
     numbers = named.add_pictures(pictures)

@@ -20,7 +20,6 @@ from fastclip.data.sources.csv_rows import CsvRows
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.rows import Rows, RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import Texts, printable
 from fastclip.errors import UserError
@@ -41,7 +40,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     Raises :class:`UserError` for a file that cannot be read as :class:`CsvRows` says, lacks a
     column or all rows, or lists urls; and where none of its pictures is found.
     """
-    check_settings(spec, "a csv file", SETTINGS)
     table = _CsvTable(spec, wanted)
     settings = {name: getattr(spec, name) for name in SETTINGS}
     return RowSource(spec.path, HOLDS, table, [Path(spec.path)], settings)

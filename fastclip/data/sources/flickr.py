@@ -18,7 +18,6 @@ from pathlib import Path
 from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.text_lines import read_lines
 from fastclip.errors import UserError
@@ -66,7 +65,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
 
     Raises :class:`UserError` for a file of another layout and where none of the pictures is found.
     """
-    check_settings(spec, "a file of Flickr captions", ("image_root",))
     path = Path(spec.path)
     pictures, layout = PictureList(), None
     for number, line in enumerate(map(_without_end, read_lines(path)), 1):

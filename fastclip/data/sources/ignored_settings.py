@@ -65,7 +65,11 @@ def _refusal(spec: DataSpec, name: str, layouts: Sequence[Layout], role: str) ->
 
 
 def flag_of(name: str, role: str) -> str:
-    """The flag of the field ``name`` of ``DataSpec`` for the data that the flag ``role`` names."""
+    """The flag of the field ``name`` of ``DataSpec`` for the data that the flag ``role`` names.
+
+    ``role`` may go on with the name of one of several splits.
+    """
+    role = role.partition(" ")[0]
     own = {"split": "split", "upsampling": "data-upsampling-factors"}
     if name not in own:
         return f"--{name.replace('_', '-')}"

@@ -14,7 +14,6 @@ from fastclip.data.sources.json_file import as_id, describe, has_keys, list_in, 
 from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
@@ -44,7 +43,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     Raises :class:`UserError` for a file of another layout, a split that it does not have, and where
     none of the pictures is found.
     """
-    check_settings(spec, "a file of Karpathy's splits", ("image_root", "split"))
     path = Path(spec.path)
     pictures = PictureList()
     ids: list[int | str] = []

@@ -14,7 +14,6 @@ from fastclip.data.sources.json_file import describe, has_keys, list_of, read_js
 from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -32,7 +31,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
 
     Raises :class:`UserError` for a file of another layout and where none of the pictures is found.
     """
-    check_settings(spec, "a LAVIS file, of one split", ("image_root",))
     path = Path(spec.path)
     pictures = PictureList()
     for place, row in enumerate(list_of(path, read_json(path), "rows with an image and a caption")):

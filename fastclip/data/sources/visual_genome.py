@@ -18,7 +18,6 @@ from fastclip.data.sources.picture_paths import find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.regions import ParsedRegion, Regions, RegionTable
 from fastclip.data.sources.rows import Rows, RowSource
-from fastclip.data.sources.settings import check_settings
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -39,7 +38,6 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
 
     Raises :class:`UserError` for a file of another layout and where none of the pictures is found.
     """
-    check_settings(spec, "a file of Visual Genome's regions", ("image_root", "regions"))
     path = Path(spec.path)
     regions, pictures = Regions(), PictureList()
     ids: list[int | str] = []

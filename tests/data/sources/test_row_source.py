@@ -8,10 +8,7 @@ from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources import csv_file
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.rows import MAX_PART, MIN_PART, Rows, RowSource
-from fastclip.data.sources.settings import check_settings
-from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import Texts, printable
-from fastclip.errors import UserError
 
 
 class Numbers(Rows):
@@ -85,18 +82,3 @@ def test_texts_come_back_as_they_were(text):
     assert isinstance(texts.text(1), str if is_utf8 else bytes)
     assert printable(text).isprintable()
     printable(text).encode()
-
-
-def test_settings_of_no_use_are_told_and_a_split_is_refused(caplog):
-    spec = DataSpec("x.json", csv_separator=",", regions="whole", image_root="r")
-    check_settings(spec, "a COCO file", ("image_root",))
-    (told,) = caplog.messages
-    assert (
-        told == "x.json is a COCO file, which has no use for --csv-separator ',', --regions 'whole'"
-    )
-    with pytest.raises(UserError, match="x.json is a COCO file, which has no splits.*'val'"):
-        check_settings(DataSpec("x.json", split="val"), "a COCO file")
-    caplog.clear()
-    check_settings(DataSpec("x.json", split="val"), "a file", ("split",))
-    check_settings(DataSpec("x.json"), "a file")
-    assert not caplog.messages
