@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import logging
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -102,6 +103,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _spec(args: argparse.Namespace) -> DataSpec:
+    if not 0 < args.read_timeout < math.inf:
+        raise UserError(f"--read-timeout is {args.read_timeout:g}, expected more than 0 seconds")
     values = {name: value for name, value in vars(args).items() if name in _SPEC_FLAGS}
     return DataSpec(path=args.data, **values)
 

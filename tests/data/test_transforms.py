@@ -28,7 +28,8 @@ def test_evaluation_gives_open_clips_pixels(tmp_path, size):
     path = tmp_path / "noise.png"
     noise(size).save(path)
     for picture in (path, str(path), path.read_bytes()):
-        assert torch.equal(eval_transform(picture, 32), expected)
+        # Both sum in integers, of which torch's and Pillow's differ in where they round.
+        assert (eval_transform(picture, 32).int() - expected.int()).abs().max() <= 1
 
 
 def test_a_file_that_is_no_picture_is_told(tmp_path):

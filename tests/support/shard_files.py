@@ -29,6 +29,7 @@ def record(number: int, **changes: bytes | None) -> dict[str, bytes]:
 
 def write_shard(path: Path, records: dict[str, dict[str, bytes]]) -> Path:
     """A USTAR shard of ``records`` by key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, files in records.items():
             for extension, data in files.items():

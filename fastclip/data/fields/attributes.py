@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastclip.data.draws import Draws
-from fastclip.data.fields.base import Field
-from fastclip.data.fields.raw_values import read_object
+from fastclip.data.fields.base import Field, NotHeldError
+from fastclip.data.fields.raw_values import is_missing, read_object
 from fastclip.data.fields.reading import Reading
 
 
@@ -18,6 +18,8 @@ class AttributesField(Field):
     found_in: ClassVar[str] = "a .json member"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> Mapping[str, Any]:
+        if is_missing(values.get("json")):
+            raise NotHeldError(self.name)
         return read_object(values["json"], "json is broken")
 
     def collate(

@@ -41,7 +41,7 @@ class Loader(ABC):
         """Steps of all epochs before ``epoch``, those to come as long as is known now."""
 
     @abstractmethod
-    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[MicroBatch]]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[MicroBatch], None, None]:
         """The batches of ``epoch`` from ``start_step`` on, between its :meth:`begin` and the
         next."""
 

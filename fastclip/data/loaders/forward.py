@@ -5,7 +5,7 @@ and workers too, and an epoch may leave records out or repeat some: it tells how
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
@@ -130,7 +130,7 @@ class ForwardLoader(Loader):
         known = self._steps[:epoch]
         return sum(known) + (epoch - len(known)) * (self._num_samples() // self._global_batch)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[MicroBatch]]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[MicroBatch], None, None]:
         """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
         steps = self.steps_per_epoch
         # Of the whole set: a rank alone finds too many only where the ranks together do.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ class IndexedLoader(Loader):
         """See :meth:`Loader.steps_before`."""
         return self._calendar.steps_before(epoch)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[list[MicroBatch]]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[list[MicroBatch], None, None]:
         """See :meth:`Loader.epoch`; raises :class:`UserError` when too much of the data is bad."""
         if epoch != self._calendar.epoch:
             raise ValueError(

@@ -13,6 +13,7 @@ from fastclip.errors import UserError
 _SHARD = re.compile(r"\.(tar|tgz)\b", re.IGNORECASE)
 _USTAR = slice(257, 262)
 """Where a tar file says that it is one."""
+_COLUMNS = (DataSpec.csv_img_key, DataSpec.csv_caption_key)
 
 
 def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
@@ -29,10 +30,11 @@ def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
         raise UserError(f"the shard list {spec.path!r} is empty")
     if spec.dataset_type != "auto":
         return [(path, layout_named(spec.dataset_type)) for path in paths]
-    return [(path, _layout_of(path)) for path in paths]
+    names_columns = (spec.csv_img_key, spec.csv_caption_key) != _COLUMNS
+    return [(path, _layout_of(path, names_columns)) for path in paths]
 
 
-def _layout_of(path: str) -> Layout:
+def _layout_of(path: str, names_columns: bool) -> Layout:
     if not is_local(path) or (_SHARD.search(path) and not Path(path).is_dir()):
         return layout_named("webdataset")
     # All files of a pattern are of the first one's layout.
@@ -46,6 +48,9 @@ def _layout_of(path: str) -> Layout:
     if head[_USTAR] == b"ustar":
         return layout_named("webdataset")
     for layout in LAYOUTS:
+        # A header such as image,caption is Flickr's, unless columns were named.
+        if names_columns and layout.name == "flickr":
+            continue
         if layout.detects(first, head):
             return layout
     raise _unknown(path, "")

@@ -39,13 +39,13 @@ def open_source(spec: DataSpec, wanted: Collection[str]) -> AnySource:
     return ShardStreams(spec, urls, wanted)
 
 
-def detects(path: str, head: bytes) -> bool:
-    """Whether ``path`` lists shards; ``head`` is what its file begins with, if it is a file."""
+def detects(path: Path, head: bytes) -> bool:
+    """Whether a shard lies at ``path``; ``head`` is what its file begins with."""
+    name = str(path)
     return (
-        path.startswith("pipe:")
-        or bool(re.search(r"\.(tar|tgz)\b", path))
+        bool(re.search(r"\.(tar|tgz)\b", name))
         or head[_USTAR] == b"ustar"
-        or (head.startswith(GZIP_MAGIC) and bool(SHARD_ENDING.search(path)))
+        or (head.startswith(GZIP_MAGIC) and bool(SHARD_ENDING.search(name)))
     )
 
 
