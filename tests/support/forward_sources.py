@@ -1,5 +1,6 @@
-"""Forward-only streams made up by tests, and tiny fields to read of them."""
+"""Forward-only streams made up by tests, a tiny field to read of them, and their loaders."""
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ import torch
 
 from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.fields.base import Field
+from fastclip.data.fields.reading import Reading
+from fastclip.data.loaders.forward import build_forward
 from fastclip.data.sources.base import ForwardSource, Record
+from fastclip.data.sources.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class NumberField(Field):
 class MadeUpStreams(ForwardSource):
     """Streams of numbered records.
 
-    ``sizes`` are what each holds, ``said`` what is said of it; ``changes`` replaces the caption of a
-    number, or the record by a :class:`BadRecord`. A record comes as ``k7``. ``folder`` notes by
-    files which streams are open: ``part-pid``.
+    ``sizes`` are what each holds, ``said`` what is said of it; ``changes`` replaces the caption of
+    a number, or the record by a :class:`BadRecord`, after which a stream that lost several ends. A
+    record comes as ``k7``. ``folder`` notes by files which streams are open: ``part-pid``.
     """
 
     holds = frozenset({"caption"})
@@ -85,3 +89,57 @@ class MadeUpStreams(ForwardSource):
         finally:
             if note is not None:
                 note.unlink()
+
+
+def alone(value):
+    return [value]
+
+
+def loader(source, batch=4, micro=2, *, rank=0, world=1, workers=0, exchange=alone, **settings):
+    spec = settings.pop("spec", DataSpec(read_timeout=30.0, max_bad_share=0.5))
+    settings = {"seed": 3, "resampled": False, "progress": False, **settings}
+    return build_forward(
+        source,
+        spec,
+        Reading((NumberField(),)),
+        batch_size_per_rank=batch,
+        micro_batch_size=micro,
+        rank=rank,
+        world_size=world,
+        exchange=exchange,
+        workers=workers,
+        **settings,
+    )
+
+
+def ranks(source, world, **settings):
+    """The loaders of all ranks, whose exchanges see each other."""
+    shares: dict[int, list] = {}
+
+    def exchange_of(rank):
+        calls = itertools.count()
+
+        def exchange(value):
+            place = shares.setdefault(next(calls), [None] * world)
+            place[rank] = value
+            return place
+
+        return exchange
+
+    return [
+        loader(source, rank=rank, world=world, exchange=exchange_of(rank), **settings)
+        for rank in range(world)
+    ]
+
+
+def numbers(batches):
+    return [torch.cat([m["number"] for m in batch]).tolist() for batch in batches]
+
+
+def run(made, epoch, start=0):
+    made.begin(epoch)
+    return list(made.epoch(epoch, start))
+
+
+def all_of(batches):
+    return sorted(itertools.chain.from_iterable(numbers(batches)))

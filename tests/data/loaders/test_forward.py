@@ -4,68 +4,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from forward_sources import MadeUpStreams, NumberField
+from forward_sources import MadeUpStreams, NumberField, all_of, loader, numbers, ranks, run
 
 from fastclip.data.draws import Draws
-from fastclip.data.fields.reading import Reading
-from fastclip.data.loaders.forward import build_forward
 from fastclip.data.loaders.forward_account import refuse_forward
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
-
-
-def alone(value):
-    return [value]
-
-
-def loader(source, batch=4, micro=2, *, rank=0, world=1, workers=0, exchange=alone, **settings):
-    spec = settings.pop("spec", DataSpec(read_timeout=30.0, max_bad_share=0.5))
-    settings = {"seed": 3, "resampled": False, "progress": False, **settings}
-    return build_forward(
-        source,
-        spec,
-        Reading((NumberField(),)),
-        batch_size_per_rank=batch,
-        micro_batch_size=micro,
-        rank=rank,
-        world_size=world,
-        exchange=exchange,
-        workers=workers,
-        **settings,
-    )
-
-
-def ranks(source, world, **settings):
-    """The loaders of all ranks, whose exchanges see each other."""
-    shares: dict[int, list] = {}
-
-    def exchange_of(rank):
-        calls = itertools.count()
-
-        def exchange(value):
-            place = shares.setdefault(next(calls), [None] * world)
-            place[rank] = value
-            return place
-
-        return exchange
-
-    return [
-        loader(source, rank=rank, world=world, exchange=exchange_of(rank), **settings)
-        for rank in range(world)
-    ]
-
-
-def numbers(batches):
-    return [torch.cat([m["number"] for m in batch]).tolist() for batch in batches]
-
-
-def run(made, epoch, start=0):
-    made.begin(epoch)
-    return list(made.epoch(epoch, start))
-
-
-def all_of(batches):
-    return sorted(itertools.chain.from_iterable(numbers(batches)))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
