@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,23 +98,33 @@ class Trainer:
             cfg=self.cfg.run,
             config=to_plain(self.cfg),
         )
-        waits = Waits(self.cfg.data.workers)
+        waits = Waits()
         try:
             for epoch, batch in waits.timed(self._batches(reporter)):
                 metrics = self.train_step(batch)
-                metrics |= {"epoch": epoch, **waits.step(self.cfg.run.train_batch_size)}
+                seconds = waits.step_metrics()
+                rate = self.cfg.run.train_batch_size / seconds["compute_seconds"]
+                metrics |= {"epoch": epoch, "samples_per_second": rate, **seconds}
                 reporter.step(self.step, metrics)
                 ends_epoch = self.step == self.loader.steps_before(epoch + 1)
                 if self._save_is_due(ends_epoch):
                     self.save(run)
                 if validate and ends_epoch:
                     reporter.validation(self.step, validate(epoch + 1))
-            for sentence in [*self.loader.finish(), *waits.diagnosis()]:
+            for sentence in [*self.loader.finish(), *self._diagnosis(waits)]:
                 reporter.note(sentence)
             if at_the_end:
                 reporter.last_validation(self.step, at_the_end())
         finally:
             reporter.close()
+
+    def _diagnosis(self, waits: Waits) -> list[str]:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world_size))
+        told = waits.diagnosis(
+            self.loader.seconds, self.cfg.data.workers, max(1, (cores or 1) // ranks)
+        )
+        return [told] if told else []
 
     def _plan(self) -> None:
         """Steps and rates by what is known of the data now."""
