@@ -1,11 +1,13 @@
 """Pictures for the tests of decoding: made-up photographs and encoded files of every kind."""
 
+import functools
 import io
 
 import numpy as np
 from PIL import Image
 
 
+@functools.cache
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     """Colored noise with a photograph's spectrum, and some sharp edges."""
     rng = np.random.default_rng(seed)

@@ -50,12 +50,8 @@ def evaluation_crop(opened: Opened, reading: Reading) -> torch.Tensor:
 
 
 class _Grid(NamedTuple):
-    """The cells of ``factor`` pixels each way that lie wholly in a region, of the stored picture.
+    """The cells that lie wholly in a region; all four count cells."""
 
-    ``top, left, rows, columns`` count cells.
-    """
-
-    factor: int
     top: int
     left: int
     rows: int
@@ -67,7 +63,7 @@ def _grid(opened: Opened, factor: int) -> _Grid:
     first_row, first_column = -(-top // factor), -(-left // factor)
     rows = (top + height) // factor - first_row
     columns = (left + width) // factor - first_column
-    return _Grid(factor, first_row, first_column, rows, columns)
+    return _Grid(first_row, first_column, rows, columns)
 
 
 def _random_crop(
@@ -83,20 +79,19 @@ def _random_crop(
         grid = _grid(opened, factor)
         if factor > 1 and min(grid.rows, grid.columns) < size:
             continue
-        upright = opened.orientation.size(grid.rows, grid.columns)
-        box = random_box(numbers, *upright, scale, ratio)
+        box = random_box(numbers, grid.rows, grid.columns, scale, ratio)
         if factor == 1 or min(box.height, box.width) >= size:
             break
     pixels, divided = opened.decode(reading.decode, factor)
     cell = factor // divided
-    top, left, height, width = opened.orientation.stored(box, *upright)
-    top, left = (grid.top + top) * cell, (grid.left + left) * cell
-    part = pixels[top : top + height * cell, left : left + width * cell]
-    return opened.orientation.upright(_resized(part, size, size))
+    box = opened.orientation.before_flip(box, grid.rows, grid.columns)
+    top, left = (grid.top + box.top) * cell, (grid.left + box.left) * cell
+    part = pixels[top : top + box.height * cell, left : left + box.width * cell]
+    return opened.orientation.flip(_resized(part, size, size))
 
 
 def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> torch.Tensor:
-    size, turn = reading.image_size, opened.orientation
+    size = reading.image_size
     top, left, height, width = _without_far_ends(opened.region)
     short = min(height, width)
     rows, columns = size * height // short, size * width // short
@@ -111,10 +106,9 @@ def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> 
     ]
     covered = part.shape[0] * cell / height, part.shape[1] * cell / width
     resized = _resized(part, rows, columns, covered)
-    upright_rows, upright_columns = turn.size(rows, columns)
-    center = Box(round((upright_rows - size) / 2), round((upright_columns - size) / 2), size, size)
-    y, x, *_ = turn.stored(center, upright_rows, upright_columns)
-    return turn.upright(resized[:, y : y + size, x : x + size]).contiguous()
+    center = Box(round((rows - size) / 2), round((columns - size) / 2), size, size)
+    y, x, *_ = opened.orientation.before_flip(center, rows, columns)
+    return opened.orientation.flip(resized[:, y : y + size, x : x + size]).contiguous()
 
 
 def _without_far_ends(region: Box) -> Box:

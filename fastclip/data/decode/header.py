@@ -135,7 +135,7 @@ def _has_several_scans(picture: Image.Image, file: BinaryIO) -> bool:
     """Whether Pillow, which reads a JPEG up to its pixels, stopped behind a scan of less than all
     that there is."""
     components = len(picture.getbands())
-    head = _read_at(file, file.tell() - 8 - 2 * components, 5)
+    head = _read_at(file, max(0, file.tell() - 8 - 2 * components), 5)
     whole = head[:2] == START_OF_SCAN and head[4] == components
     return "progressive" in picture.info or not whole
 

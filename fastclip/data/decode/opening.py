@@ -28,9 +28,9 @@ class Opened:
     """A picture, or a region of one, whose header was judged.
 
     Attributes:
-        content: encoded bytes, the file that holds them, or decoded pixels, uint8 ``[h, w, 3]``.
+        content: encoded bytes, the file that holds them, or what :meth:`decode` gives.
         header: of the whole picture.
-        region: in stored pixels.
+        region: of the pixels that :meth:`decode` gives.
     """
 
     content: bytes | Path | np.ndarray
@@ -39,34 +39,36 @@ class Opened:
 
     @property
     def orientation(self) -> Orientation:
-        """What turns the stored pixels upright."""
+        """Whose flips turn decoded pixels upright."""
         return self.header.orientation
 
     @property
     def height(self) -> int:
         """Of the upright region, in pixels."""
-        return self.orientation.size(self.region.height, self.region.width)[0]
+        return self.region.height
 
     @property
     def width(self) -> int:
         """Of the upright region, in pixels."""
-        return self.orientation.size(self.region.height, self.region.width)[1]
+        return self.region.width
 
     def decode(self, how: Decode, factor: int = 1) -> tuple[np.ndarray, int]:
-        """The whole picture's stored pixels, each side divided by ``factor`` (1, 2, 4, 8) or whole.
+        """The whole picture's pixels, transposed where EXIF wants it but not flipped yet.
 
-        Returns uint8 ``[h, w, 3]`` and the factor by which it is really divided: ``factor`` or 1.
-        Raises :class:`BadValueError`.
+        Each side is divided by ``factor`` (1, 2, 4, 8) where that can be done, and rounded up.
+        Returns uint8 ``[h, w, 3]`` and the factor by which it is divided: ``factor`` or 1. Raises
+        :class:`BadValueError`.
         """
         if isinstance(self.content, np.ndarray):
             return self.content, 1
         data = read_encoded(self.content)
+        pixels = None
+        divided = factor if how in ("auto", "scaled") else 1
         if self.header.for_turbo and how != "pillow":
-            factor = factor if how != "whole" else 1
-            pixels = decode_by_turbo(data, self.header, factor)
-            if pixels is not None:
-                return pixels, factor
-        return decode_by_pillow(data, self.header), 1
+            pixels = decode_by_turbo(data, self.header, divided)
+        if pixels is None:
+            pixels, divided = decode_by_pillow(data, self.header), 1
+        return pixels.swapaxes(0, 1) if self.orientation.transposed else pixels, divided
 
     def kept(self, reading: Reading) -> Opened:
         """What a set in memory keeps of it, so that later crops give the same pixels.
@@ -87,7 +89,7 @@ class Opened:
             top, left, height, width = self.region
             # A copy, lest a region keep the whole picture in memory.
             region = pixels[top : top + height, left : left + width].copy()
-            return _decoded(region, self.orientation)
+            return _decoded(region, replace(self.orientation, transposed=False))
         return replace(self, content=read_encoded(self.content))
 
 
@@ -98,11 +100,10 @@ def open_picture(raw: RawPicture, max_pixels: int) -> Opened:
     """
     encoded = raw.picture if isinstance(raw, CroppedPicture) else raw
     header = read_header(encoded, max_pixels)
-    region = Box(0, 0, header.height, header.width)
+    height, width = header.orientation.size(header.height, header.width)
+    region = Box(0, 0, height, width)
     if isinstance(raw, CroppedPicture):
-        height, width = header.orientation.size(header.height, header.width)
-        upright = _clipped(raw.box, height, width)
-        region = header.orientation.stored(upright, height, width)
+        region = header.orientation.before_flip(_clipped(raw.box, height, width), height, width)
     return Opened(encoded, header, region)
 
 

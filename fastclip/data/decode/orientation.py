@@ -33,25 +33,21 @@ class Orientation:
         return cls("t" in flags, "m" in flags, "u" in flags)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Upright height and width of stored ones, and the other way round."""
+        """Upright height and width of stored ones."""
         return (width, height) if self.transposed else (height, width)
 
-    def upright(self, picture: torch.Tensor) -> torch.Tensor:
-        """Stored pixels ``[3, h, w]`` turned upright."""
-        if self.transposed:
-            picture = picture.transpose(1, 2)
-        axes = [axis for axis, flip in ((2, self.mirrored), (1, self.upside_down)) if flip]
+    def flip(self, picture: torch.Tensor) -> torch.Tensor:
+        """Turn transposed pixels ``[3, h, w]`` upright."""
+        axes = [axis for axis, wanted in ((2, self.mirrored), (1, self.upside_down)) if wanted]
         return picture.flip(axes) if axes else picture
 
-    def stored(self, box: Box, height: int, width: int) -> Box:
-        """Where a box of an upright picture of that size lies in the stored one."""
+    def before_flip(self, box: Box, height: int, width: int) -> Box:
+        """Where a box of an upright picture of that size lies in the transposed pixels."""
         top, left = box.top, box.left
         if self.mirrored:
             left = width - left - box.width
         if self.upside_down:
             top = height - top - box.height
-        if self.transposed:
-            return Box(left, top, box.width, box.height)
         return Box(top, left, box.height, box.width)
 
 

@@ -30,7 +30,7 @@ def torchvisions(monkeypatch, numbers, height, width, scale, ratio):
         return RandomResizedCrop.get_params(picture, list(scale), list(ratio))
 
 
-@pytest.mark.parametrize(("size", "options"), itertools.product(SIZES, OPTIONS))
+@pytest.mark.parametrize(("size", "options"), list(itertools.product(SIZES, OPTIONS)))
 def test_the_same_numbers_give_torchvisions_box(monkeypatch, size, options):
     rng = random.Random(str((size, options)))
     equal = 0

@@ -28,7 +28,7 @@ def upright(raw, how="whole"):
     top, left, height, width = opened.region
     part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
     planes = torch.from_numpy(part).permute(2, 0, 1)
-    turned = opened.orientation.upright(planes).permute(1, 2, 0).numpy()
+    turned = opened.orientation.flip(planes).permute(1, 2, 0).numpy()
     assert turned.shape == (opened.height, opened.width, 3)
     return turned
 
