@@ -1,25 +1,55 @@
-"""What a classes.json beside the shards says of the classes of a split."""
+"""What is said of the classes of a split: their names, prompts and captions."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-from fastclip.data.old_sources import DataSpec, detect_type, expand
+from fastclip.data.generated import ensure_generated
+from fastclip.data.sources.base import AnySource
+from fastclip.data.sources.detecting import layouts_of
+from fastclip.data.sources.shard_list import expand
+from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
 
-def class_texts(spec: DataSpec) -> dict[str, list]:
-    """What a classes.json beside the shards says: ``classes``, ``prompts`` and ``captions``.
+def class_texts_of(source: AnySource, spec: DataSpec) -> dict[str, list]:
+    """``classes``, ``prompts`` and ``captions``, as far as they are said of ``spec``.
 
-    Raises :class:`UserError` for texts of another form.
+    A classes.json beside the shards says all three; other sources may know the names of their
+    classes. Raises :class:`UserError` for texts of another form.
     """
-    if detect_type(spec) != "webdataset":
+    path = _beside_shards(spec)
+    if path is not None and path.is_file():
+        return _read(path)
+    return {} if source.class_names is None else {"classes": list(source.class_names)}
+
+
+def class_texts(spec: Any) -> dict[str, list]:
+    """As :func:`class_texts_of`, for the old room's ``DataSpec``."""
+    from fastclip.data import old_sources
+
+    if old_sources.detect_type(spec) != "webdataset":
         return {}
     path = Path(expand(spec.path)[0]).with_name("classes.json")
-    if not path.is_file():
-        return {}
+    return _read(path) if path.is_file() else {}
+
+
+def _beside_shards(spec: DataSpec) -> Path | None:
+    """Where a classes.json may lie; None for data of another layout than shards."""
+    layouts = {layout.name for _, layout in layouts_of(spec)}
+    if layouts == {"synthetic"}:
+        return ensure_generated(Path(spec.path)).folder / "classes.json"
+    if layouts == {"webdataset"}:
+        return Path(expand(spec.path)[0]).with_name("classes.json")
+    return None
+
+
+def _read(path: Path) -> dict[str, list]:
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, expected an object")
@@ -40,5 +70,5 @@ def class_texts(spec: DataSpec) -> dict[str, list]:
     return found
 
 
-def _are_texts(found) -> bool:
+def _are_texts(found: Any) -> bool:
     return isinstance(found, list) and bool(found) and all(isinstance(x, str) for x in found)

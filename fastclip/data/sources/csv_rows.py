@@ -35,13 +35,12 @@ class CsvRows:
     def __init__(self, path: Path, separator: str) -> None:
         self.path, self.separator = path, separator
         self._lines: list[str] = []
-        try:
-            self._reader = csv.reader(self._keep_lines(), delimiter=separator)
-        except (TypeError, ValueError) as error:
+        if len(separator) != 1 or separator in '"\r\n':
             raise UserError(
                 f"--csv-separator is {separator!r}, expected one character that is no quote and no "
                 "line end"
-            ) from error
+            )
+        self._reader = csv.reader(self._keep_lines(), delimiter=separator)
         while (first := self._next()) == []:
             pass
         if isinstance(first, str):
@@ -104,8 +103,9 @@ class CsvRows:
         if self.separator == "\t":
             return True
         # Captions may hold the separator, so the column is counted from both ends.
-        names = {parts[column], parts[column - len(self.header)]}
-        return any(_PICTURE.search(name) or (name and os.path.isfile(name)) for name in names)
+        names = {parts[column], parts[column - len(self.header)]} - {""}
+        places = [path for name in names for path in (name, self.path.parent / name)]
+        return any(map(_PICTURE.search, names)) or any(map(os.path.isfile, places))
 
     def _is_open(self, lines: list[str]) -> bool:
         # An open quote would take in whatever line follows.

@@ -49,9 +49,8 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     if not found.pictures:
         raise UserError(_no_picture_in(found))
     rows = MetadataRows(found, wanted) if found.tables else ImageFolder(found, wanted)
-    source = RowSource(spec.path, rows.holds, rows, [], {"rows": rows.identity()})
-    source.class_names = rows.class_names
-    return source
+    settings = {"rows": rows.identity()}
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
 
 
 class ImageFolder(Rows):

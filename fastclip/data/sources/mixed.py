@@ -1,4 +1,4 @@
-"""Several sources as one, each with a weight: how often its records are drawn."""
+"""Several sources as one, some drawn more often than others."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,12 +9,21 @@ from fastclip.data.sources.base import AnySource, ForwardSource, Part, Record, S
 from fastclip.errors import UserError
 
 
-def mix(name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> AnySource:
+def mix(
+    name: str,
+    sources: Sequence[AnySource],
+    weights: Sequence[float] | None = None,
+    labelled: bool = True,
+) -> AnySource:
     """All parts of ``sources``; keys begin with their source's number, ``0:``.
 
-    Raises :class:`UserError` where some are streams and some not, or number classes differently.
+    ``weights`` say how often each source is drawn; None for once each.
+
+    Raises :class:`UserError` where some are streams and some not, or, where labels are wanted
+    (``labelled``), some number other classes than others.
     """
-    _check_classes(sources)
+    if labelled:
+        _check_classes(sources)
     random = [source for source in sources if isinstance(source, Source)]
     forward = [source for source in sources if isinstance(source, ForwardSource)]
     if random and forward:
@@ -45,15 +54,16 @@ def _shown(names: Sequence[str] | None) -> str:
 class _Mixture:
     """Where the parts of several sources lie among all."""
 
-    def __init__(self, name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, sources: Sequence[AnySource], weights: Sequence[float] | None
+    ) -> None:
         self.name, self.sources = name, sources
         self.places = [
             (s, part) for s, inner in enumerate(sources) for part in range(inner.num_parts)
         ]
-        inner_weights = [inner.weights or [1.0] * inner.num_parts for inner in sources]
-        self.weights: Sequence[float] | None = [
-            weights[s] * inner_weights[s][p] for s, p in self.places
-        ]
+        self.weights: Sequence[float] | None = None
+        if weights is not None:
+            self.weights = [weights[source] for source, _ in self.places]
         held = [inner.holds for inner in sources if inner.holds is not None]
         self.holds = frozenset.intersection(*held) if len(held) == len(sources) else None
         first = sources[0].class_names

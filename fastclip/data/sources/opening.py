@@ -48,7 +48,8 @@ def open_source(
         sources.append(source)
     if len(sources) == 1 and weights is None:
         return sources[0]
-    return mix(spec.path, sources, weights or [1.0] * len(sources))
+    labelled = bool(wanted & {"label", "labels"})
+    return mix(spec.path, sources, weights, labelled)
 
 
 def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | None:
@@ -69,6 +70,7 @@ def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | N
         weights.append(weight)
     if len(weights) != len(paths):
         raise UserError(
-            f"{flag} has {len(weights)} factors and {role} {len(paths)} sources, expected as many"
+            f"{flag} is {spec.upsampling!r}, {len(weights)} in number, expected one for each of "
+            f"the {len(paths)} sources that {role} separates by ::"
         )
     return weights

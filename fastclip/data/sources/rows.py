@@ -43,6 +43,7 @@ class RowSource(Source):
         holds: names of the values that its records may have.
         files: the annotation files that were read.
         settings: what else decides which records there are.
+        class_names: of the records' labels, by number, where the file names them.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class RowSource(Source):
         rows: Rows,
         files: Sequence[Path],
         settings: Mapping[str, Any],
+        class_names: list[str] | None = None,
     ) -> None:
         self.name, self.holds, self.rows = name, holds, rows
+        self.class_names = class_names
         self._rows_a_part = min(MAX_PART, max(MIN_PART, -(-len(rows) // MANY_PARTS)))
         found = [[_stamp(file) for file in files], dict(settings)]
         self._identity = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
@@ -93,6 +96,8 @@ class _RowsPart(Part):
         return len(self.numbers)
 
     def read(self, number: int) -> Record | BadRecord:
+        if number < 0:
+            raise IndexError(number)
         return self.rows.read(self.numbers[number])
 
     def close(self) -> None:

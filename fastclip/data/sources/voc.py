@@ -46,9 +46,8 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     if not years:
         raise UserError(f"{spec.path} holds no {ANNOTATIONS} and {PICTURES}, as VOC does")
     rows = VocPictures(spec, years, wanted)
-    source = RowSource(spec.path, rows.holds, rows, [], {"rows": rows.identity()})
-    source.class_names = rows.class_names
-    return source
+    settings = {"rows": rows.identity()}
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
 
 
 class VocPictures(Rows):

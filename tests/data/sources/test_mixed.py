@@ -88,6 +88,7 @@ def test_sources_that_number_different_classes_are_refused():
     said = r"x and y number different classes: a and b, and 0, 1, 2, \.\.\. \(9\)"
     with pytest.raises(UserError, match=said):
         mix("m", sources, [1, 1, 1])
+    assert mix("m", sources, [1, 1, 1], labelled=False).class_names is None
 
 
 def test_identity_changes_with_sources_and_weights():
