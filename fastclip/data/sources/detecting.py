@@ -33,20 +33,22 @@ def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
 
 
 def _layout_of(path: str) -> Layout:
+    # Shards are told here, because pipes, urls and patterns are no paths that exist.
+    shards = layout_named("webdataset")
     if not is_local(path) or (_SHARD.search(path) and not Path(path).is_dir()):
-        return layout_named("webdataset")
+        return shards
     # All files of a pattern are of the first one's layout.
     first = Path(expand(path)[0] if is_pattern(path) else path)
     if not first.exists():
         raise _unknown(path, " (no such file)")
     if first.is_dir() and _is_folder_of_shards(first):
-        shards = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
-        raise _unknown(path, f" (a folder: name its shards, e.g. {shards})")
+        example = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
+        raise _unknown(path, f" (a folder: name its shards, e.g. {example})")
     head = _head(first)
     if head[_USTAR] == b"ustar":
-        return layout_named("webdataset")
+        return shards
     for layout in LAYOUTS:
-        if layout.detects(first, head):
+        if layout != shards and layout.detects(first, head):
             return layout
     raise _unknown(path, "")
 

@@ -111,7 +111,7 @@ def test_what_is_asked_for_is_wanted(folder, opened):
     ],
 )
 def test_a_source_without_a_field_is_refused(folder, path, field):
-    said = f"{path.split('::')[-1]} holds .* of each record; CLIP needs a.*{field.name}"
+    said = f"{path.split('::')[-1]} holds .* of each record; CLIP needs .*{field.name}"
     with pytest.raises(UserError, match=said):
         open_source(DataSpec(path), [PICTURE, field], wanted_by="CLIP")
     open_source(DataSpec(path), [PICTURE], also=[field])
