@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.base import AnySource, ForwardSource, Part, Record, Size, Source
@@ -15,7 +14,7 @@ def mix(
     weights: Sequence[float] | None = None,
     labelled: bool = True,
 ) -> AnySource:
-    """All parts of ``sources``; keys begin with their source's number, ``0:``.
+    """All parts of ``sources``; keys and ids begin with their source's number, ``0:``.
 
     ``weights`` say how often each source is drawn; None for once each.
 
@@ -65,7 +64,8 @@ class _Mixture:
         if weights is not None:
             self.weights = [weights[source] for source, _ in self.places]
         held = [inner.holds for inner in sources if inner.holds is not None]
-        self.holds = frozenset.intersection(*held) if len(held) == len(sources) else None
+        # A field may be read from other values of one source than of another.
+        self.holds = frozenset[str]().union(*held) if len(held) == len(sources) else None
         first = sources[0].class_names
         same = all(inner.class_names == first for inner in sources)
         self.class_names = first if same else None
@@ -117,7 +117,7 @@ class MixedStreams(_Mixture, ForwardSource):
         records = self.sources[source].stream(inner)
         try:
             for record in records:
-                yield _prefixed(record, source)
+                yield _of(source, record)
         finally:
             close = getattr(records, "close", None)
             if close is not None:
@@ -131,14 +131,14 @@ class _MixedPart(Part):
     @property
     def problems(self) -> Sequence[BadRecord]:  # type: ignore[override]
         """Those of the part, which may be found while it is read."""
-        return [_prefixed(problem, self.source) for problem in self.part.problems]
+        return [_problem_of(self.source, problem) for problem in self.part.problems]
 
     def __len__(self) -> int:
         return len(self.part)
 
     def read(self, number: int) -> Record | BadRecord:
         """The record of that number."""
-        return _prefixed(self.part.read(number), self.source)
+        return _of(self.source, self.part.read(number))
 
     def nbytes(self) -> int:
         """That of the part."""
@@ -149,8 +149,15 @@ class _MixedPart(Part):
         self.part.close()
 
 
-RecordT = TypeVar("RecordT", Record, BadRecord, Record | BadRecord)
+def _of(source: int, record: Record | BadRecord) -> Record | BadRecord:
+    """The record with a key, and an id where it has one, that no other source can have."""
+    if isinstance(record, BadRecord):
+        return _problem_of(source, record)
+    values = record.values
+    if values.get("id") is not None:
+        values = {**values, "id": f"{source}:{values['id']}"}
+    return Record(f"{source}:{record.key}", values)
 
 
-def _prefixed(record: RecordT, source: int) -> RecordT:
-    return replace(record, key=f"{source}:{record.key}")
+def _problem_of(source: int, problem: BadRecord) -> BadRecord:
+    return replace(problem, key=f"{source}:{problem.key}")

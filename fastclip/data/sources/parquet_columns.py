@@ -51,7 +51,10 @@ class ParquetColumns:
 
 
 def parquet_columns(schema: pa.Schema) -> ParquetColumns:
-    """The meanings of the columns of ``schema``."""
+    """The meanings of the columns of ``schema``; raises ValueError where two have one name."""
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns {twice!r}")
     lower = {name.lower(): name for name in reversed(schema.names)}
     types = {name: _value_type(schema.field(name).type) for name in lower.values()}
     pictures = [lower[n] for n in _PICTURE_NAMES if n in lower and _is_picture(types[lower[n]])]
