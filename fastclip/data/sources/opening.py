@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import check_held, wanted_of
@@ -10,6 +11,7 @@ from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.ignored_settings import flag_of, only_read, refuse_ignored
 from fastclip.data.sources.mixed import mix
+from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -43,7 +45,10 @@ def open_source(
     sources = []
     for path, layout in found:
         one = replace(spec, path=path, dataset_type=layout.name, upsampling="")
-        source = layout.open_source(only_read(one, layout), wanted)
+        try:
+            source = layout.open_source(only_read(one, layout), wanted)
+        except OSError as error:
+            raise cannot_read(Path(error.filename or path), error) from error
         check_held(source, fields, wanted_by)
         sources.append(source)
     if len(sources) == 1 and weights is None:

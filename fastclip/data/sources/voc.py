@@ -64,7 +64,8 @@ class VocPictures(Rows):
         listed_ids = split_ids(years, spec.split, spec.path)
         self.ids = list(dict.fromkeys(listed_ids))
         if not self.ids:
-            raise UserError(f"{spec.path} has no picture in its split {spec.split or 'of all'!r}")
+            where = f" in its split {spec.split!r}" if spec.split else ""
+            raise UserError(f"{spec.path} lists no picture{where}")
         again = [stem for (_, stem), times in Counter(listed_ids).items() if times > 1]
         if again:
             reason = "picture is listed more than once"

@@ -1,6 +1,7 @@
 """Any path to a source: detection, what is refused, mixtures."""
 
 import io
+import sys
 import tarfile
 
 import pyarrow as pa
@@ -81,15 +82,34 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
         ("empty", "empty holds no picture"),
         ("none-*.csv", "no shard matches none-"),
         ("s-{00.tar", "cannot expand"),
+        ("{pairs,other}.csv", "names several files, but the layout csv is read from one"),
+        ("pair*.csv", "names several files"),
+        ("https://host/pairs.csv", "is no file of this machine: shards alone are read from a url"),
+        ("s3://bucket/a.parquet", "is no file of this machine"),
+        ("x" * 5000, "cannot read x*: File name too long"),
+        (f"{'x' * 5000}.csv", "cannot read x*.csv: File name too long"),
     ],
 )
 def test_an_unknown_path_gets_one_sentence(folder, path, said):
     (folder / "notes.md").write_text("x")
     (folder / "empty").mkdir()
+    (folder / "other.csv").write_text("x")
     with pytest.raises(UserError, match=said) as error:
         source = open_source(DataSpec(path), [PICTURE])
         raise AssertionError(source)
     assert "\n" not in str(error.value)
+
+
+def test_what_the_system_refuses_to_read_gets_one_sentence(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "pairs.csv")
+
+    monkeypatch.setattr(sys.modules["fastclip.data.sources.csv_file"], "open_source", refuse)
+    with pytest.raises(UserError, match=r"^cannot read pairs.csv: Permission denied$"):
+        open_source(DataSpec("pairs.csv"), [PICTURE])
+    monkeypatch.setattr(sys.modules["fastclip.data.sources.csv_file"], "detects", refuse)
+    with pytest.raises(UserError, match=r"^cannot read pairs.csv: Permission denied$"):
+        open_source(DataSpec("pairs.csv"), [PICTURE])
 
 
 def test_an_archive_beside_class_folders_is_no_hint(folder):

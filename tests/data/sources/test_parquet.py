@@ -298,6 +298,18 @@ def test_urls_without_pictures_point_at_img2dataset(tmp_path, column):
         open_with(parquet, path)
 
 
+@pytest.mark.parametrize("cells", [["http://x/1.jpg"], [None, "https://x/1.jpg", "1.jpg"]])
+def test_a_column_of_pictures_that_are_urls_is_refused_too(tmp_path, cells):
+    path = write_parquet(tmp_path / "a.parquet", {"image": cells, "text": ["a"] * len(cells)})
+    with pytest.raises(UserError, match="a.parquet lists urls .* img2dataset"):
+        open_with(parquet, path)
+
+
+def test_bytes_go_before_paths(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", {"image": ["http://x/1.jpg"], "jpg": [b"x"]})
+    assert good(open_with(parquet, path)) == {"a/0": {"picture": b"x"}}
+
+
 def test_columns_of_other_types_are_no_pictures(tmp_path):
     columns = {"image": [[1, 2]], "png": [7], "text": ["a"]}
     source = open_with(parquet, write_parquet(tmp_path / "a.parquet", columns))

@@ -105,8 +105,11 @@ def test_a_split_without_a_list_is_refused_with_those_there_are(tmp_path, split)
 
 def test_an_empty_split_is_refused(tmp_path):
     write_voc(tmp_path, {"a": annotation()}, splits={"train": "\n"})
-    with pytest.raises(UserError, match="no picture in its split 'train'"):
+    with pytest.raises(UserError, match="lists no picture in its split 'train'"):
         open_with(voc, tmp_path, split="train")
+    (tmp_path / "Annotations" / "a.xml").unlink()
+    with pytest.raises(UserError, match="lists no picture$"):
+        open_with(voc, tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit"])
