@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from fastclip.data.bad_records import listed
-from fastclip.data.sources.extensions import is_hidden, is_picture
+from fastclip.data.sources.extensions import extension, is_hidden, is_picture
 from fastclip.data.sources.registry import HEAD_BYTES, LAYOUTS, Layout, layout_named
+from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.shard_list import expand, is_local, is_pattern
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
@@ -30,30 +31,49 @@ def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
         raise UserError(f"the shard list {spec.path!r} is empty")
     if spec.dataset_type != "auto":
         return [(path, layout_named(spec.dataset_type)) for path in paths]
-    names_columns = (spec.csv_img_key, spec.csv_caption_key) != _COLUMNS
-    return [(path, _layout_of(path, names_columns)) for path in paths]
+    try:
+        names_columns = (spec.csv_img_key, spec.csv_caption_key) != _COLUMNS
+        found = [(path, _layout_of(path, names_columns)) for path in paths]
+    except OSError as error:
+        raise cannot_read(Path(error.filename or spec.path), error) from error
+    for path, layout in found:
+        if is_pattern(path) and is_local(path) and not layout.takes_several:
+            raise UserError(
+                f"{path} names several files, but the layout {layout.name} is read from one: "
+                "separate them by ::"
+            )
+    return found
 
 
 def _layout_of(path: str, names_columns: bool) -> Layout:
+    # Shards are told here, because pipes, urls and patterns are no paths that exist.
+    shards = layout_named("webdataset")
+    if _is_remote_table(path):
+        raise UserError(f"{path} is no file of this machine: shards alone are read from a url")
     if not is_local(path) or (_SHARD.search(path) and not Path(path).is_dir()):
-        return layout_named("webdataset")
+        return shards
     # All files of a pattern are of the first one's layout.
     first = Path(expand(path)[0] if is_pattern(path) else path)
     if not first.exists():
         raise _unknown(path, " (no such file)")
     if first.is_dir() and _is_folder_of_shards(first):
-        shards = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
-        raise _unknown(path, f" (a folder: name its shards, e.g. {shards})")
+        example = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
+        raise _unknown(path, f" (a folder: name its shards, e.g. {example})")
     head = _head(first)
     if head[_USTAR] == b"ustar":
-        return layout_named("webdataset")
+        return shards
     for layout in LAYOUTS:
         # A header such as image,caption is Flickr's, unless columns were named.
         if names_columns and layout.name == "flickr":
             continue
-        if layout.detects(first, head):
+        if layout != shards and layout.detects(first, head):
             return layout
     raise _unknown(path, "")
+
+
+def _is_remote_table(path: str) -> bool:
+    tables = ("csv", "tsv", "json", "jsonl", "parquet", "txt", "token")
+    return not is_local(path) and not path.startswith("pipe:") and extension(path) in tables
 
 
 def _is_folder_of_shards(folder: Path) -> bool:
@@ -67,11 +87,8 @@ def _is_folder_of_shards(folder: Path) -> bool:
 def _head(path: Path) -> bytes:
     if not path.is_file():
         return b""
-    try:
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 def _unknown(path: str, hint: str) -> UserError:

@@ -1,5 +1,8 @@
 """Each caption of a picture as a record of its own."""
 
+from __future__ import annotations
+
+from array import array
 from bisect import bisect_right
 from itertools import accumulate
 
@@ -42,7 +45,7 @@ class EachCaption(Source):
         self.name, self.class_names, self.weights = source.name, source.class_names, source.weights
         held = source.holds
         self.holds = None if held is None else (held - {"captions"}) | {"caption", "id"}
-        self._ends: dict[int, list[int]] = {}
+        self._ends: dict[int, array[int]] = {}
 
     @property
     def num_parts(self) -> int:
@@ -53,7 +56,7 @@ class EachCaption(Source):
         """As it is called without."""
         return self.source.part_name(part)
 
-    def ends(self, part: int) -> list[int]:
+    def ends(self, part: int) -> array[int]:
         """For each record of a part, the number of rows up to its last."""
         if part not in self._ends:
             opened = self.captions.open(part)
@@ -61,7 +64,7 @@ class EachCaption(Source):
                 rows = [_rows(opened.read(number)) for number in range(len(opened))]
             finally:
                 opened.close()
-            self._ends[part] = list(accumulate(rows))
+            self._ends[part] = array("q", accumulate(rows))
         return self._ends[part]
 
     def size(self, part: int) -> Size:
@@ -79,7 +82,7 @@ class EachCaption(Source):
 
 
 class _EachCaptionPart(Part):
-    def __init__(self, part: Part, ends: list[int]) -> None:
+    def __init__(self, part: Part, ends: array[int]) -> None:
         self.part, self.ends = part, ends
         self.problems = part.problems
 

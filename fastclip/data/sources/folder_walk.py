@@ -57,7 +57,7 @@ def several(key: str, reason: str, names: list[str], *, lost: int | None = None)
     if lost is None:
         lost = 0 if reason in _NO_RECORDS else len(names)
     count = f"{len(names)}, e.g. {names[0]}" if len(names) > 1 else names[0]
-    return BadRecord(key, reason, count, lost)
+    return BadRecord(printable(key), reason, count, lost)
 
 
 def walk_folder(root: Path) -> FolderContents:

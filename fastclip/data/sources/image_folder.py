@@ -22,7 +22,7 @@ from fastclip.data.sources.folder_walk import (
 from fastclip.data.sources.image_metadata import MetadataRows
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.texts import printable
+from fastclip.data.sources.texts import Texts, printable
 from fastclip.errors import UserError
 
 SPLITS = frozenset(
@@ -49,9 +49,8 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     if not found.pictures:
         raise UserError(_no_picture_in(found))
     rows = MetadataRows(found, wanted) if found.tables else ImageFolder(found, wanted)
-    source = RowSource(spec.path, rows.holds, rows, [], {"rows": rows.identity()})
-    source.class_names = rows.class_names
-    return source
+    settings = {"rows": rows.identity()}
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
 
 
 class ImageFolder(Rows):
@@ -66,22 +65,27 @@ class ImageFolder(Rows):
     def __init__(self, found: FolderContents, wanted: Collection[str]) -> None:
         self.root, self.wanted = found.root, wanted
         self.problems: list[BadRecord] = found.problems()
-        self.pictures, self.labels = found.pictures, array("q")
+        self.labels = array("q")
         self.class_names: list[str] | None = None
         depth = 1 if _are_splits(found) else 0
         folders = {
             folder.split("/")[depth] for folder in found.folders if folder.count("/") >= depth
         }
-        if folders and any(picture.count("/") > depth for picture in found.pictures):
-            self._label(sorted(folders), depth)
+        pictures = found.pictures
+        if folders and any(picture.count("/") > depth for picture in pictures):
+            pictures = self._label(pictures, sorted(folders), depth)
+        self.pictures = Texts()
+        for picture in pictures:
+            self.pictures.append(picture)
+        self._fingerprint = fingerprint([*(self.class_names or ()), "/", *pictures])
 
-    def _label(self, classes: list[str], depth: int) -> None:
-        """Give each picture the number of its class; one that lies in no class is a problem."""
+    def _label(self, pictures: list[str], classes: list[str], depth: int) -> list[str]:
+        """The pictures that lie in a class's folder, now labelled; others are a problem."""
         self.class_names = [printable(name) for name in classes]
         numbers = {name: number for number, name in enumerate(classes)}
-        outside = [p for p in self.pictures if p.count("/") <= depth]
-        self.pictures = [p for p in self.pictures if p.count("/") > depth]
-        self.labels.extend(numbers[p.split("/")[depth]] for p in self.pictures)
+        outside = [p for p in pictures if p.count("/") <= depth]
+        inside = [p for p in pictures if p.count("/") > depth]
+        self.labels.extend(numbers[p.split("/")[depth]] for p in inside)
         empty = sorted(numbers.keys() - {classes[label] for label in self.labels})
         for reason, names, lost in (
             ("picture lies in no class's folder", outside, len(outside)),
@@ -90,6 +94,7 @@ class ImageFolder(Rows):
             if names:
                 shown = [printable(name) for name in names]
                 self.problems.append(several(str(self.root), reason, shown, lost=lost))
+        return inside
 
     @property
     def holds(self) -> frozenset[str]:
@@ -101,7 +106,7 @@ class ImageFolder(Rows):
 
     def read(self, number: int) -> Record:
         """A picture and its class."""
-        path = self.pictures[number]
+        path = self.pictures.name(number)
         values: dict[str, Any] = {"picture": self.root / path}
         if self.class_names is not None:
             values["label"] = self.labels[number]
@@ -110,7 +115,7 @@ class ImageFolder(Rows):
 
     def identity(self) -> str:
         """Over all paths and classes."""
-        return fingerprint([*(self.class_names or ()), "/", *self.pictures])
+        return self._fingerprint
 
 
 def _split_folder(root: Path, spec: DataSpec) -> Path:

@@ -1,20 +1,28 @@
-"""Several sources as one, each with a weight: how often its records are drawn."""
+"""Several sources as one, some drawn more often than others."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.base import AnySource, ForwardSource, Part, Record, Size, Source
 from fastclip.errors import UserError
 
 
-def mix(name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> AnySource:
-    """All parts of ``sources``; keys begin with their source's number, ``0:``.
+def mix(
+    name: str,
+    sources: Sequence[AnySource],
+    weights: Sequence[float] | None = None,
+    labelled: bool = True,
+) -> AnySource:
+    """All parts of ``sources``; keys and ids begin with their source's number, ``0:``.
 
-    Raises :class:`UserError` where some are streams and some not, or number classes differently.
+    ``weights`` say how often each source is drawn; None for once each.
+
+    Raises :class:`UserError` where some are streams and some not, or, where labels are wanted
+    (``labelled``), some number other classes than others.
     """
-    _check_classes(sources)
+    if labelled:
+        _check_classes(sources)
     random = [source for source in sources if isinstance(source, Source)]
     forward = [source for source in sources if isinstance(source, ForwardSource)]
     if random and forward:
@@ -45,17 +53,19 @@ def _shown(names: Sequence[str] | None) -> str:
 class _Mixture:
     """Where the parts of several sources lie among all."""
 
-    def __init__(self, name: str, sources: Sequence[AnySource], weights: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, sources: Sequence[AnySource], weights: Sequence[float] | None
+    ) -> None:
         self.name, self.sources = name, sources
         self.places = [
             (s, part) for s, inner in enumerate(sources) for part in range(inner.num_parts)
         ]
-        inner_weights = [inner.weights or [1.0] * inner.num_parts for inner in sources]
-        self.weights: Sequence[float] | None = [
-            weights[s] * inner_weights[s][p] for s, p in self.places
-        ]
+        self.weights: Sequence[float] | None = None
+        if weights is not None:
+            self.weights = [weights[source] for source, _ in self.places]
         held = [inner.holds for inner in sources if inner.holds is not None]
-        self.holds = frozenset.intersection(*held) if len(held) == len(sources) else None
+        # A field may be read from other values of one source than of another.
+        self.holds = frozenset[str]().union(*held) if len(held) == len(sources) else None
         first = sources[0].class_names
         same = all(inner.class_names == first for inner in sources)
         self.class_names = first if same else None
@@ -107,7 +117,7 @@ class MixedStreams(_Mixture, ForwardSource):
         records = self.sources[source].stream(inner)
         try:
             for record in records:
-                yield _prefixed(record, source)
+                yield _of(source, record)
         finally:
             close = getattr(records, "close", None)
             if close is not None:
@@ -121,14 +131,14 @@ class _MixedPart(Part):
     @property
     def problems(self) -> Sequence[BadRecord]:  # type: ignore[override]
         """Those of the part, which may be found while it is read."""
-        return [_prefixed(problem, self.source) for problem in self.part.problems]
+        return [_problem_of(self.source, problem) for problem in self.part.problems]
 
     def __len__(self) -> int:
         return len(self.part)
 
     def read(self, number: int) -> Record | BadRecord:
         """The record of that number."""
-        return _prefixed(self.part.read(number), self.source)
+        return _of(self.source, self.part.read(number))
 
     def nbytes(self) -> int:
         """That of the part."""
@@ -139,8 +149,15 @@ class _MixedPart(Part):
         self.part.close()
 
 
-RecordT = TypeVar("RecordT", Record, BadRecord, Record | BadRecord)
+def _of(source: int, record: Record | BadRecord) -> Record | BadRecord:
+    """The record with a key, and an id where it has one, that no other source can have."""
+    if isinstance(record, BadRecord):
+        return _problem_of(source, record)
+    values = record.values
+    if values.get("id") is not None:
+        values = {**values, "id": f"{source}:{values['id']}"}
+    return Record(f"{source}:{record.key}", values)
 
 
-def _prefixed(record: RecordT, source: int) -> RecordT:
-    return replace(record, key=f"{source}:{record.key}")
+def _problem_of(source: int, problem: BadRecord) -> BadRecord:
+    return replace(problem, key=f"{source}:{problem.key}")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import check_held, wanted_of
@@ -10,6 +11,7 @@ from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.ignored_settings import flag_of, only_read, refuse_ignored
 from fastclip.data.sources.mixed import mix
+from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -43,12 +45,16 @@ def open_source(
     sources = []
     for path, layout in found:
         one = replace(spec, path=path, dataset_type=layout.name, upsampling="")
-        source = layout.open_source(only_read(one, layout), wanted)
+        try:
+            source = layout.open_source(only_read(one, layout), wanted)
+        except OSError as error:
+            raise cannot_read(Path(error.filename or path), error) from error
         check_held(source, fields, wanted_by)
         sources.append(source)
     if len(sources) == 1 and weights is None:
         return sources[0]
-    return mix(spec.path, sources, weights or [1.0] * len(sources))
+    labelled = bool(wanted & {"label", "labels"})
+    return mix(spec.path, sources, weights, labelled)
 
 
 def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | None:
@@ -69,6 +75,7 @@ def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | N
         weights.append(weight)
     if len(weights) != len(paths):
         raise UserError(
-            f"{flag} has {len(weights)} factors and {role} {len(paths)} sources, expected as many"
+            f"{flag} is {spec.upsampling!r}, {len(weights)} in number, expected one for each of "
+            f"the {len(paths)} sources that {role} separates by ::"
         )
     return weights

@@ -13,7 +13,7 @@ from typing import Any
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import AnySource, Part, Size, Source
 from fastclip.data.sources.fingerprint import fingerprint
-from fastclip.data.sources.metadata_only import are_urls, refusal
+from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
 from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers
@@ -40,11 +40,26 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     if all(file.columns is None for file in files):
         raise UserError(f"cannot read {files[0].path} as parquet: {files[0].error}")
     for file in files:
-        if file.columns and not file.columns.picture and are_urls(file.columns.names):
+        if _lists_urls(file):
             raise refusal(str(file.path))
     if not any(sum(file.rows) for file in files):
         raise UserError(f"{spec.path} has no row")
     return ParquetSource(spec.path, files, wanted)
+
+
+def _lists_urls(file: ParquetFile) -> bool:
+    """Whether a file has urls in the place of pictures."""
+    columns = file.columns
+    if columns is None:
+        return False
+    if columns.picture is None:
+        return are_urls(columns.names)
+    if not columns.picture_is_path or not file.rows:
+        return False
+    try:
+        return any(map(is_url, read_column(file.path, 0, columns.picture)))
+    except Exception:  # told when the row group is opened
+        return False
 
 
 class ParquetSource(Source):

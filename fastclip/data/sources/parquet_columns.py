@@ -25,6 +25,7 @@ class ParquetColumns:
 
     Attributes:
         picture: of the pictures; None where there is none.
+        picture_is_path: whether those are texts.
         key: of the records' keys, where there is one.
         table: the others.
         class_names: of the labels, as Hugging Face's ClassLabel has them.
@@ -33,6 +34,7 @@ class ParquetColumns:
     """
 
     picture: str | None
+    picture_is_path: bool
     key: str | None
     table: Columns
     class_names: tuple[str, ...] | None
@@ -51,10 +53,15 @@ class ParquetColumns:
 
 
 def parquet_columns(schema: pa.Schema) -> ParquetColumns:
-    """The meanings of the columns of ``schema``."""
+    """The meanings of the columns of ``schema``; raises ValueError where two have one name."""
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns {twice!r}")
     lower = {name.lower(): name for name in reversed(schema.names)}
     types = {name: _value_type(schema.field(name).type) for name in lower.values()}
     pictures = [lower[n] for n in _PICTURE_NAMES if n in lower and _is_picture(types[lower[n]])]
+    # Bytes before paths.
+    pictures.sort(key=lambda name: is_string(types[name]))
     keys = [lower[name] for name in _KEY_NAMES if name in lower]
     lists = {name for name, kind in types.items() if _is_list(kind)}
     picture = pictures[0] if pictures else None
@@ -63,7 +70,8 @@ def parquet_columns(schema: pa.Schema) -> ParquetColumns:
     classes = _class_names(schema, [label, table.one.get("labels")])
     label_is_name = label is not None and is_string(types[label])
     key = keys[0] if keys else None
-    return ParquetColumns(picture, key, table, classes, label_is_name, schema.names)
+    is_path = picture is not None and is_string(types[picture])
+    return ParquetColumns(picture, is_path, key, table, classes, label_is_name, schema.names)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:

@@ -2,7 +2,7 @@
 
 A module has ``detects(path: Path, head: bytes) -> bool``, which tells by a path that exists and by
 the first :data:`HEAD_BYTES` of its file (none of a folder), and ``open_source(spec: DataSpec,
-wanted: frozenset[str]) -> AnySource``.
+wanted: frozenset[str]) -> AnySource``. Shards alone are told by ``detecting``.
 """
 
 from collections.abc import Sequence

@@ -4,12 +4,14 @@ Objects that are marked as difficult are kept out of ``labels`` and ``tags``, as
 them out of its scores: a picture of difficult objects alone has no labels.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.sources.base import AnySource, Record
 from fastclip.data.sources.fingerprint import fingerprint
+from fastclip.data.sources.folder_walk import several
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import printable
@@ -46,9 +48,8 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     if not years:
         raise UserError(f"{spec.path} holds no {ANNOTATIONS} and {PICTURES}, as VOC does")
     rows = VocPictures(spec, years, wanted)
-    source = RowSource(spec.path, rows.holds, rows, [], {"rows": rows.identity()})
-    source.class_names = rows.class_names
-    return source
+    settings = {"rows": rows.identity()}
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
 
 
 class VocPictures(Rows):
@@ -60,11 +61,17 @@ class VocPictures(Rows):
         self.name, self.wanted = spec.path, wanted
         self.problems: list[BadRecord] = []
         self.class_names: list[str] | None = None
-        # An id that comes twice is one record.
-        self.ids = list(dict.fromkeys(split_ids(years, spec.split, spec.path)))
+        listed_ids = split_ids(years, spec.split, spec.path)
+        self.ids = list(dict.fromkeys(listed_ids))
         if not self.ids:
-            raise UserError(f"{spec.path} has no picture in its split {spec.split or 'of all'!r}")
-        self.several = len(years) > 1
+            where = f" in its split {spec.split!r}" if spec.split else ""
+            raise UserError(f"{spec.path} lists no picture{where}")
+        again = [stem for (_, stem), times in Counter(listed_ids).items() if times > 1]
+        if again:
+            reason = "picture is listed more than once"
+            lost = len(listed_ids) - len(self.ids)
+            self.problems.append(several(spec.path, reason, again, lost=lost))
+        self.has_years = len(years) > 1
         self.pictures = {year: pictures_of(year) for year in years}
         self.objects: dict[tuple[Path, str], Objects | BadValueError] = {}
         if {"labels", "tags"}.intersection(wanted):
@@ -94,7 +101,7 @@ class VocPictures(Rows):
     def read(self, number: int) -> Record | BadRecord:
         """A picture and the classes of its objects."""
         year, stem = self.ids[number]
-        key = printable(f"{year.name}/{stem}" if self.several else stem)
+        key = printable(f"{year.name}/{stem}" if self.has_years else stem)
         objects = self.objects.get((year, stem), Objects((), (), ""))
         if isinstance(objects, BadValueError):
             return objects.of(key)

@@ -30,6 +30,13 @@ def test_parts_of_all_come_with_distinct_keys_and_weights():
     assert source.part_name(2) == "b, part 0"
 
 
+def test_pictures_of_two_sources_have_distinct_ids():
+    parts = [[Record("x", {"id": 7}), Record("y", {"id": 7}), Record("z", {"id": None})]]
+    found = good(mix("m", [ListedRecords(name, parts) for name in "ab"], [1, 1]))
+    ids = [values["id"] for values in found.values()]
+    assert ids == ["0:7", "0:7", None, "1:7", "1:7", None]
+
+
 def test_parts_are_sized_and_closed():
     first = ListedRecords("a", [records("x", "y")])
     part = mix("a::a", [first, first], [1, 1]).open(1)
@@ -60,12 +67,12 @@ def test_streams_and_records_in_any_order_do_not_mix():
 @pytest.mark.parametrize(
     ("held", "expected"),
     [
-        ([{"picture", "label"}, {"picture", "caption"}], {"picture"}),
+        ([{"picture", "captions"}, {"picture", "caption"}], {"picture", "captions", "caption"}),
         ([{"picture"}, None], None),
         ([None, None], None),
     ],
 )
-def test_it_holds_what_all_hold(held, expected):
+def test_it_holds_what_any_of_them_may(held, expected):
     sources = [ListedRecords("s", [[]], holds=None if h is None else frozenset(h)) for h in held]
     assert mix("m", sources, [1, 1]).holds == expected
 
@@ -88,6 +95,7 @@ def test_sources_that_number_different_classes_are_refused():
     said = r"x and y number different classes: a and b, and 0, 1, 2, \.\.\. \(9\)"
     with pytest.raises(UserError, match=said):
         mix("m", sources, [1, 1, 1])
+    assert mix("m", sources, [1, 1, 1], labelled=False).class_names is None
 
 
 def test_identity_changes_with_sources_and_weights():

@@ -1,6 +1,8 @@
 """Parquet files in Hugging Face's and img2dataset's layouts."""
 
 import json
+import multiprocessing
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -296,6 +298,18 @@ def test_urls_without_pictures_point_at_img2dataset(tmp_path, column):
         open_with(parquet, path)
 
 
+@pytest.mark.parametrize("cells", [["http://x/1.jpg"], [None, "https://x/1.jpg", "1.jpg"]])
+def test_a_column_of_pictures_that_are_urls_is_refused_too(tmp_path, cells):
+    path = write_parquet(tmp_path / "a.parquet", {"image": cells, "text": ["a"] * len(cells)})
+    with pytest.raises(UserError, match="a.parquet lists urls .* img2dataset"):
+        open_with(parquet, path)
+
+
+def test_bytes_go_before_paths(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", {"image": ["http://x/1.jpg"], "jpg": [b"x"]})
+    assert good(open_with(parquet, path)) == {"a/0": {"picture": b"x"}}
+
+
 def test_columns_of_other_types_are_no_pictures(tmp_path):
     columns = {"image": [[1, 2]], "png": [7], "text": ["a"]}
     source = open_with(parquet, write_parquet(tmp_path / "a.parquet", columns))
@@ -322,6 +336,28 @@ def test_columns_that_are_structs_of_more_than_one_array(tmp_path, monkeypatch):
     assert [part.read(n).values["picture"] for n in (4, 0, 3)] == list(
         map(picture_bytes, (4, 0, 3))
     )
+
+
+def test_row_groups_are_read_after_a_fork(tmp_path):
+    columns = {"image": [image(n) for n in range(6)], "text": ["a"] * 6}
+    path = write_parquet(tmp_path / "a.parquet", columns, {"image": IMAGE}, rows_a_group=3)
+    source = open_with(parquet, path)
+    expected = good(source)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        keys = pool.map_async(partial(keys_of, source), range(2)).get(timeout=60)
+    assert keys[0] + keys[1] == list(expected)
+
+
+def keys_of(source, number):
+    part = source.open(number)
+    return [part.read(row).key for row in range(len(part))]
+
+
+def test_two_columns_of_one_name(tmp_path):
+    table = pa.Table.from_arrays([pa.array([b"x"]), pa.array(["a"]), pa.array(["b"])], list("ptt"))
+    pq.write_table(table.rename_columns(["png", "text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="cannot read .*a.parquet as parquet.*two columns 'text'"):
+        open_with(parquet, tmp_path / "a.parquet")
 
 
 def test_detection(tmp_path):

@@ -88,7 +88,9 @@ def test_other_classes_are_numbered_over_all_splits(tmp_path):
 def test_a_split_has_the_order_of_its_list_and_each_id_once(tmp_path):
     texts = {stem: annotation(("dog", 0)) for stem in "abcd"}
     write_voc(tmp_path, texts, splits={"train": "c \n\n a  1\nc\n", "dog_train": "a 1\nc -1\n"})
-    assert list(good(open_with(voc, tmp_path, split="train"))) == ["c", "a"]
+    train = open_with(voc, tmp_path, split="train")
+    assert list(good(train)) == ["c", "a"]
+    assert [(r.reason, r.lost) for r in bad(train)] == [("picture is listed more than once", 1)]
     assert list(good(open_with(voc, tmp_path, split="dog_train"))) == ["a", "c"]
     assert list(good(open_with(voc, tmp_path))) == ["a", "b", "c", "d"]
 
@@ -103,8 +105,11 @@ def test_a_split_without_a_list_is_refused_with_those_there_are(tmp_path, split)
 
 def test_an_empty_split_is_refused(tmp_path):
     write_voc(tmp_path, {"a": annotation()}, splits={"train": "\n"})
-    with pytest.raises(UserError, match="no picture in its split 'train'"):
+    with pytest.raises(UserError, match="lists no picture in its split 'train'"):
         open_with(voc, tmp_path, split="train")
+    (tmp_path / "Annotations" / "a.xml").unlink()
+    with pytest.raises(UserError, match="lists no picture$"):
+        open_with(voc, tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit"])
