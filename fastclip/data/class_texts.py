@@ -24,16 +24,6 @@ def class_texts_of(source: AnySource, spec: DataSpec) -> dict[str, list]:
     return {} if source.class_names is None else {"classes": list(source.class_names)}
 
 
-def class_texts(spec: Any) -> dict[str, list]:
-    """As :func:`class_texts_of`, for the old room's ``DataSpec``."""
-    from fastclip.data import old_sources
-
-    if old_sources.detect_type(spec) != "webdataset":
-        return {}
-    path = Path(expand(spec.path)[0]).with_name("classes.json")
-    return _read(path) if path.is_file() else {}
-
-
 def _beside_shards(spec: DataSpec) -> Path | None:
     """Where a classes.json may lie; None for data of another layout than shards."""
     layouts = {layout.name for _, layout in layouts_of(spec)}

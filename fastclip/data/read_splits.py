@@ -10,7 +10,7 @@ from torch import Tensor
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
-from fastclip.data.class_names import class_texts_of
+from fastclip.data.class_texts import class_texts_of
 from fastclip.data.fields import CAPTION, LABEL, PICTURE, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read

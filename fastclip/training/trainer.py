@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,9 @@ class Trainer:
             self.total_steps = min(self.total_steps, run.max_steps)
         self.schedule = Schedule(self.cfg.optim, self.total_steps, loader.steps_per_epoch)
 
-    def _batches(self, reporter: Reporter) -> Iterator[tuple[int, list[MicroBatch]]]:
+    def _batches(
+        self, reporter: Reporter
+    ) -> Generator[tuple[int, list[MicroBatch]], None, None]:
         """Epoch and batch from the current step to the last."""
         epoch = next(e for e in itertools.count() if self.loader.steps_before(e + 1) > self.step)
         while self.step < self.total_steps:

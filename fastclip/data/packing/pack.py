@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
-from fastclip.data.class_names import class_texts_of
+from fastclip.data.class_texts import class_texts_of
 from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read

@@ -36,7 +36,7 @@ def packed_picture(opened: Opened, resize: int | None) -> tuple[str, bytes]:
     if is_whole and (resize is None or shorter <= resize):
         return extension, encoded
     region = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
-    upright = opened.orientation.upright(region).permute(1, 2, 0).contiguous().numpy()
+    upright = opened.orientation.flip(region).permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(upright)
     if resize is not None and shorter > resize:
         sides = (max(1, round(side * resize / shorter)) for side in picture.size)
