@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from fastclip.data.draws import Draw, Purpose
 from fastclip.data.text.cleaning import is_empty
@@ -23,8 +24,11 @@ class CaptionConfig:
     """Probability that a random half of the record's tags follows its caption."""
     word_drop: float = 0.0
     """Probability that a word is left out; at least one word stays."""
+    rows: Literal["drawn", "each"] = "drawn"
+    """Of several captions of a picture one is drawn each time, or each is a record of its own."""
     distinct: bool = False
-    """No caption twice in a batch, where it would be its own negative (sets in memory only)."""
+    """No caption and no picture twice in a batch, where they would be their own negatives (sets in
+    memory only)."""
 
     def __post_init__(self) -> None:
         for name in ("tags", "word_drop"):

@@ -11,15 +11,17 @@ import torch
 import torch.distributed as dist
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.fields import LABEL
-from fastclip.data.fields.reading import Reading
+from fastclip.data.fields import CAPTIONS, LABEL
+from fastclip.data.fields.reading import Reading, check_tags
 from fastclip.data.generated import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
+from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.ignored_settings import settings_of_each
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
+from fastclip.data.text.remembered import RememberedTokenizer
 from fastclip.errors import UserError
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Parts
@@ -127,18 +129,24 @@ def build_training_loader(
     """The loader of what the objective needs of every record."""
     model: Any = objective.model
     wanted_by = f"--objective {cfg.run.objective}"
+    captions = cfg.data.captions
     reading = Reading(
         objective.fields,
         optional=tuple(f for f in (LABEL,) if f not in objective.fields),
         image_size=model.image_size,
-        tokenizer=tokenizer,
-        captions=cfg.data.captions,
+        tokenizer=RememberedTokenizer(tokenizer) if captions.fixed else tokenizer,
+        captions=captions,
         augment=cfg.data.augment,
         decode=cfg.data.decode,
         max_pixels=spec.max_pixels,
     )
+    source = open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by)
+    if ranks.is_first or not source.forward_only:  # a stream is started for it
+        check_tags(source, captions)
+    if captions.rows == "each":
+        source = each_caption(source, open_source(spec, (), also=(CAPTIONS,)))
     return build_loader(
-        open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by),
+        source,
         spec,
         reading,
         batch_size_per_rank=cfg.run.train_batch_size // ranks.world_size,
