@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import random
+from collections import Counter
 from functools import partial
 
 import pyarrow as pa
@@ -10,7 +12,9 @@ import pytest
 from shard_files import picture_bytes
 from source_checks import bad, good, open_with, write_pictures
 
+from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources import parquet
+from fastclip.data.sources.walk import all_records
 from fastclip.errors import UserError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -279,6 +283,31 @@ def test_broken_data_are_lost_row_group_by_row_group(tmp_path):
     assert set(good(source)) == {"a/0", "a/1", "a/4", "a/5"}
     [lost] = bad(source)
     assert (lost.reason, lost.lost) == ("row group cannot be read", 2)
+
+
+def test_flipped_bytes_lose_records_and_nothing_else(tmp_path):
+    columns = {"image": [image(n) for n in range(12)], "caption": ["a"] * 12, "label": ["x"] * 12}
+    path = write_parquet(tmp_path / "a.parquet", columns, {"image": IMAGE}, rows_a_group=4)
+    data, rng = path.read_bytes(), random.Random(0)
+    outcomes = Counter()
+    for _ in range(150):
+        broken = bytearray(data)
+        for place in rng.choices(range(len(data)), k=rng.choice([1, 5, 50])):
+            broken[place] = rng.randrange(256)
+        path.write_bytes(broken[: rng.choice([len(data), rng.randrange(len(data))])])
+        try:
+            source = open_with(parquet, path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+            continue
+        expected = sum(source.size(part).records for part in range(source.num_parts))
+        found = list(all_records(source))
+        booked = sum(r.lost if isinstance(r, BadRecord) else 1 for r in found)
+        assert booked == expected
+        assert not any("\n" in r.detail for r in found if isinstance(r, BadRecord))
+        outcomes["read"] += 1
+    assert min(outcomes["refused"], outcomes["read"]) > 10
 
 
 def test_a_file_that_disappears_or_changes_is_lost(tmp_path):
