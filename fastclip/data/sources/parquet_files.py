@@ -73,8 +73,13 @@ def read_footers(paths: Sequence[Path]) -> list[ParquetFile]:
                 rows = [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
             files.append(ParquetFile(path, short, columns, rows, path.stat().st_size))
         except Exception as error:  # pyarrow raises nearly anything for a broken footer
-            files.append(ParquetFile(path, short, error=f"{type(error).__name__}: {error}"))
+            files.append(ParquetFile(path, short, error=one_line(error)))
     return files
+
+
+def one_line(error: Exception) -> str:
+    """What pyarrow says is wrong, which may be several lines."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -10,7 +10,7 @@ from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import Part, Record
 from fastclip.data.sources.columns import row_values
 from fastclip.data.sources.parquet_columns import ParquetColumns
-from fastclip.data.sources.parquet_files import ParquetFile
+from fastclip.data.sources.parquet_files import ParquetFile, one_line
 from fastclip.data.sources.texts import printable
 
 _ROWS_A_BATCH = 1024
@@ -42,10 +42,9 @@ class ParquetPart(Part):
             if self.table is not None and self.table.num_rows != self.rows:
                 raise ValueError(f"{self.table.num_rows} rows, expected {self.rows}")
         except Exception as error:  # pyarrow raises nearly anything for broken data
-            detail = f"{type(error).__name__}: {error}"
             reason = "row group cannot be read"
             key = f"{printable(str(file.path))}, row group {group}"
-            self.problems = [BadRecord(key, reason, detail, lost=self.rows)]
+            self.problems = [BadRecord(key, reason, one_line(error), lost=self.rows)]
             self.rows = 0
 
     def __len__(self) -> int:
@@ -59,7 +58,7 @@ class ParquetPart(Part):
         try:
             row = self._row(number)
         except Exception as error:  # as above: cells are checked when they are taken out
-            return BadRecord(key, "row cannot be read", f"{type(error).__name__}: {error}")
+            return BadRecord(key, "row cannot be read", one_line(error))
         if self.columns.key is not None and row.get(self.columns.key) is not None:
             key = f"{key}/{_shown(row[self.columns.key])}"
         values = row_values(row, self.columns.table, self.wanted)

@@ -1,13 +1,10 @@
 """Folders of pictures with a metadata.csv or metadata.jsonl."""
 
-import json
-import os
-
 import pytest
+from metadata_writing import write_rows, write_table
 from source_checks import bad, good, open_with, write_pictures
 
 from fastclip.data.sources import image_folder
-from fastclip.errors import UserError
 
 
 def without_pictures(source):
@@ -15,17 +12,6 @@ def without_pictures(source):
     return {
         key: {n: v for n, v in values.items() if n != "picture"} for key, values in found.items()
     }
-
-
-def write_table(folder, text, name="metadata.csv", pictures=("1.png", "2.png")):
-    write_pictures(folder, *pictures)
-    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder
-
-
-def write_rows(folder, *rows, pictures=("1.png", "2.png")):
-    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
-    return write_table(folder, text, "metadata.jsonl", pictures)
 
 
 @pytest.mark.parametrize("column", ["caption", "text", "title", "TEXT", "Caption", "txt"])
@@ -144,98 +130,6 @@ def test_pictures_without_a_row_are_one_problem(tmp_path):
     write_table(tmp_path, "file_name,text\n1.png,one\n", pictures=("1.png", "2.png", "c/3.jpg"))
     [problem] = bad(open_with(image_folder, tmp_path))
     assert (problem.reason, problem.lost) == ("picture has no row in a table", 2)
-
-
-@pytest.mark.parametrize(
-    "name", ["3.png", "", "/etc/passwd", "../1.png", "metadata.csv", "c", ".hidden.png", "pipe.png"]
-)
-def test_a_row_whose_picture_is_not_there_is_bad(tmp_path, name):
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "c").mkdir()
-    os.mkfifo(tmp_path / "set" / "pipe.png")
-    write_pictures(tmp_path, "1.png", "set/.hidden.png")
-    write_table(tmp_path / "set", f"file_name,text\n1.png,one\n{name},two\n", pictures=("1.png",))
-    source = open_with(image_folder, tmp_path / "set")
-    assert list(good(source)) == ["1.png"]
-    found = [record for record in bad(source) if record.reason.startswith(("picture f", "no pic"))]
-    assert len(found) == 1 and found[0].lost == 1
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("1.png,a,b", "row 2 has 3 fields, expected 2"),
-        ("1.png", "row 2 has 1 field, expected 2"),
-        ("1.png,a,", "row 2 has 3 fields, expected 2"),
-    ],
-)
-def test_a_csv_row_of_another_length_is_bad(tmp_path, line, said):
-    write_table(tmp_path, f"file_name,text\n2.png,x\n{line}\n2.png,y\n")
-    source = open_with(image_folder, tmp_path, ["caption"])
-    assert [values["caption"] for values in good(source).values()] == ["x", "y"]
-    assert bad(source)[1].detail == said
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("{", "row is not valid JSON"),
-        ('{"file_name": "1.png"', "row is not valid JSON"),
-        ("[" * 100_000, "row is not valid JSON"),
-        ('["1.png"]', "row is no object"),
-        ("null", "row is no object"),
-        ("{}", "no picture"),
-        ('{"file_name": 3}', "no picture"),
-        ('{"file_name": null}', "no picture"),
-        ('{"file_name": "\\ud800.png"}', "picture file is missing"),
-    ],
-)
-def test_a_jsonl_row_of_another_form_is_bad(tmp_path, line, reason):
-    write_rows(tmp_path, {"file_name": "1.png", "text": "a"}, line, "", {"file_name": "2.png"})
-    source = open_with(image_folder, tmp_path)
-    assert list(good(source)) == ["1.png", "2.png"]
-    assert [record.reason for record in bad(source)] == [reason]
-
-
-def test_lines_of_windows_and_a_byte_order_mark(tmp_path):
-    write_table(tmp_path, b"\xef\xbb\xbffile_name,text\r\n1.png,one\r\n2.png,two\r\n")
-    assert len(good(open_with(image_folder, tmp_path, ["caption"]))) == 2
-    (tmp_path / "metadata.csv").unlink()
-    rows = b'\xef\xbb\xbf{"file_name": "1.png"}\r\n\r\n{"file_name": "2.png"}\r\n'
-    write_table(tmp_path, rows, "metadata.jsonl")
-    assert len(good(open_with(image_folder, tmp_path))) == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("name,text\n1.png,a\n", "has no column 'file_name'.*its columns are 'name', 'text'"),
-        ("file_name,text,text\n1.png,a,b\n", "two columns 'text'"),
-        ("file_name,text\n", "has no row"),
-        ("", "has no row"),
-        ('file_name,text\n1.png,"a\n2.png,b\n', "quote that opens in line 2"),
-    ],
-)
-def test_a_table_that_cannot_be_one_is_refused(tmp_path, text, said):
-    write_table(tmp_path, text)
-    with pytest.raises(UserError, match=said) as error:
-        open_with(image_folder, tmp_path)
-    assert "\n" not in str(error.value)
-
-
-def test_two_tables_of_one_folder_are_refused(tmp_path):
-    write_table(tmp_path, "file_name,text\n1.png,a\n")
-    write_rows(tmp_path, {"file_name": "1.png"})
-    with pytest.raises(UserError, match="both metadata.csv and metadata.jsonl"):
-        open_with(image_folder, tmp_path)
-
-
-def test_texts_that_are_not_utf8_come_undecoded_to_the_field_that_judges_them(tmp_path):
-    write_table(tmp_path, b"file_name,text\n1.png,caf\xe9\n2.png,b\n")
-    found = good(open_with(image_folder, tmp_path, ["caption"]))
-    assert found["2.png"] == {"caption": "b"}
-    with pytest.raises(UnicodeEncodeError):
-        found["1.png"]["caption"].encode()
 
 
 def test_identity_changes_with_a_caption(tmp_path):

@@ -2,31 +2,10 @@
 
 import pytest
 from source_checks import bad, good, open_with, write_pictures
+from voc_writing import annotation, write_voc
 
 from fastclip.data.sources import voc
 from fastclip.errors import UserError
-
-
-def annotation(*objects, filename=""):
-    items = "".join(
-        f"<object><name>{name}</name><difficult>{difficult}</difficult></object>"
-        for name, difficult in objects
-    )
-    return f"<annotation><filename>{filename}</filename>{items}</annotation>"
-
-
-def write_voc(root, annotations, pictures=None, splits=None):
-    """A year of VOC; ``annotations`` are texts or bytes by id."""
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for stem, text in annotations.items():
-        data = text if isinstance(text, bytes) else text.encode()
-        (root / "Annotations" / f"{stem}.xml").write_bytes(data)
-    names = [f"{stem}.jpg" for stem in annotations] if pictures is None else pictures
-    write_pictures(root / "JPEGImages", *names)
-    for split, lines in (splits or {}).items():
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(lines)
-    return root
 
 
 def reasons(source):
@@ -154,49 +133,6 @@ def test_pictures_of_other_endings(tmp_path):
     write_voc(tmp_path, texts, pictures=pictures)
     found = good(open_with(voc, tmp_path))
     assert [values["picture"].name for values in found.values()] == ["1.JPG", "2.png", "3.bmp"]
-
-
-NOT_XML, OTHER_FORM = "annotation is not valid XML", "annotation is of another form"
-DOCTYPE = "annotation has a DOCTYPE"
-BOMB = (
-    '<!DOCTYPE a [<!ENTITY a "dog"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-    "<annotation><object><name>&b;</name></object></annotation>"
-)
-OUTSIDE = (
-    '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
-    "<annotation><object><name>&a;</name></object></annotation>"
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", NOT_XML),
-        ("<annotation>", NOT_XML),
-        (b"\xff\xfe\x00", NOT_XML),
-        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', NOT_XML),
-        (
-            "<annotation><object><name>&a;</name></object></annotation>",
-            NOT_XML,
-        ),
-        ("<html/>", OTHER_FORM),
-        ("<annotation><object/></annotation>", OTHER_FORM),
-        (
-            "<annotation><object><name> </name></object></annotation>",
-            OTHER_FORM,
-        ),
-        (BOMB, DOCTYPE),
-        (BOMB.encode("utf-16"), DOCTYPE),
-        (OUTSIDE, DOCTYPE),
-        ("<!DOCTYPE annotation><annotation/>", DOCTYPE),
-        (annotation() + " " * (4 << 20), "annotation is too large"),
-    ],
-)
-def test_an_annotation_that_cannot_be_used_is_bad(tmp_path, text, reason):
-    write_voc(tmp_path, {"1": text, "2": annotation(("dog", 0))})
-    source = open_with(voc, tmp_path)
-    assert list(good(source)) == ["2"]
-    assert reasons(source) == [reason]
 
 
 def test_other_folders_are_not_voc(tmp_path):
