@@ -134,9 +134,7 @@ class Trainer:
             self.total_steps = min(self.total_steps, run.max_steps)
         self.schedule = Schedule(self.cfg.optim, self.total_steps, loader.steps_per_epoch)
 
-    def _batches(
-        self, reporter: Reporter
-    ) -> Generator[tuple[int, list[MicroBatch]], None, None]:
+    def _batches(self, reporter: Reporter) -> Generator[tuple[int, list[MicroBatch]], None, None]:
         """Epoch and batch from the current step to the last."""
         epoch = next(e for e in itertools.count() if self.loader.steps_before(e + 1) > self.step)
         while self.step < self.total_steps:

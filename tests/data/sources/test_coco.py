@@ -233,10 +233,6 @@ def test_the_folder_of_pictures_can_be_named(tmp_path):
     assert "missing is not a folder" in refusal(path, image_root="missing")
 
 
-def test_a_split_is_refused(tmp_path):
-    assert "which has no splits" in refusal(write(tmp_path, images(1), []), split="val")
-
-
 @pytest.mark.parametrize(
     ("content", "is_coco"),
     [

@@ -273,7 +273,3 @@ def test_names_tell_csv_files():
 
     for name, is_csv in (("a.csv", True), ("a.TSV", True), ("a.json", False), ("csv", False)):
         assert csv_file.detects(Path(name), b"") == is_csv
-
-
-def test_a_split_of_a_csv_file_is_refused(tmp_path):
-    assert "is a csv file, which has no splits" in refusal(rows(tmp_path, "a"), split="val")

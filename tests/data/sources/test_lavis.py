@@ -81,10 +81,6 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, content, said):
     assert said in refusal(write_json(tmp_path / "x.json", content))
 
 
-def test_a_split_is_refused(tmp_path):
-    assert "has no splits" in refusal(write(tmp_path, row("a.jpg", "a")), split="val")
-
-
 def test_pictures_beside_the_folder_of_annotations(tmp_path):
     path = write_json(tmp_path / "annotations" / "x.json", [row("val2014/1.jpg", "a")])
     write_pictures(tmp_path / "images", ["val2014/1.jpg"])
