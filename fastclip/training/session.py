@@ -74,7 +74,7 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
         remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
-        for note in [*remarks, *validation.notes]:
+        for note in [*remarks, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 
@@ -161,6 +161,7 @@ def build_training_loader(
         workers=cfg.data.workers,
         resampled=cfg.data.dataset_resampled,
         in_memory=cfg.data.in_memory,
+        cache=cfg.data.cache_settings,
         progress=ranks.is_first,
     )
 

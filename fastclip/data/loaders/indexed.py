@@ -15,7 +15,7 @@ from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.calendar import Calendar
 from fastclip.data.loaders.findings import Exchange, Findings
 from fastclip.data.loaders.reader import Reader
-from fastclip.data.loaders.step_batches import AnyOrder, StepBatches, Task
+from fastclip.data.loaders.step_batches import AnyOrder, Item, StepBatches, Task
 from fastclip.data.loaders.workers import WorkerItems
 from fastclip.data.sources.base import Source
 from fastclip.errors import UserError
@@ -93,7 +93,7 @@ class IndexedLoader(Loader):
         items: Any = self._worker_items(tasks[0]).items(tasks)
         with contextlib.closing(items):
             for item in items:
-                self._findings.take(item["bad"], item["sizes"])
+                self._take(item)
                 micro_batches = item["micro_batches"]
                 del item  # or its memory is kept while the next one is awaited
                 yield micro_batches
@@ -121,6 +121,9 @@ class IndexedLoader(Loader):
         """See :meth:`Loader.close`."""
         self._end_workers()
         self.reader.close()
+
+    def _take(self, item: Item) -> None:
+        self._findings.take(item["bad"], item["sizes"])
 
     def _steps_of(self, sizes: np.ndarray) -> int:
         total = self._order.with_sizes(sizes).total

@@ -34,6 +34,7 @@ Item = dict[str, Any]
 * ``micro_batches``: see :mod:`fastclip.data.loaders.base`.
 * ``bad``: each :class:`BadRecord` that is to be booked.
 * ``sizes``: true ones, by part, where a part holds another number of records than the order has.
+* ``news``: what :meth:`Reader.news` gave.
 """
 
 
@@ -81,7 +82,8 @@ class StepBatches:
 
     def __call__(self, task: Task) -> Item:
         """Raises :class:`UserError` where no record can be found that can be used."""
-        return self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        item = self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        return {**item, "news": self.reader.news()}
 
     def item_nbytes(self, task: Task) -> int:
         """Bytes of the tensors of a step's item, reckoned from its first record."""
