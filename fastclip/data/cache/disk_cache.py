@@ -71,6 +71,8 @@ class DiskCache:
         for segment, rows in news.added:
             self._added.setdefault(segment, []).append(rows)
         self.tell(news.told)
+        # Workers that are started later need not try again.
+        self.writer.has_stopped |= news.has_stopped
 
     def tell(self, sentences: Iterable[str]) -> None:
         """Have these said, each once."""

@@ -137,5 +137,6 @@ class CacheFolder:
         return self.path / f"{owner}{_MARK}"
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(self.path) as entries:
+        # Somebody may have removed the folder: then there is nothing in it.
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             yield from entries

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastclip.data.cache.folder import CacheFolder
 from fastclip.data.cache.pixels import Pixels
-from fastclip.data.cache.rows import ROW, checksum, key_of, new_rows, padded
+from fastclip.data.cache.rows import checksum, key_of, new_rows, padded
 from fastclip.data.decode.opening import Opened
 
 _INDEX_NBYTES = 4096
@@ -24,10 +24,11 @@ class Added(NamedTuple):
 
 
 class News(NamedTuple):
-    """What one process tells the main one."""
+    """What one process tells the main one: what it added, sentences, whether it has stopped."""
 
     added: list[Added]
     told: list[str]
+    has_stopped: bool
 
 
 class PictureWriter:
@@ -94,7 +95,7 @@ class PictureWriter:
         self._take_rows()
         if not self._added and not self._told:
             return None
-        news = News(self._added, self._told)
+        news = News(self._added, self._told, self.has_stopped)
         self._added, self._told = [], []
         return news
 
@@ -130,7 +131,7 @@ class PictureWriter:
         block = np.zeros(padded(array.nbytes), np.uint8)
         block[: array.nbytes] = array.reshape(-1)
         assert self._fd is not None
-        start, rest = self._used, memoryview(block)
+        start, rest = self._used, memoryview(block.data)
         while rest:
             written = os.pwrite(self._fd, rest, self._used)
             self._used += written

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastclip.data.cache.loader import cached_loader
 from fastclip.data.cache.settings import CacheSettings, refuse_useless
 from fastclip.data.fields.reading import Reading, check_held
 from fastclip.data.loaders.base import Loader
@@ -125,6 +124,9 @@ def build_loader(
             raise UserError(f"{needs} needs the data in memory: give --in-memory always")
         options["workers"] = workers
         if cache is not None:
+            # Here, because it imports decoders.
+            from fastclip.data.cache.loader import cached_loader
+
             return cached_loader(cache, source, order, reading, batching, **options)
         reader = PartReader(source, reading)
         return IndexedLoader(source, order, reader, reading, batching, **options)
