@@ -6,10 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fastclip.data.bad_records import BadValueError
 from fastclip.data.draws import Draw, Draws
 
 if TYPE_CHECKING:
     from fastclip.data.fields.reading import Reading
+
+
+class NotHeldError(BadValueError):
+    """The raw values turn out to hold no such field, such as a json without tags."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no {name}")
 
 
 class Field(ABC):
@@ -19,7 +27,10 @@ class Field(ABC):
     through it), ``build`` makes this time's value of it with the record's draws (decodes, crops,
     picks a caption), ``collate`` makes columns of a micro-batch's built values. Both ``read`` and
     ``build`` raise :class:`fastclip.data.bad_records.BadValueError` for a value that cannot be
-    used.
+    used; ``read`` raises :class:`NotHeldError` where there is none after all.
+
+    Fields have no state: two of a class are equal, so that one that came from another process
+    finds its values.
 
     Attributes:
         name: as in sentences on records that lack it.
@@ -35,6 +46,15 @@ class Field(ABC):
     values: ClassVar[tuple[str, ...]]
     also: ClassVar[tuple[str, ...]] = ()
     found_in: ClassVar[str]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return self.name
 
     @abstractmethod
     def read(self, values: Mapping[str, Any], reading: Reading) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from fastclip.data.bad_records import BadRecord
 
-Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "text", "json"]
+Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json"]
 """Names of raw values of a record:
 
 * ``picture``: a :data:`RawPicture`.
@@ -24,6 +24,8 @@ Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "te
 * ``label``: a class's number, ``int`` or the ``bytes`` or ``str`` that spell it.
 * ``labels``: a sequence of class numbers, possibly empty.
 * ``text``: one long text, ``str`` or ``bytes``.
+* ``id``: the picture's number (``int``) or name (``str`` or ``bytes``), the same for all records of
+  one picture; where a source has none, the record's key stands for it.
 * ``json``: undecoded ``bytes`` of an object, or a mapping: further attributes.
 """
 
