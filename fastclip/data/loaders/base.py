@@ -9,7 +9,8 @@ The order of global batches depends on (seed, epoch) alone; ``epoch(e, start_ste
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -23,10 +24,12 @@ class Loader(ABC):
     Attributes:
         num_samples: records an epoch, as far as it is known now.
         steps_per_epoch: batches an epoch, as far as it is known now; :meth:`begin` corrects it.
+        seconds: spent on "read" and "build" so far, summed over workers; empty where none says it.
     """
 
     num_samples: int
     steps_per_epoch: int
+    seconds: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def begin(self, epoch: int) -> list[str]:

@@ -69,11 +69,7 @@ def build_forward(
 
 
 class ForwardLoader(Loader):
-    """See :func:`build_forward`.
-
-    Attributes:
-        seconds: spent by all workers on each kind of work ("read", "build") so far.
-    """
+    """See :func:`build_forward`."""
 
     def __init__(
         self,
@@ -87,7 +83,8 @@ class ForwardLoader(Loader):
     ) -> None:
         self.deal, self.spec, self.expected, self.exchange = deal, spec, expected, exchange
         self.workers = workers
-        self.seconds: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self.seconds = self._seconds
         self._global_batch = batch_size * deal.world_size
         self._sizes: dict[int, int] = {}
         self._steps: list[int] = []  # of the epochs that were begun
@@ -98,8 +95,9 @@ class ForwardLoader(Loader):
             ForwardBatches(deal, batch_size, micro_batch_size),
             workers,
             item_nbytes=batch_size * (picture + _TEXT_BYTES),
-            # A stream that stalls is booked as lost by its source, which must come first.
-            timeout=2 * spec.read_timeout,
+            # A stream that stalls, or a command that does not end after its last byte, is booked as
+            # lost by its source, which must come first.
+            timeout=3 * spec.read_timeout,
         )
 
     def begin(self, epoch: int) -> list[str]:
@@ -143,7 +141,7 @@ class ForwardLoader(Loader):
                     book.add(bad)
                 if "error" in item:
                     raise UserError(item["error"])
-                self.seconds.update(item["seconds"])
+                self._seconds.update(item["seconds"])
                 account.take(item["tally"])
                 account.complete = step + 1 == steps
                 yield item["micro_batches"]
