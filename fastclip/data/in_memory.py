@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
-from fastclip.data.augment import AugmentConfig, augment
+from fastclip.data.augment import AugmentConfig
 from fastclip.data.batches import Loader, MicroBatch
 from fastclip.data.collate import Collate
 from fastclip.data.distinct import separate_groups as spread
 from fastclip.data.memory import DecodedSet
+from fastclip.data.old_augment import augment
 from fastclip.data.old_fields import CAPTION, PICTURE
 from fastclip.data.records import Facts
 from fastclip.data.seeding import torch_generator

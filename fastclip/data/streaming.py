@@ -19,9 +19,10 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from fastclip.data.augment import AugmentConfig, augment
+from fastclip.data.augment import AugmentConfig
 from fastclip.data.batches import Loader, MicroBatch
 from fastclip.data.collate import Collate
+from fastclip.data.old_augment import augment
 from fastclip.data.old_fields import PICTURE
 from fastclip.data.old_sources import Source
 from fastclip.data.records import BadRecord, BadRecords, RawRecord, Sample, decode
