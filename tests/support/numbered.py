@@ -195,7 +195,10 @@ def keys(steps):
 
 def joined(steps):
     """Each step's columns, its micro-batches put together."""
-    return [{name: _joined([m[name] for m in step]) for name in step[0]} for step in steps]
+    return [
+        {name: _joined([m[name] for m in step]) for name in step[0] if all(name in m for m in step)}
+        for step in steps
+    ]
 
 
 def _joined(columns):

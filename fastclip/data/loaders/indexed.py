@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,8 @@ class IndexedLoader(Loader):
         self._calendar = Calendar(order.sizes, self._steps_of)
         self._findings = Findings(source, self._calendar, exchange)
         self._made: WorkerItems | None = None
+        self._seconds: Counter[str] = Counter()
+        self.seconds = self._seconds
         self._count()
 
     def begin(self, epoch: int) -> list[str]:
@@ -94,6 +97,7 @@ class IndexedLoader(Loader):
         with contextlib.closing(items):
             for item in items:
                 self._findings.take(item["bad"], item["sizes"])
+                self._seconds.update(item["seconds"])
                 micro_batches = item["micro_batches"]
                 del item  # or its memory is kept while the next one is awaited
                 yield micro_batches

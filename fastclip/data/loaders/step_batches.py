@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +34,7 @@ Item = dict[str, Any]
 
 * ``micro_batches``: see :mod:`fastclip.data.loaders.base`.
 * ``bad``: each :class:`BadRecord` that is to be booked.
+* ``seconds``: spent on "read" and on "build".
 * ``sizes``: true ones, by part, where a part holds another number of records than the order has.
 """
 
@@ -83,11 +85,15 @@ class StepBatches:
     ) -> None:
         self.order, self.reader, self.reading, self.batching = order, reader, reading, batching
         self.shown = shown
+        self._read_seconds = 0.0
         self._places_of = lru_cache(2)(order.epoch)
 
     def __call__(self, task: Task) -> Item:
         """Raises :class:`UserError` where no record can be found that can be used."""
-        return self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        started, self._read_seconds = time.perf_counter(), 0.0
+        item = self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        built = time.perf_counter() - started - self._read_seconds
+        return {**item, "seconds": {"read": self._read_seconds, "build": built}}
 
     def item_nbytes(self, task: Task) -> int:
         """Bytes of the tensors of a step's item, reckoned from its first record."""
@@ -139,7 +145,9 @@ class StepBatches:
 
     def _build(self, part: int, number: int, draw: Draw) -> Built | BadRecord | None:
         sign_of_life()
+        started = time.perf_counter()
         found = self.reader.find(part, number)
+        self._read_seconds += time.perf_counter() - started
         if not isinstance(found, Found):
             return found
         values = build(found.key, found.values, draw, self.reading)
