@@ -61,8 +61,9 @@ def photographs(short):
 
 
 def jpegs(short):
-    for picture, quality, subsampling, mode in itertools.product(
-        photographs(short), (75, 95), ("4:2:0", "4:4:4"), ("RGB", "L")
+    settings = ((75, "4:4:4"), (90, "4:2:0"), (95, "4:2:0"))
+    for picture, (quality, subsampling), mode in itertools.product(
+        photographs(short), settings, ("RGB", "L")
     ):
         yield encoded(picture.convert(mode), quality=quality, subsampling=subsampling)
 
