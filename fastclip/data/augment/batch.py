@@ -8,7 +8,7 @@ from fastclip.data.augment.erasing import Erasing
 from fastclip.data.augment.moves import Moves
 from fastclip.data.draws import Draws
 
-# As many pictures are worked on at a time as have so many pixels: fp32, they stay in a core's cache.
+# Pixels that are worked on at a time: so many stay in a core's cache.
 _CHUNK_PIXELS = 1 << 18
 
 
