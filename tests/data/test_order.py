@@ -124,6 +124,9 @@ def test_a_window_that_is_left_over_joins_the_last():
     assert len(set(parts[:100])) == 10
     assert len(set(parts[100:])) == 15
     assert len(set(parts[200:])) > 10
+    order = Order([90] * 3, 0, batch=8, window=100)
+    parts = np.array([part for part, _ in slots(order)])
+    assert len(set(parts[:90])) == len(set(parts[180:])) == 3
 
 
 def test_after_one_batch_come_the_records_that_no_place_shows():

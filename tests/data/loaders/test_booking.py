@@ -23,11 +23,12 @@ def booked(caplog):
     return Counter(name.split()[1].rstrip(":") for name in names)
 
 
-def all_ranks(build, world_size, epochs=1):
+def all_ranks(build, world_size, epochs=1, **options):
     """What each rank is told at the end of each epoch."""
 
     def work(rank, exchange):
-        loader = make(build(), batch=8, rank=rank, world_size=world_size, exchange=exchange)
+        ranks = {"rank": rank, "world_size": world_size, "exchange": exchange}
+        loader = make(build(), **ranks, **options)
         said = []
         for epoch in range(epochs):
             said.append(loader.begin(epoch))
@@ -90,6 +91,19 @@ def test_what_a_part_has_lost_is_shared_out_among_ranks(world_size, size, caplog
     assert world_size / 2 < booked(caplog)["part-1"] <= world_size
     for of_rank in said:
         assert "40 records could not be used in epoch 0: 40 x ends early" in of_rank[0]
+
+
+def test_a_rank_whose_places_are_not_shown_has_no_share_of_a_loss():
+    problems = {part: [BadRecord(f"part-{part}", "ends early", lost=8)] for part in range(10)}
+    for seed in range(4):
+        options = dict(batch=32, seed=seed, spec={"max_bad_share": 1000.0})
+        said = all_ranks(lambda: NumberedSource([4] * 10, problems=problems), 4, **options)
+        assert said == [[["80 records could not be used in epoch 0: 80 x ends early"]]] * 4
+
+
+def test_what_comes_again_in_a_later_pass_is_booked_by_no_other_rank():
+    said = all_ranks(lambda: NumberedSource(SIZES, bad=BAD), 4, spec={"num_samples": 384})
+    assert all(of_rank[0][0].startswith("5 records could not be used") for of_rank in said)
 
 
 @pytest.mark.parametrize("in_memory", ["never", "always"])
