@@ -33,8 +33,8 @@ def _png():
     return file.getvalue()
 
 
-def write_set(folder: Path, shards=2, records=24):
-    """Shards of records that go through the pictures, some with a json of tags."""
+def write_set(folder: Path, shards=2, records=12):
+    """Shards of records that go through the pictures."""
     rng = np.random.default_rng(0)
     for shard in range(shards):
         content = {}

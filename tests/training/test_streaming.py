@@ -50,3 +50,9 @@ def test_resume_after_kill_9_repeats_the_losses(shards, tmp_path):
     assert "skipped train-0003/" in told
     assert len(losses(run)) == SAMPLES // 64
     assert losses(run) == losses(tmp_path / "whole")
+
+    # Whether the set lies in memory changes nothing, nor do the workers.
+    kept = ["--train-data", shards, "--in-memory", "always", "--logs", str(tmp_path)]
+    done = launch(command(*TINY, *kept, "--name", "kept", launcher=launcher(2)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "kept") == losses(tmp_path / "whole")

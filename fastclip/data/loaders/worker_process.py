@@ -114,7 +114,7 @@ def _end(function: Function) -> None:
     finally:
         if _leaving:
             # Otherwise the process waits until its last items are read, which nobody does.
-            os._exit(0)
+            os._exit(128 + signal.SIGTERM)
 
 
 def _watch(parent: int) -> None:

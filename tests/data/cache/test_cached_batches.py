@@ -19,7 +19,10 @@ from fastclip.data.decode import opening
 from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.data.sources.each_caption import each_caption
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def decoded(monkeypatch):
 def test_every_way_of_decoding(shards, tmp_path, decoded, decode, augment):
     options = {"decode": decode, "augment": augment}
     streamed = epochs(cached(shards, None, **options), 3)
-    # Nine batches of five are shown of 48 records; the last ones come in a later epoch.
+    # Four batches of five are shown of 24 records; the last ones come in a later epoch.
     for shown, same in zip(streamed, epochs(cached(shards, tmp_path, **options), 3), strict=True):
         assert_same(shown, same)
     loader = cached(shards, tmp_path, **options)
@@ -104,7 +107,7 @@ def test_the_second_epoch_reads_no_picture_of_a_shard(shards, tmp_path, monkeypa
     monkeypatch.setattr(ShardFile, "read", noted)
     steps = list(loader.epoch(1))
     loader.close()
-    assert len(steps) == 12
+    assert len(steps) == 6
     assert max(sizes) < 40
 
 
@@ -137,7 +140,7 @@ def write_rows(folder):
 @pytest.mark.parametrize("write", [write_coco, write_rows], ids=["coco", "csv"])
 def test_pictures_in_files_and_drawn_captions(tmp_path, decoded, write):
     path = write(tmp_path)
-    options = {"captions": CaptionConfig(drop_words=0.3), "image_root": str(tmp_path)}
+    options = {"captions": CaptionConfig(word_drop=0.3), "image_root": str(tmp_path)}
     if write is write_rows:
         options.pop("image_root")
     streamed = epochs(cached(path, None, **options), 4)
@@ -237,7 +240,7 @@ def test_another_transform_is_another_cache(shards, tmp_path, change):
     }
     epochs(cached(shards, tmp_path), 1)
     same = cached(shards, tmp_path, augment=AugmentConfig(scale=(0.5, 1.0), gray=0.5))
-    assert "holds 45 decoded" in same.notes[0]
+    assert "holds 20 decoded" in same.notes[0]
     same.close()
     other = cached(shards, tmp_path, **changes[change])
     assert "holds 0 decoded" in other.notes[0]
