@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from numbered import in_ranks
 from open_loader import batches
 from processes import wait_until_ended
 
+from fastclip.data.cache.file_lock import try_lock
 from fastclip.data.cache.settings import CacheSettings
 from fastclip.data.loaders.set_loader import KeptLoader
 from fastclip.errors import UserError
@@ -119,6 +121,11 @@ time.sleep(60)
         alive.close()
         os.kill(process.pid, signal.SIGKILL)
     assert wait_until_ended(children)
+    # Threads of a process may hold its files a moment longer.
+    deadline = time.monotonic() + 10
+    while (fd := try_lock(files(tmp_path)["owner"][0])) is None:
+        assert time.monotonic() < deadline
+    os.close(fd)
     check(shards, tmp_path, streamed)
     assert not set(files(tmp_path)["pixels"]) & set(left)
     assert not files(tmp_path)["owner"]
@@ -175,7 +182,7 @@ def test_what_is_damaged_is_told_and_made_anew(shards, streamed, tmp_path, damag
     assert len([line for line in said if "is damaged and is left out" in line]) == 1
     assert "holds 0 decoded" in said[0]
     again = check(shards, tmp_path, streamed)
-    assert not [line for line in again if "damaged" in line]
+    assert not [line for line in again if "left out" in line]
     assert len(files(tmp_path)["pixels"]) == len(files(tmp_path)["npz"])
 
 
@@ -233,7 +240,7 @@ def test_the_limit_is_kept_at_any_time(shards, streamed, tmp_path, workers, shar
 
 
 def test_ranks_keep_one_limit(shards, tmp_path):
-    limit = 300_000
+    limit = 40_000
 
     def work(rank, exchange):
         options = {"batch": 3, "rank": rank, "world_size": 2, "exchange": exchange}
@@ -256,7 +263,7 @@ def test_ranks_keep_one_limit(shards, tmp_path):
 def test_a_full_disk_ends_the_adding_and_not_the_run(shards, streamed, tmp_path):
     code = """
 import pickle, resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 loader = cached(sys.argv[1], sys.argv[2])
 said, found = [], []
 for number in range(2):
@@ -290,7 +297,7 @@ print("as streamed")
     for process in processes:
         with process:
             assert process.communicate()[0] == "as streamed\n"
-    assert held(cached(shards, tmp_path)) == 24
+    assert held(cached(shards, tmp_path)) >= 20
     check(shards, tmp_path, streamed)
     assert len(files(tmp_path)["npz"]) >= 2
 
@@ -316,7 +323,7 @@ def test_a_cache_that_would_not_be_used_is_refused(shards, tmp_path):
     with pytest.raises(UserError, match="--in-memory always cannot go together"):
         cached(shards, tmp_path, in_memory="always")
     with pytest.raises(UserError, match="found the stream pipe:cat"):
-        cached(f"pipe:cat {shards.format(0)}", tmp_path, num_samples=10)
+        cached("pipe:cat s-0.tar", tmp_path, num_samples=10)
     from fastclip.data.fields import CAPTION
 
     with pytest.raises(UserError, match="an objective reads no pictures: leave out --cache"):
