@@ -107,6 +107,8 @@ class DataConfig:
         check_flags(self, ("cache_limit",), "more than 0", lambda gib: 0 < gib < math.inf)
         if self.cache_limit is not None and not self.cache:
             raise UserError("--cache-limit needs --cache")
+        if self.cache and self.in_memory == "always":
+            raise UserError("--cache and --in-memory always cannot go together: leave out one")
         if self.train_data and self.dataset_type == "synthetic":
             raise UserError(
                 f"--train-data is {self.train_data!r} with --dataset-type synthetic, which reads "
