@@ -21,15 +21,14 @@ class DiskCache:
 
     Args:
         path: the folder of this set and these settings, which is made.
-        limit: bytes that it may take, over all ranks and runs.
         asked: how it is called in sentences, the flag and its folder.
 
     Raises :class:`OSError` where the folder cannot be written.
     """
 
-    def __init__(self, path: Path, limit: int, asked: str) -> None:
+    def __init__(self, path: Path, asked: str) -> None:
         self.asked = asked
-        self.folder = CacheFolder(path, limit)
+        self.folder = CacheFolder(path)
         self.stored = StoredPictures()
         self.writer = PictureWriter(self.folder, asked)
         self._segments: set[str] = set()

@@ -24,16 +24,16 @@ class CacheFolder:
 
     Args:
         path: the folder, which is made.
-        limit: bytes that its files may take.
 
     Attributes:
+        limit: bytes that its files may take, over all processes; to be set before any is written.
         owner: this process's name in the folder.
 
     Raises :class:`OSError` where it cannot be written.
     """
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self.path, self.limit = path, limit
+    def __init__(self, path: Path) -> None:
+        self.path, self.limit = path, 0
         path.mkdir(parents=True, exist_ok=True)
         self.owner = os.urandom(8).hex()
         with self.locked():

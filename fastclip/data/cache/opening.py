@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from fastclip.data.cache.disk_cache import DiskCache
 from fastclip.data.cache.fingerprint import cache_fingerprint
@@ -27,13 +26,8 @@ def open_cache(
     asked = f"--cache {settings.folder}"
     path = settings.folder / cache_fingerprint(source, reading)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        free, used = shutil.disk_usage(path).free, _nbytes(path)
-        limit = used + int(_SHARE_OF_FREE * free)
-        if settings.limit is not None:
-            limit = int(settings.limit * _GIB)
-        cache = DiskCache(path, limit, asked)
-        found: str | int = limit
+        cache = DiskCache(path, asked)
+        found: str | int = _limit(settings, cache)
     except OSError as error:
         found = f"{asked} cannot be written: {error.strerror or error}"
     by_rank = exchange(found)
@@ -53,5 +47,8 @@ def _told(cache: DiskCache, settings: CacheSettings, asked: str) -> str:
     return f"{asked} holds {len(cache.stored)} decoded pictures of this set and may take {room}"
 
 
-def _nbytes(folder: Path) -> int:
-    return sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file())
+def _limit(settings: CacheSettings, cache: DiskCache) -> int:
+    if settings.limit is not None:
+        return int(settings.limit * _GIB)
+    free = shutil.disk_usage(cache.folder.path).free
+    return cache.folder.nbytes() + int(_SHARE_OF_FREE * free)

@@ -128,15 +128,15 @@ class CachedReader(Reader):
 
     def _stored(self, part: int, number: int, rows: np.ndarray) -> Opened:
         def decode(factor: int) -> Decoded:
-            row = rows[rows["factor"] == factor][0]
-            segment = self.cache.stored.segment(row)
-            pixels = self._segments.pixels(segment, row)
-            if pixels is not None:
-                return pixels, int(row["divided"])
-            self.cache.writer.tell(
-                f"{self.cache.asked}: pixels in {segment} are damaged or gone; they are decoded "
-                "anew in every epoch"
-            )
+            for row in rows[rows["factor"] == factor]:
+                segment = self.cache.stored.segment(row)
+                pixels = self._segments.pixels(segment, row)
+                if pixels is not None:
+                    return pixels, int(row["divided"])
+                self.cache.writer.tell(
+                    f"{self.cache.asked}: pixels in {segment} are damaged or gone; they are "
+                    "decoded in every epoch"
+                )
             return self._decode_again(part, number, factor)
 
         return Opened(decode, header_of(rows[0]), region_of(rows[0]))

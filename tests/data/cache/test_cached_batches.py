@@ -216,7 +216,8 @@ def test_a_picture_with_a_row_for_each_caption_is_kept_once(tmp_path):
     path = write_coco(tmp_path)
     loader = cached(path, None, fields=(PICTURE, CAPTION), image_root=str(tmp_path))
     rows = each_caption(loader.source, loader.source)
-    cache = DiskCache(tmp_path / "cache", 1 << 30, "--cache")
+    cache = DiskCache(tmp_path / "cache", "--cache")
+    cache.folder.limit = 1 << 30
     for _ in range(2):
         reader = CachedReader(rows, loader.reading, cache)
         found = [reader.find(0, number) for number in range(rows.size(0).records)]
