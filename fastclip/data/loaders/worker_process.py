@@ -61,6 +61,8 @@ class Calls(Dataset):
         self.function = function
 
     def __getitem__(self, task: Any) -> bytes:
+        if _leaving:  # a generator that was being closed can swallow the exit
+            sys.exit(0)
         sign_of_life()
         try:
             packed = pack(self.function(task))
