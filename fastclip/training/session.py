@@ -13,7 +13,7 @@ import torch.distributed as dist
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABEL
 from fastclip.data.fields.reading import Reading, check_tags
-from fastclip.data.generated import ensure_generated
+from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.each_caption import each_caption

@@ -3,7 +3,7 @@
 import pytest
 from commands import TINY, command, launch, launcher, losses
 
-from fastclip.data.generated import GeneratedSpec, generate
+from fastclip.data.generated.shards import GeneratedSpec, generate
 from fastclip.errors import UserError
 from fastclip.training.options.data import DataConfig
 

@@ -12,7 +12,7 @@ SHARDS, SAMPLES = 16, 512
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> str:
     """As many shards as two ranks of two workers need to have their own; one picture is cut."""
-    from fastclip.data import generated
+    from fastclip.data.generated import shards as generated
 
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
