@@ -9,7 +9,7 @@ import torch
 
 from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.draws import Purpose
-from fastclip.data.fields.base import Field
+from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.base import Part, Record, Size, Source
@@ -76,6 +76,8 @@ class LabelField(Field):
     name, column, values, found_in = "label", "label", ("label",), "made-up records"
 
     def read(self, values, reading):
+        if "label" not in values:
+            raise NotHeldError(self.name)
         return values["label"]
 
     def collate(self, built, draws, reading):

@@ -24,7 +24,6 @@ from fastclip.data.sources.base import AnySource, ForwardSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
-
 InMemory = Literal["auto", "always", "never"]
 MEMORY_LIMIT = 2 << 30
 
