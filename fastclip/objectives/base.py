@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import Field
+from fastclip.data.sampler import Sampler
 from fastclip.data.text import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
@@ -59,29 +60,6 @@ class Part:
     lr: float | None = None
     wd: float | None = None
     decays: Callable[[str, nn.Parameter], bool] | None = None
-
-
-class SetIndex(Protocol):
-    """What a sampler may know of a set in memory, in the order of its records."""
-
-    tags: Sequence[tuple[str, ...]]
-    labels: Tensor | None
-
-    def __len__(self) -> int: ...
-
-
-class Sampler(Protocol):
-    """Which records an epoch shows, in which order, and something to go with each of them."""
-
-    def samples_an_epoch(self, index: SetIndex) -> int:
-        """How many places every epoch's list has."""
-
-    def epoch(self, index: SetIndex, seed: int, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """Places int64 ``[n]`` and what goes with each, ``[n, ...]`` or None.
-
-        Depends on the arguments alone. What goes with a record is the column ``extra`` of its
-        micro-batch.
-        """
 
 
 OverTheSet = Callable[[Callable[[MicroBatch], Tensor]], Tensor]

@@ -13,7 +13,8 @@ class MemberName:
     """A member's name in parts.
 
     Attributes:
-        stem: the name up to its first dot: members whose stems differ are of different records.
+        stem: the name up to its first dot, those that it begins with apart: members whose stems
+            differ are of different records.
         key: the name up to its last dot.
         extension: what follows the last dot, in lower case.
     """
@@ -37,10 +38,14 @@ def split_name(name: str) -> MemberName | str:
     while name.startswith("./"):
         name = name[2:]
     folder, slash, base = name.rpartition("/")
-    if base.startswith(".") or "__MACOSX" in folder.split("/"):
-        return "hidden file"
     before, _, extension = base.rpartition(".")
-    if not before or not extension:
+    # Archives made on a Mac have such a twin, of other content, for each of their files.
+    is_twin = base.startswith("._") or "__MACOSX" in folder.split("/")
+    if is_twin or (base.startswith(".") and extension.lower() not in KNOWN_EXTENSIONS):
+        return "hidden file"
+    name = before.lstrip(".")
+    if not name or not extension:
         return "name without an extension"
+    first = before[: len(before) - len(name)] + name.partition(".")[0]
     folder += slash
-    return MemberName(folder + base.partition(".")[0], folder + before, extension.lower())
+    return MemberName(folder + first, folder + before, extension.lower())

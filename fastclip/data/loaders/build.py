@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastclip.data.cache.settings import CacheSettings, refuse_useless
 from fastclip.data.fields.reading import Reading, check_held
@@ -20,12 +20,10 @@ from fastclip.data.loaders.reader import PartReader
 from fastclip.data.loaders.set_loader import KeptLoader
 from fastclip.data.loaders.step_batches import AnyOrder
 from fastclip.data.order import Order
+from fastclip.data.sampler import Sampler
 from fastclip.data.sources.base import AnySource, ForwardSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
-
-if TYPE_CHECKING:
-    from fastclip.objectives.base import Sampler
 
 InMemory = Literal["auto", "always", "never"]
 MEMORY_LIMIT = 2 << 30

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,15 +12,13 @@ from torch import Tensor
 from fastclip.data.distinct import separate_groups
 from fastclip.data.epoch_order import EpochOrder, Window
 from fastclip.data.loaders.kept import KeptRecord, KeptSet
+from fastclip.data.sampler import Sampler
 from fastclip.data.seeding import torch_generator
 from fastclip.errors import UserError
 
-if TYPE_CHECKING:
-    from fastclip.objectives.base import Sampler
-
 
 class SetIndex:
-    """What a sampler may know of a set; see :class:`fastclip.objectives.base.SetIndex`."""
+    """What a sampler may know of a set; see :class:`fastclip.data.sampler.SetIndex`."""
 
     def __init__(self, kept: KeptSet) -> None:
         by_column = [{f.column: value for f, value in one.values.items()} for one in kept.good]

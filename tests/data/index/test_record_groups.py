@@ -111,11 +111,14 @@ def test_a_key_that_comes_twice_far_apart():
 
 
 FOREIGN = {
-    ".a.jpg": "hidden file",
+    ".DS_Store": "hidden file",
+    ".a.xmp": "hidden file",
     "x/._a.jpg": "hidden file",
     "__MACOSX/x/a.jpg": "hidden file",
     "README": "name without an extension",
     "x/a.": "name without an extension",
+    "x/.jpg": "name without an extension",
+    "..jpg": "name without an extension",
 }
 
 
@@ -126,6 +129,14 @@ def test_foreign_members_are_told_once_and_part_no_record(name):
     assert list(good) == ["a"]
     assert (bad.key, bad.reason, bad.lost) == ("", "foreign members", 0)
     assert bad.detail == f"3 x {FOREIGN[name]}, first {name}"
+
+
+@pytest.mark.parametrize("key", [".a{}", ".v1.{}", "x/..a.{}", ".jpg.{}"])
+def test_records_whose_names_begin_with_a_dot_are_read(key):
+    keys = [key.format(number) for number in range(20)]
+    good, bad = grouped([f"{k}.{e}" for k in keys for e in ("jpg", "txt")])
+    assert list(good) == keys and not bad
+    assert all(set(members) == {"jpg", "txt"} for members in good.values())
 
 
 def test_a_link_of_an_unknown_extension_is_foreign():
