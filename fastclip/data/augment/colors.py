@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fastclip.data.augment.config import AugmentConfig
-from fastclip.data.augment.numbers import either_way, factor
+from fastclip.data.augment.ranges import either_way, factor
 from fastclip.data.draws import Draws, Purpose
 
 _GREY = np.array([0.299, 0.587, 0.114])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fastclip.data.augment.config import AugmentConfig
-from fastclip.data.augment.numbers import either_way, factor
+from fastclip.data.augment.ranges import either_way, factor
 from fastclip.data.draws import Draws, Purpose
 
 

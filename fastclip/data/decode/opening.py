@@ -119,8 +119,8 @@ def _clipped(box: tuple[float, float, float, float], height: int, width: int) ->
     if not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         raise BadValueError("region lies outside the picture", f"{found} has no area")
     left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-    right = min(width, math.ceil(box[0] + box[2]))
-    bottom = min(height, math.ceil(box[1] + box[3]))
+    right = math.ceil(min(width, box[0] + box[2]))
+    bottom = math.ceil(min(height, box[1] + box[3]))
     if right <= left or bottom <= top:
         raise BadValueError(
             "region lies outside the picture", f"{found} of a picture of {width} x {height}"
