@@ -79,20 +79,21 @@ def open_clip() -> Crop:
     return lambda data: transform(Image.open(io.BytesIO(data)))
 
 
-def torchvision(size: int = SIZE) -> Crop:
-    """Its v2 transforms on a tensor, as its documentation has them for speed."""
+def torchvision(size: int = SIZE, normalizes: bool = True) -> Crop:
+    """Its v2 transforms on a tensor, as its documentation has them for speed; fp32 where it
+    ``normalizes``, else uint8."""
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms import InterpolationMode, v2
 
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(
-                size, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True
-            ),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize((0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),
-        ]
-    )
+    steps: list[torch.nn.Module] = [
+        v2.RandomResizedCrop(
+            size, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True
+        )
+    ]
+    if normalizes:
+        steps.append(v2.ToDtype(torch.float32, scale=True))
+        steps.append(v2.Normalize((0.481, 0.458, 0.408), (0.269, 0.261, 0.276)))
+    transform = v2.Compose(steps)
 
     def crop(data: bytes) -> torch.Tensor:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)

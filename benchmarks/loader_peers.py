@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,55 +131,41 @@ def webdataset(load: Load) -> Epoch:
 
 
 def spdl(load: Load) -> Epoch:
-    """A ``Pipeline`` of threads, with FFmpeg's decoder and filters; uint8 as they come.
+    """A ``Pipeline`` of threads over its tar reader, with torchvision's decoder and uint8 crop.
 
-    The crop is the box that torchvision takes where a photograph is too wide for its ratios, as
-    those here are: all of the height, in the middle.
+    Its own decoder is FFmpeg's, which no wheel brings along.
     """
-    import spdl.io
+    from spdl.io import iter_tarfile
     from spdl.pipeline import PipelineBuilder
 
-    tokenizer = _tokenizer()
-    filters = (
-        r"crop=w=min(iw\,ih*4/3):h=min(ih\,iw*4/3),"
-        f"scale={load.size}:{load.size}:flags=bicubic,format=rgb24"
-    )
+    crop, tokenizer = crop_rate.torchvision(load.size, normalizes=False), _tokenizer()
 
     def records() -> Iterator[tuple[bytes, str]]:
         for path in random.sample(load.paths, len(load.paths)):
             with open(path, "rb") as file:
-                members = spdl.io.iter_tarfile(file)
+                members = iter_tarfile(file)
                 for (_, picture), (_, text) in zip(members, members, strict=True):
-                    yield picture, bytes(text).decode()
+                    yield picture, text.decode()
 
-    def decode(record: tuple[bytes, str]) -> tuple[Any, str]:
-        packets = spdl.io.demux_image(record[0])
-        return spdl.io.decode_packets(packets, filter_desc=filters), record[1]
-
-    def collate(decoded: list[tuple[Any, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-        frames, texts = zip(*decoded, strict=True)
-        pictures = spdl.io.to_torch(spdl.io.convert_frames(frames))
-        return pictures, tokenizer(list(texts))
+    def decode(record: tuple[bytes, str]) -> tuple[torch.Tensor, str]:
+        return crop(record[0]), record[1]
 
     def epoch() -> int:
         builder = PipelineBuilder().add_source(records()).pipe(decode, concurrency=load.workers)
-        pipeline = builder.aggregate(load.batch).pipe(collate).add_sink()
-        built = pipeline.build(num_threads=load.workers)
-        with built.auto_stop():
-            return _pictures(built.get_iterator())
+        builder = builder.aggregate(load.batch).pipe(partial(_collated, tokenizer=tokenizer))
+        pipeline = builder.add_sink().build(num_threads=load.workers)
+        with pipeline.auto_stop():
+            return _pictures(pipeline.get_iterator())
 
     return epoch
 
 
 def grain(load: Load) -> Epoch:
-    """A ``MapDataset`` read by threads; pictures by torchvision, as in :func:`webdataset`."""
+    """A ``MapDataset`` read by threads, with torchvision's decoder and uint8 crop."""
     import grain
 
-    crop, tokenizer = crop_rate.torchvision(load.size), _tokenizer()
-
-    def collate(records: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-        pictures, texts = zip(*records, strict=True)
-        return torch.stack(pictures), tokenizer(list(texts))
+    crop, tokenizer = crop_rate.torchvision(load.size, normalizes=False), _tokenizer()
+    collate = partial(_collated, tokenizer=tokenizer)
 
     def epoch() -> int:
         with contextlib.closing(_TarRecords(load.paths)) as records:
@@ -213,6 +199,13 @@ class _TarRecords:
     def close(self) -> None:
         for file in self._files:
             os.close(file)
+
+
+def _collated(
+    records: Sequence[tuple[torch.Tensor, str]], tokenizer: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    pictures, texts = zip(*records, strict=True)
+    return torch.stack(pictures), tokenizer(list(texts))
 
 
 def _pictures(batches: Iterable[Any]) -> int:
