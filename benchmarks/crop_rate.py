@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from cpu_time import ROUNDS, Measured, Run, interleaved
+from cpu_time import ROUNDS, Measured, Runs, interleaved
 from photographs import jpegs
 from PIL import Image
 
@@ -36,14 +36,14 @@ def crop_rates(
 def _rates(pictures: list[bytes], least: int, rounds: int) -> Measured:
     repeats = -(-least // len(pictures))
 
-    def round_of(maker: Callable[[], Crop]) -> Run:
+    def round_of(maker: Callable[[], Crop]) -> Runs:
         crop = maker()
 
         def run() -> None:
             for picture in repeats * pictures:
                 crop(picture)
 
-        return run
+        return Runs(run)
 
     makers = {name: partial(round_of, maker) for name, maker in PEERS.items()}
     seconds, left_out = interleaved(makers, rounds)

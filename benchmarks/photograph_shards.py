@@ -19,12 +19,13 @@ _WORDS = (
 
 
 def write_shards(folder: Path, short_side: int, pictures: int) -> str:
-    """Write ``SHARDS`` equal shards of JPEGs and captions, in all ``pictures`` records.
+    """Make ``folder`` and in it ``SHARDS`` equal shards of JPEGs and captions, ``pictures`` in all.
 
     Their sizes are said beside them, as tools that make shards do. Returns the brace pattern.
     """
     if pictures % SHARDS:
         raise ValueError(f"{pictures} pictures are not {SHARDS} equal shards")
+    folder.mkdir()
     photographs = jpegs(short_side, qualities=(QUALITY,))
     each = pictures // SHARDS
     for shard in range(SHARDS):
