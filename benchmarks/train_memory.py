@@ -36,7 +36,8 @@ def one_step(root: Path, batch: int, zero_stage: int) -> dict[str, float]:
     trainer.engine.train()
     reset_peak()
     before = resident("VmRSS")
-    pieces = next(iter(setup.loader.epoch(0)))
+    setup.loader.begin(0)
+    pieces = next(setup.loader.epoch(0))
     metrics = trainer.train_step(pieces)
     growth = resident("VmHWM") - before
     distributed.stop()

@@ -68,6 +68,7 @@ def _build(
     from training_setup import build
 
     setup = build(root, ranks, batch=batch, zero_stage="auto")
+    setup.loader.begin(0)
     batches = list(itertools.islice(setup.loader.epoch(0), steps))
     facts = {
         "model": setup.cfg.model.model,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.generated import GeneratedSet, GeneratedSpec, ensure_generated
+from fastclip.data.generated.shards import GeneratedSet, GeneratedSpec, ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.objectives.clip import Clip
 from fastclip.training import deepspeed_config, session

@@ -42,7 +42,9 @@ class CaptionConfig:
         return not (self.tags or self.word_drop)
 
 
-def vary(caption: str, tags: tuple[str, ...], rng: random.Random, config: CaptionConfig) -> str:
+def vary_caption(
+    caption: str, tags: tuple[str, ...], rng: random.Random, config: CaptionConfig
+) -> str:
     """One variation of ``caption``; ``rng`` decides."""
     if rng.random() < config.tags:
         kept = [tag for tag in tags if rng.random() < 0.5]
@@ -76,7 +78,7 @@ def say(
         return said
     if not config.fixed:
         rng = draw.rng(Purpose.WORDS)
-        varied = [vary(caption, tags, rng, config) for caption in captions]
+        varied = [vary_caption(caption, tags, rng, config) for caption in captions]
         # Words that are left out must not leave signs alone, which would be no text.
         pairs = zip(varied, captions, strict=True)
         said = tuple(caption if is_empty(new) else new for new, caption in pairs)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastclip.data.generated import ensure_generated
+from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.shard_list import expand

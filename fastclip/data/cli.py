@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="count records, show captions and bad records")
     _add_source(inspect)
     inspect.add_argument("--captions", type=int, default=5, help="captions to print")
+    inspect.add_argument("--bad", type=int, default=10, help="bad records to name")
     inspect.add_argument("--sheet", type=Path, help="write a PNG of random samples here")
     inspect.add_argument("--sheet-samples", type=int, default=60, help="samples on the sheet")
     inspect.add_argument("--seed", type=int, default=0, help="picks the samples of the sheet")
@@ -110,7 +111,7 @@ def _spec(args: argparse.Namespace) -> DataSpec:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from fastclip.data.generated import GeneratedSpec, generate
+    from fastclip.data.generated.shards import GeneratedSpec, generate
 
     spec = GeneratedSpec(args.num_samples, args.num_val, args.picture_size, args.seed)
     made = generate(args.out, spec)
@@ -128,7 +129,7 @@ def _inspect(args: argparse.Namespace) -> None:
         raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
     wanted = args.sheet_samples if args.sheet else 0
     found = survey(_spec(args), wanted, random.Random(args.seed))
-    print(found.report(args.captions))
+    print(found.report(args.captions, args.bad))
     if args.sheet and len(found.sheet_captions):
         from fastclip.data.contact_sheet import contact_sheet
 

@@ -26,7 +26,7 @@ class Window(NamedTuple):
     Attributes:
         start: the first of its places.
         parts, numbers: int64 ``[n]``, the records at them.
-        firsts: bool ``[n]``, whether a part comes here for the first time.
+        firsts: bool ``[n]``, whether a record comes for the first time in the epoch.
     """
 
     start: int
@@ -66,18 +66,20 @@ class EpochOrder(ABC):
     def pass_of(self, place: int) -> tuple[int, int]:
         """First place and length of the pass over the records that ``place`` belongs to."""
 
-    def is_repeat(self, place: int) -> bool:
-        """Whether its record has come at an earlier place, in an earlier pass."""
-        return False
-
     def slots(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Parts and numbers, int64 ``[stop - start]``, of the records at these places."""
         parts, numbers, _ = self._columns(start, stop)
         return parts, numbers
 
     def firsts(self, start: int, stop: int) -> np.ndarray:
-        """Whether a part comes for the first time, bool ``[stop - start]``."""
+        """Whether a record comes for the first time, bool ``[stop - start]``."""
         return self._columns(start, stop)[2]
+
+    def neighbors(self, place: int) -> np.ndarray:
+        """Places, int64, of all records of the same part that are shuffled with the one here."""
+        window = self._kept_window(*self._window_of(place))
+        part = window.parts[place - window.start]
+        return window.start + np.flatnonzero(window.parts == part)
 
     def instead(self, place: int, attempt: int) -> tuple[int, int]:
         """Part and number of the record to try where the one at ``place`` cannot be used.

@@ -11,8 +11,9 @@ from fastclip.data.resampled_order import ResampledOrder
 from fastclip.data.shuffled_order import ShuffledOrder
 
 WINDOW = 65_536
-"""Records that are shuffled together. A few shards at a time are read for them; a second shuffle,
-by windows that overlap these, mixes no better than windows of twice the size."""
+"""Records that are shuffled together; a few shards at a time are read for them. There is no second
+shuffle, by windows that overlap these: the parts of two windows would be read at a time for it,
+and windows of twice the size cost no more."""
 
 
 class Order:

@@ -56,7 +56,6 @@ class ResampledOrder(EpochOrder):
             parts = rng.choice(self.parts, self.window, p=self.share)
         else:
             parts = rng.choice(rng.choice(self.parts, drawn, p=self.share), self.window)
-        firsts = np.zeros(self.window, dtype=bool)
-        firsts[np.unique(parts, return_index=True)[1]] = True
         numbers = rng.integers(0, self.sizes[parts])
-        return Window(name[0] * self.window, parts, numbers, firsts)
+        # A record that comes again is known by its key alone.
+        return Window(name[0] * self.window, parts, numbers, np.ones(self.window, dtype=bool))

@@ -46,10 +46,6 @@ class ShuffledOrder(EpochOrder):
         number = self._number_of(place)
         return self._starts[number], self._passes[number].length
 
-    def is_repeat(self, place: int) -> bool:
-        """See :meth:`EpochOrder.is_repeat`."""
-        return place >= self.pass_of(0)[1]
-
     def _number_of(self, place: int) -> int:
         while self._starts[-1] <= place:
             number = len(self._passes)
@@ -71,10 +67,7 @@ class ShuffledOrder(EpochOrder):
         positions = start + rng.permutation(int(this.window_ends[window]) - start)
         index = np.searchsorted(this.ends, positions, "right")
         parts = this.parts[index]
-        firsts = np.zeros(len(index), dtype=bool)
-        if number == 0:
-            firsts[np.unique(index, return_index=True)[1]] = True
-            firsts &= this.is_first[index]
+        firsts = this.is_first[index] if number == 0 else np.zeros(len(index), dtype=bool)
         numbers = positions - (this.ends[index] - self.sizes[parts])
         return Window(self._starts[number] + start, parts, numbers, firsts)
 

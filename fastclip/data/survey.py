@@ -2,7 +2,8 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,10 @@ from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
+from fastclip.data.sources.base import AnySource, ForwardSource, Record
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.walk import all_records, count_records
+from fastclip.data.sources.walk import count_records, part_records
 
 _SHEET_SIZE = 112
 
@@ -28,8 +30,11 @@ class Survey:
     tagged: int = 0
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    parts: int = 0
+    wrong_sizes: list[str] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    bad_records: list[str] = field(default_factory=list)
     sheet_pictures: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     sheet_captions: list[str] = field(default_factory=list)
 
@@ -52,14 +57,15 @@ class Survey:
         self.bad[record.reason] += record.lost
         about = f" ({record.detail})" if record.detail else ""
         self.examples.setdefault(record.reason, f"{record.key}{about}")
+        self.bad_records.append(f"{record.key}: {record.reason}{about}")
 
-    def report(self, captions: int) -> str:
-        """The findings as lines of text, with the first ``captions`` captions."""
+    def report(self, captions: int, bad: int) -> str:
+        """The findings as lines of text, with the first captions and bad records, so many each."""
         total = self.usable + sum(self.bad.values())
         distinct = len(set(self.captions))
         words = sum(len(c.split()) for c in self.captions) / max(1, len(self.captions))
         lines = [
-            f"records:  {self.usable} usable of {total}",
+            f"records:  {self.usable} usable of {total}, in {self.parts} parts",
             f"captions: {len(self.captions)}, {distinct} distinct, {words:.1f} words on average",
             f"labels:   {self.labelled}",
             f"tags:     {self.tagged}",
@@ -71,7 +77,15 @@ class Survey:
                 f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
                 f"high; most common {common}"
             )
-        lines += [f"bad:      {n} x {r}, e.g. {self.examples[r]}" for r, n in self.bad.items()]
+        lines += [f"sizes:    {sentence}" for sentence in self.wrong_sizes]
+        for reason, lost in self.bad.items():
+            count = f"bad:      {lost} x" if lost else "found:   "
+            lines.append(f"{count} {reason}, e.g. {self.examples[reason]}")
+        lines += [f"  {record}" for record in self.bad_records[:bad]]
+        if 0 < bad < len(self.bad_records):
+            lines.append(
+                f"  and {len(self.bad_records) - bad} more (--bad {len(self.bad_records)})"
+            )
         lines += [f"  {caption}" for caption in self.captions[:captions]]
         return "\n".join(lines)
 
@@ -88,7 +102,7 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
     found = Survey()
     kept: list[tuple[torch.Tensor, str]] = []
     with Progress(f"reading {spec.path}", count_records(source), "record") as bar:
-        for raw in all_records(source):
+        for raw in _records(source, found):
             bar.update()
             values = raw if isinstance(raw, BadRecord) else read(raw, reading)
             try:
@@ -108,3 +122,19 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         found.sheet_pictures = torch.stack([picture for picture, _ in kept])
         found.sheet_captions = [caption for _, caption in kept]
     return found
+
+
+def _records(source: AnySource, found: Survey) -> Iterator[Record | BadRecord]:
+    """Every record of every part; what is said of a part's size is held against the part."""
+    found.parts = source.num_parts
+    for part in range(source.num_parts):
+        said = None if isinstance(source, ForwardSource) else source.size(part)
+        yield from part_records(source, part)
+        if isinstance(source, ForwardSource) or said is None or not said.believed:
+            continue
+        with closing(source.open(part)) as opened:
+            if len(opened) != said.records:
+                found.wrong_sizes.append(
+                    f"{source.part_name(part)} is said to hold {said.records} records, it has "
+                    f"{len(opened)}"
+                )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastclip.data import grammar
+from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.data.text.cleaning import clean
 from fastclip.evals.base import Evaluation, Figure, Result, Subject

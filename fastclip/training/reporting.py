@@ -19,6 +19,8 @@ _SHORT = {
     "logit_scale": "scale",
     "grad_norm": "norm",
     "samples_per_second": "samples/s",
+    "data_seconds": "data s",
+    "compute_seconds": "compute s",
 }
 
 

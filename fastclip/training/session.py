@@ -13,7 +13,7 @@ import torch.distributed as dist
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABEL
 from fastclip.data.fields.reading import Reading, check_tags
-from fastclip.data.generated import ensure_generated
+from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.each_caption import each_caption
@@ -74,7 +74,7 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
         remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
-        for note in [*remarks, *validation.notes]:
+        for note in [*remarks, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 
@@ -161,6 +161,7 @@ def build_training_loader(
         workers=cfg.data.workers,
         resampled=cfg.data.dataset_resampled,
         in_memory=cfg.data.in_memory,
+        cache=cfg.data.cache_settings,
         progress=ranks.is_first,
     )
 

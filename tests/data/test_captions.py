@@ -9,7 +9,7 @@ from open_loader import batches as steps_of
 from open_loader import epoch, open_loader
 from shard_files import record, write_shard
 
-from fastclip.data.captions import CaptionConfig, vary
+from fastclip.data.captions import CaptionConfig, vary_caption
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
@@ -18,7 +18,7 @@ TAGS = ("bird", "night", "wise", "nocturnal")
 
 def many(config, count=400):
     rng = random.Random(0)
-    return [vary("barn owl", TAGS, rng, config) for _ in range(count)]
+    return [vary_caption("barn owl", TAGS, rng, config) for _ in range(count)]
 
 
 def test_nothing_asked_changes_nothing():

@@ -48,6 +48,20 @@ def test_inspect_names_bad_records(tmp_path, capsys):
     assert "2 usable of 4" in told
     assert "1 x picture is corrupt, e.g. a/1" in told
     assert "1 x no picture, e.g. a/2" in told
+    assert "\n  a/1: picture is " in told and "\n  a/2: no picture" in told
+    assert main(["inspect", str(tmp_path / "a.tar"), "--bad", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "\n  a/2: no picture" not in told and "and 1 more (--bad 2)" in told
+
+
+def test_inspect_tells_of_sizes_that_are_not_so(tmp_path, capsys):
+    write_shards(tmp_path, [3, 4])
+    (tmp_path / "sizes.json").write_text('{"s-00.tar": 5, "s-01.tar": 4}')
+    assert main(["inspect", f"{tmp_path}/s-*.tar"]) == 0
+    told = capsys.readouterr().out
+    assert "7 usable of 7, in 2 parts" in told
+    assert told.count("is said to hold") == 1
+    assert "s-00.tar is said to hold 5 records, it has 3" in told
 
 
 def test_a_missing_file_is_one_sentence_and_code_2(tmp_path, capsys):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastclip.data import drawing
-from fastclip.data.generated import (
+from fastclip.data.generated import drawing
+from fastclip.data.generated.layout import place_shapes
+from fastclip.data.generated.shards import (
     DIAMETERS,
     GeneratedSpec,
     class_names,
@@ -23,14 +24,13 @@ from fastclip.data.generated import (
     make_sample,
     split_classes,
 )
-from fastclip.data.layout import place
 from fastclip.errors import UserError
 
 SMALL = GeneratedSpec(num_samples=60, num_val=20, seed=3)
 CACHE_IN_NEW_PROCESS = """
 import sys
 from pathlib import Path
-from fastclip.data.generated import GeneratedSpec, ensure_generated
+from fastclip.data.generated.shards import GeneratedSpec, ensure_generated
 print(ensure_generated(Path(sys.argv[1]), GeneratedSpec(60, 20, seed=3), progress=False).folder)
 """
 
@@ -143,7 +143,7 @@ def test_shapes_of_one_picture_never_overlap():
     for size, count in (("small", 2), ("medium", 2), ("small", 3), ("small", 4)):
         for _ in range(200):
             diameter = DIAMETERS[size] * 1.06
-            _, centers = place(count, diameter, rng)
+            _, centers = place_shapes(count, diameter, rng)
             assert len(centers) == count
             for a, b in itertools.combinations(np.array(centers), 2):
                 assert np.abs(a - b).max() >= 0.999 * diameter
@@ -155,7 +155,7 @@ def test_the_phrase_says_where_the_shapes_are():
     rng = np.random.default_rng(0)
     phrases = set()
     for _ in range(300):
-        phrase, ((x, y),) = place(1, 0.36, rng)
+        phrase, ((x, y),) = place_shapes(1, 0.36, rng)
         phrases.add(phrase)
         third = (1 - 0.38) / 3
         assert ("left" in phrase) == (x < 0.19 + third)
@@ -164,7 +164,7 @@ def test_the_phrase_says_where_the_shapes_are():
         assert ("bottom" in phrase) == (y > 0.81 - third)
     assert len(phrases) == 9
     for _ in range(100):
-        phrase, (one, other) = place(2, 0.4, rng)
+        phrase, (one, other) = place_shapes(2, 0.4, rng)
         wide, high = abs(one[0] - other[0]), abs(one[1] - other[1])
         assert phrase == ("side by side" if wide > high else "one above the other")
 
@@ -192,7 +192,7 @@ def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fastclip.data.generated._write_json", fail)
+    monkeypatch.setattr("fastclip.data.generated.shards._write_json", fail)
     with pytest.raises(UserError, match="cannot write .*set: disk full"):
         generate(tmp_path / "set", SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -99,14 +99,42 @@ def test_how_well_an_order_mixes():
     assert abs(correlation(np.arange(20_000), parts * 50 + numbers)) < 0.02
 
 
-def test_a_part_comes_for_the_first_time_once_an_epoch():
+def test_a_record_comes_for_the_first_time_once_an_epoch():
     for options in ({}, {"weights": [2.0] * 7}):
         order = Order(SIZES["unequal"], 0, batch=8, window=16, **options).epoch(0)
-        parts, _ = order.slots(0, 400)
+        parts, numbers = order.slots(0, 400)
         firsts = order.firsts(0, 400)
-        assert sorted(parts[firsts].tolist()) == [0, 2, 3, 4, 5]
-        for part in (0, 2, 3, 4, 5):
-            assert firsts[np.flatnonzero(parts == part)[0]]
+        seen = list(zip(parts.tolist(), numbers.tolist(), strict=True))
+        of_first = [slot for slot, first in zip(seen, firsts.tolist(), strict=True) if first]
+        assert sorted(of_first) == all_records(SIZES["unequal"])
+        if not options:
+            assert firsts.tolist() == [True] * 96 + [False] * 304
+
+
+def test_neighbors_are_the_places_of_a_parts_records():
+    order = Order(SIZES["unequal"], 0, batch=8, window=16).epoch(0)
+    parts, _ = order.slots(0, 96)
+    for place in (0, 20, 95):
+        assert order.neighbors(place).tolist() == np.flatnonzero(parts == parts[place]).tolist()
+
+
+def test_a_window_that_is_left_over_joins_the_last():
+    order = Order([10] * 25, 0, batch=8, window=100)
+    parts = np.array([part for part, _ in slots(order)])
+    assert len(set(parts[:100])) == 10
+    assert len(set(parts[100:])) == 15
+    assert len(set(parts[200:])) > 10
+    order = Order([90] * 3, 0, batch=8, window=100)
+    parts = np.array([part for part, _ in slots(order)])
+    assert len(set(parts[:90])) == len(set(parts[180:])) == 3
+
+
+def test_after_one_batch_come_the_records_that_no_place_shows():
+    order = Order([30], 0, batch=20).epoch(0)
+    shown = set(slots(Order([30], 0, batch=20), stop=20))
+    tried = [order.instead(place, 1) for place in (0, 3, 7)]
+    assert len(set(tried)) == 3
+    assert not set(tried) & shown
 
 
 def test_a_million_places_need_one_window_at_a_time():

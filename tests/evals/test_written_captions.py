@@ -8,7 +8,7 @@ import torch
 from small import ONE, SIDE, tokenizer
 
 from fastclip.comm.division import Division
-from fastclip.data import grammar
+from fastclip.data.generated import grammar
 from fastclip.data.splits import Split
 from fastclip.evals.base import Subject
 from fastclip.evals.exact_captions import ExactCaptions, write_captions

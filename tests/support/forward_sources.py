@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastclip.data.bad_records import BadRecord, BadValueError
-from fastclip.data.fields.base import Field
+from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.forward import build_forward
 from fastclip.data.sources.base import ForwardSource, Record
@@ -27,6 +27,8 @@ class NumberField(Field):
     found_in = "the caption"
 
     def read(self, values: Mapping[str, Any], reading: Any) -> str:
+        if "caption" not in values:
+            raise NotHeldError("caption")
         if values["caption"] == "unread":
             raise BadValueError("caption cannot be read")
         return values["caption"]

@@ -9,7 +9,7 @@ import torch
 
 from fastclip.data.bad_records import BadRecord, BadValueError
 from fastclip.data.draws import Purpose
-from fastclip.data.fields.base import Field
+from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.base import Part, Record, Size, Source
@@ -76,6 +76,8 @@ class LabelField(Field):
     name, column, values, found_in = "label", "label", ("label",), "made-up records"
 
     def read(self, values, reading):
+        if "label" not in values:
+            raise NotHeldError(self.name)
         return values["label"]
 
     def collate(self, built, draws, reading):
@@ -195,7 +197,10 @@ def keys(steps):
 
 def joined(steps):
     """Each step's columns, its micro-batches put together."""
-    return [{name: _joined([m[name] for m in step]) for name in step[0]} for step in steps]
+    return [
+        {name: _joined([m[name] for m in step]) for name in step[0] if all(name in m for m in step)}
+        for step in steps
+    ]
 
 
 def _joined(columns):

@@ -37,7 +37,7 @@ RESUMED: dict[str, dict] = {
 # Those whose state ZeRO partitions in a way of its own are resumed at every stage.
 AT_EVERY_STAGE = ("clip", "labels", "captioning with Lookahead")
 # What two runs of the same steps do not share.
-VARIES = {"samples_per_second": None}
+VARIES = dict.fromkeys(("samples_per_second", "data_seconds", "compute_seconds"))
 
 
 def cases(name: str, world: int) -> list[tuple[int, str]]:

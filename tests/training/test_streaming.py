@@ -12,7 +12,7 @@ SHARDS, SAMPLES = 16, 512
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> str:
     """As many shards as two ranks of two workers need to have their own; one picture is cut."""
-    from fastclip.data import generated
+    from fastclip.data.generated import shards as generated
 
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
@@ -50,3 +50,9 @@ def test_resume_after_kill_9_repeats_the_losses(shards, tmp_path):
     assert "skipped train-0003/" in told
     assert len(losses(run)) == SAMPLES // 64
     assert losses(run) == losses(tmp_path / "whole")
+
+    # Whether the set lies in memory changes nothing, nor do the workers.
+    kept = ["--train-data", shards, "--in-memory", "always", "--logs", str(tmp_path)]
+    done = launch(command(*TINY, *kept, "--name", "kept", launcher=launcher(2)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(tmp_path / "kept") == losses(tmp_path / "whole")

@@ -30,6 +30,24 @@ def random_box(
         if 0 < w <= width and 0 < h <= height:
             top, left = int(numbers[0] * (height - h + 1)), int(numbers[1] * (width - w + 1))
             return Box(top, left, h, w)
-    w = min(width, max(1, round(height * ratio[1])))
-    h = min(height, max(1, round(width / ratio[0])))
+    h, w = _largest_in_center(height, width, ratio)
     return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def shorter_sides(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int]:
+    """Bounds of the shorter side of :func:`random_box`, whatever its numbers are."""
+    least, most = (math.sqrt(height * width * share) for share in scale)
+    in_center = min(_largest_in_center(height, width, ratio))
+    # A box is the less square the further its ratio is from 1; logarithms are a hair off.
+    flattest = math.sqrt(min(ratio[0], 1 / ratio[1])) * (1 - 1e-9)
+    squarest = math.sqrt(min(1.0, ratio[1], 1 / ratio[0])) * (1 + 1e-9)
+    shortest = max(1, min(round(least * flattest), in_center))
+    return shortest, min(height, width, max(round(most * squarest), in_center))
+
+
+def _largest_in_center(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of the largest box in the center whose ratio is within the range."""
+    w = min(width, max(1, round(height * ratio[1])))
+    return min(height, max(1, round(width / ratio[0]))), w

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fastclip.data.decode.opening import Opened
     from fastclip.data.fields.reading import Reading
 
-_FACTORS = (8, 4, 2)
+FACTORS = (8, 4, 2)
+"""By how much a JPEG's sides can be divided while it is decoded, the largest first."""
 # Of a longer region, as a multiple of its shorter side, only the middle is resized.
 _MOST_LONG = 32
 
@@ -35,7 +36,7 @@ def training_crop(opened: Opened, draw: Draw, reading: Reading) -> torch.Tensor:
     """
     config = reading.augment or AugmentConfig(scale=None)
     if config.scale is None:
-        crop = _center_crop(opened, reading, _FACTORS)
+        crop = _center_crop(opened, reading, FACTORS)
     else:
         crop = _random_crop(opened, draw, reading, config.scale, config.ratio)
     return crop.flip(-1) if draw.is_flipped else crop
@@ -49,7 +50,7 @@ def evaluation_crop(opened: Opened, reading: Reading) -> torch.Tensor:
     return _center_crop(opened, reading, factors=())
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """The cells that lie wholly in a region; all four count cells."""
 
     top: int
@@ -58,12 +59,13 @@ class _Grid(NamedTuple):
     columns: int
 
 
-def _grid(opened: Opened, factor: int) -> _Grid:
+def grid_of(opened: Opened, factor: int) -> Grid:
+    """The cells of ``factor`` pixels each way in the region of a picture."""
     top, left, height, width = opened.region
     first_row, first_column = -(-top // factor), -(-left // factor)
     rows = (top + height) // factor - first_row
     columns = (left + width) // factor - first_column
-    return _Grid(first_row, first_column, rows, columns)
+    return Grid(first_row, first_column, rows, columns)
 
 
 def _random_crop(
@@ -75,8 +77,8 @@ def _random_crop(
 ) -> torch.Tensor:
     size = reading.image_size
     numbers = draw.numbers(Purpose.CROP, NUMBERS)
-    for factor in (*_FACTORS, 1) if opened.header.for_turbo else (1,):
-        grid = _grid(opened, factor)
+    for factor in (*FACTORS, 1) if opened.header.for_turbo else (1,):
+        grid = grid_of(opened, factor)
         if factor > 1 and min(grid.rows, grid.columns) < size:
             continue
         box = random_box(numbers, grid.rows, grid.columns, scale, ratio)
@@ -95,10 +97,7 @@ def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> 
     top, left, height, width = _without_far_ends(opened.region)
     short = min(height, width)
     rows, columns = size * height // short, size * width // short
-    factor = 1
-    if opened.header.for_turbo:
-        fitting = (f for f in factors if short // f >= size and top % f == left % f == 0)
-        factor = next(fitting, 1)
+    factor = center_factor(opened, size, factors)
     pixels, cell = opened.decode(reading.decode, factor)
     # The last cells may reach beyond the region.
     part = pixels[
@@ -109,6 +108,15 @@ def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> 
     center = Box(round((rows - size) / 2), round((columns - size) / 2), size, size)
     y, x, *_ = opened.orientation.before_flip(center, rows, columns)
     return opened.orientation.flip(resized[:, y : y + size, x : x + size]).contiguous()
+
+
+def center_factor(opened: Opened, size: int, factors: tuple[int, ...] = FACTORS) -> int:
+    """By how much of ``factors`` a picture is divided for its center crop; 1 for none."""
+    if not opened.header.for_turbo:
+        return 1
+    top, left, height, width = _without_far_ends(opened.region)
+    short = min(height, width)
+    return next((f for f in factors if short // f >= size and top % f == left % f == 0), 1)
 
 
 def _without_far_ends(region: Box) -> Box:

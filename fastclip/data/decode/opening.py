@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +24,22 @@ if TYPE_CHECKING:
 _MOST_KEPT = 4
 
 
+Decoded = tuple[np.ndarray, int]
+"""Pixels uint8 ``[h, w, 3]``, and the factor by which each side is divided."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A picture, or a region of one, whose header was judged.
 
     Attributes:
-        content: encoded bytes, the file that holds them, or what :meth:`decode` gives.
+        content: encoded bytes, the file that holds them, the pixels that :meth:`decode` gives, or
+            what it gives for each factor.
         header: of the whole picture.
         region: of the pixels that :meth:`decode` gives.
     """
 
-    content: bytes | Path | np.ndarray
+    content: bytes | Path | np.ndarray | Callable[[int], Decoded]
     header: Header
     region: Box
 
@@ -52,7 +58,7 @@ class Opened:
         """Of the upright region, in pixels."""
         return self.region.width
 
-    def decode(self, how: Decode, factor: int = 1) -> tuple[np.ndarray, int]:
+    def decode(self, how: Decode, factor: int = 1) -> Decoded:
         """The whole picture's pixels, transposed where EXIF wants it but not flipped yet.
 
         Each side is divided by ``factor`` (1, 2, 4, 8) where that can be done, and rounded up.
@@ -61,6 +67,8 @@ class Opened:
         """
         if isinstance(self.content, np.ndarray):
             return self.content, 1
+        if callable(self.content):
+            return self.content(factor)
         data = read_encoded(self.content)
         pixels = None
         divided = factor if how in ("auto", "scaled") else 1
@@ -77,7 +85,7 @@ class Opened:
         it is small, and not so large that decoding it scaled could apply; else the encoded bytes.
         Raises :class:`BadValueError`.
         """
-        if isinstance(self.content, np.ndarray):
+        if not isinstance(self.content, bytes | Path):
             return self
         size = reading.image_size
         if reading.augment is None:

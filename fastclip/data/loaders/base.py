@@ -9,7 +9,7 @@ The order of global batches depends on (seed, epoch) alone; ``epoch(e, start_ste
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,11 +25,13 @@ class Loader(ABC):
         num_samples: records an epoch, as far as it is known now.
         steps_per_epoch: batches an epoch, as far as it is known now; :meth:`begin` corrects it.
         seconds: spent on "read" and "build" so far, summed over workers; empty where none says it.
+        notes: what there is to say of it before the first step, sentences.
     """
 
     num_samples: int
     steps_per_epoch: int
     seconds: Mapping[str, float] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def begin(self, epoch: int) -> list[str]:

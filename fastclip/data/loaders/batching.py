@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -21,6 +23,10 @@ class Batching:
     def global_batch(self) -> int:
         """Records of all ranks' runs."""
         return self.batch_size * self.world_size
+
+    def ranks_of(self, places: np.ndarray) -> np.ndarray:
+        """Which rank shows each of ``places``, int64."""
+        return places // self.batch_size % self.world_size
 
     def start(self, step: int) -> int:
         """Place in the epoch's order at which this rank's run begins."""

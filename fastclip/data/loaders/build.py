@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastclip.data.cache.settings import CacheSettings, refuse_useless
 from fastclip.data.fields.reading import Reading, check_held
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.batching import Batching
@@ -52,13 +53,15 @@ def build_loader(
     workers: int = 0,
     resampled: bool = False,
     in_memory: InMemory = "auto",
+    cache: CacheSettings | None = None,
     memory_limit: int = MEMORY_LIMIT,
     progress: bool = True,
 ) -> Loader:
     """A loader for one rank of a training run; every rank must call it.
 
     ``micro_batch_size`` None makes one micro-batch of a batch. ``in_memory="auto"`` keeps the set
-    in memory when all ranks of this machine together need at most ``memory_limit`` bytes.
+    in memory when all ranks of this machine together need at most ``memory_limit`` bytes; what is
+    not kept there can have its decoded pictures in a ``cache`` on disk.
     ``resampled`` draws records with replacement. A ``sampler`` and ``in_set_order`` (the loader can
     run through the set as it lies, for labels made of it) need the set in memory; ``wanted_by``
     names in sentences what asked for them and for the fields. ``exchange`` gives every rank what
@@ -67,6 +70,8 @@ def build_loader(
     """
     _check_choosers(source, spec, reading, sampler, resampled, wanted_by)
     check_held(source, reading.fields, wanted_by)
+    if cache is not None:
+        refuse_useless(cache, source, reading, in_memory, wanted_by)
     batching = Batching(
         batch_size_per_rank, micro_batch_size or batch_size_per_rank, rank, world_size
     )
@@ -117,8 +122,14 @@ def build_loader(
     if in_memory == "never":
         if needs:
             raise UserError(f"{needs} needs the data in memory: give --in-memory always")
+        options["workers"] = workers
+        if cache is not None:
+            # Here, because it imports decoders.
+            from fastclip.data.cache.loader import cached_loader
+
+            return cached_loader(cache, source, order, reading, batching, **options)
         reader = PartReader(source, reading)
-        return IndexedLoader(source, order, reader, reading, batching, workers=workers, **options)
+        return IndexedLoader(source, order, reader, reading, batching, **options)
     kept = keep_all(
         source,
         reading,
@@ -131,7 +142,10 @@ def build_loader(
         order = SampledOrders(kept, sampler, seed, batching.global_batch)
     elif reading.captions.distinct:
         order = DistinctOrders(kept, spec.num_samples, source.name, seed, batching.global_batch)
-    return KeptLoader(kept, source, order, kept, reading, batching, workers=0, **options)
+    loader = KeptLoader(kept, source, order, kept, reading, batching, workers=0, **options)
+    if cache is not None:
+        loader.notes = [f"{source.name} is kept in memory, --cache {cache.folder} is not used"]
+    return loader
 
 
 def _why_in_memory(

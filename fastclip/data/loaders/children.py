@@ -40,6 +40,13 @@ def on_child_signal(call: Callable[[], None]) -> Callable[[], object]:
     return partial(signal.signal, signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
+def ended_by(exitcode: int) -> int | None:
+    """The signal that ended a process, also one that ends in order on it and returns 128 + it."""
+    if exitcode < 0:
+        return -exitcode
+    return exitcode - 128 if exitcode > 128 else None
+
+
 def signal_name(number: int) -> str:
     """Such as SIGKILL; real-time signals have numbers only."""
     try:

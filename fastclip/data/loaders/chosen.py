@@ -64,7 +64,7 @@ class ChosenOrder(EpochOrder):
 
     def _window(self, *name: int) -> Window:
         parts, numbers = self._chosen[:, 0], self._chosen[:, 1]
-        return Window(0, parts, numbers, np.zeros(len(parts), dtype=bool))
+        return Window(0, parts, numbers, np.ones(len(parts), dtype=bool))
 
 
 class ChosenOrders(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.calendar import Calendar
 from fastclip.data.loaders.findings import Exchange, Findings
 from fastclip.data.loaders.reader import Reader
-from fastclip.data.loaders.step_batches import AnyOrder, StepBatches, Task
+from fastclip.data.loaders.step_batches import AnyOrder, Item, StepBatches, Task, shared
 from fastclip.data.loaders.workers import WorkerItems
 from fastclip.data.sources.base import Source
 from fastclip.errors import UserError
@@ -57,6 +58,8 @@ class IndexedLoader(Loader):
         self._calendar = Calendar(order.sizes, self._steps_of)
         self._findings = Findings(source, self._calendar, exchange)
         self._made: WorkerItems | None = None
+        self._seconds: Counter[str] = Counter()
+        self.seconds = self._seconds
         self._count()
 
     def begin(self, epoch: int) -> list[str]:
@@ -93,7 +96,7 @@ class IndexedLoader(Loader):
         items: Any = self._worker_items(tasks[0]).items(tasks)
         with contextlib.closing(items):
             for item in items:
-                self._findings.take(item["bad"], item["sizes"])
+                self._take(item)
                 micro_batches = item["micro_batches"]
                 del item  # or its memory is kept while the next one is awaited
                 yield micro_batches
@@ -122,6 +125,10 @@ class IndexedLoader(Loader):
         self._end_workers()
         self.reader.close()
 
+    def _take(self, item: Item) -> None:
+        self._findings.take(item["bad"], item["sizes"])
+        self._seconds.update(item["seconds"])
+
     def _steps_of(self, sizes: np.ndarray) -> int:
         total = self._order.with_sizes(sizes).total
         samples, batch = self._wanted_samples or total, self.batching.global_batch
@@ -147,7 +154,7 @@ class IndexedLoader(Loader):
 
     def _worker_items(self, first: Task) -> WorkerItems:
         if self._made is None:
-            make = StepBatches(self._order, self.reader, self.reading, self.batching)
+            make = StepBatches(self._order, self.reader, self.reading, self.batching, self._shown())
             nbytes = 0
             if self._workers:
                 nbytes = make.item_nbytes(first)
@@ -161,14 +168,23 @@ class IndexedLoader(Loader):
         self._made = None
 
     def _new_book(self) -> BadRecords:
-        shown = min(self.steps_per_epoch * self.batching.global_batch, self._order.total)
-        return BadRecords(shown // self.batching.world_size, self._max_bad_share)
+        different = min(self._shown(), self._order.total)
+        return BadRecords(different // self.batching.world_size, self._max_bad_share)
+
+    def _shown(self) -> int:
+        return self.steps_per_epoch * self.batching.global_batch
 
     def _look_at_empty_parts(self) -> None:
-        """Open the parts that have no place in the order, each on one rank, to tell of them."""
+        """Open the parts that have no place in the order, to tell of them."""
+        ranks = range(self.batching.world_size)
         for part in np.flatnonzero(self._order.sizes == 0).tolist():
-            if part % self.batching.world_size == self.batching.rank:
-                length = self.reader.length(part)
-                self._findings.take(self.reader.problems(part), {part: length} if length else {})
+            length = self.reader.length(part)
+            first = part % len(ranks)
+            bad = shared(
+                self.reader.problems(part),
+                [*ranks[first:], *ranks[:first]],
+                self.batching.rank,
+            )
+            self._findings.take(bad, {part: length} if length else {})
         if self._workers:
             self.reader.close()

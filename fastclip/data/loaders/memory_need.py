@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -48,4 +49,6 @@ def nbytes(value: Any) -> int:
         return sum(map(nbytes, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(nbytes, value))
-    return sum(map(nbytes, vars(value).values())) if hasattr(value, "__dict__") else 0
+    if dataclasses.is_dataclass(value):
+        return sum(nbytes(getattr(value, f.name)) for f in dataclasses.fields(value))
+    return 0

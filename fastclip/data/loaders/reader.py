@@ -11,7 +11,7 @@ from typing import Any
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import Reading, read
-from fastclip.data.sources.base import Part, Source
+from fastclip.data.sources.base import Part, Record, Source
 
 _MOST_OPEN = 128
 _MOST_NBYTES = 2 << 30
@@ -44,6 +44,10 @@ class Reader(ABC):
     def close(self) -> None:
         """Close all files; they are opened again when they are needed."""
 
+    def news(self) -> Any:
+        """What the loader in the main process is to learn since the last call; None for nothing."""
+        return None
+
 
 class PartReader(Reader):
     """Opens parts as they are needed; those that were used last stay open.
@@ -66,14 +70,16 @@ class PartReader(Reader):
 
     def find(self, part: int, number: int) -> Found | BadRecord | None:
         """See :meth:`Reader.find`."""
-        opened = self._part(part)
-        if number >= len(opened):
-            return None
-        record = opened.read(number)
-        if isinstance(record, BadRecord):
+        record = self.record(part, number)
+        if record is None or isinstance(record, BadRecord):
             return record
         values = read(record, self.reading)
         return values if isinstance(values, BadRecord) else Found(record.key, values)
+
+    def record(self, part: int, number: int) -> Record | BadRecord | None:
+        """A record as its source has it; None past the part's true end."""
+        opened = self._part(part)
+        return opened.read(number) if number < len(opened) else None
 
     def length(self, part: int) -> int:
         """See :meth:`Reader.length`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -33,7 +34,9 @@ Item = dict[str, Any]
 
 * ``micro_batches``: see :mod:`fastclip.data.loaders.base`.
 * ``bad``: each :class:`BadRecord` that is to be booked.
+* ``seconds``: spent on "read" and on "build".
 * ``sizes``: true ones, by part, where a part holds another number of records than the order has.
+* ``news``: what :meth:`Reader.news` gave.
 """
 
 
@@ -63,10 +66,14 @@ class StepBatches:
     takes a contiguous run. A place whose record is bad, or past its part's true end, shows another
     record, by the order's rule, with the draws of the place.
 
-    Bad records and parts' problems are given out so that each is booked by one rank: a record by
-    that whose place it has, not by one that tries it instead of another; a part's problems by the
-    rank at whose place the part comes first. Where a part is shorter than was expected, each rank
-    that reads of it books its share of what is lost.
+    Bad records and parts' problems are given out so that each counts once over all ranks and
+    passes. A record is booked by the rank that has its place, not by one that tries it instead of
+    another. What a problem of a part has lost is shared out among the ranks that read of the part:
+    whole, it could pass the share of one rank's records that may be bad. (Drawn with replacement, a
+    part may count once a window of places.)
+
+    Args:
+        shown: places of an epoch that are shown.
     """
 
     def __init__(
@@ -75,13 +82,20 @@ class StepBatches:
         reader: Reader,
         reading: Reading,
         batching: Batching,
+        shown: int,
     ) -> None:
         self.order, self.reader, self.reading, self.batching = order, reader, reading, batching
+        self.shown = shown
+        self._read_seconds = 0.0
         self._places_of = lru_cache(2)(order.epoch)
 
     def __call__(self, task: Task) -> Item:
         """Raises :class:`UserError` where no record can be found that can be used."""
-        return self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        started, self._read_seconds = time.perf_counter(), 0.0
+        item = self._item(task.epoch, self.batching.start(task.step), self.batching.batch_size)
+        built = time.perf_counter() - started - self._read_seconds
+        seconds = {"read": self._read_seconds, "build": built}
+        return {**item, "seconds": seconds, "news": self.reader.news()}
 
     def item_nbytes(self, task: Task) -> int:
         """Bytes of the tensors of a step's item, reckoned from its first record."""
@@ -123,8 +137,9 @@ class StepBatches:
             part, number = int(parts[index]), int(numbers[index])
             found[index] = self._build(part, number, draws.one(index))
         bad = []
+        firsts = places.firsts(start, start + len(draws))
         for index, one in enumerate(found):
-            if isinstance(one, BadRecord) and not places.is_repeat(start + index):
+            if isinstance(one, BadRecord) and firsts[index]:
                 bad.append(one)
             if not isinstance(one, Built):
                 found[index] = self._build_instead(places, start + index, draws.one(index))
@@ -132,7 +147,9 @@ class StepBatches:
 
     def _build(self, part: int, number: int, draw: Draw) -> Built | BadRecord | None:
         sign_of_life()
+        started = time.perf_counter()
         found = self.reader.find(part, number)
+        self._read_seconds += time.perf_counter() - started
         if not isinstance(found, Found):
             return found
         values = build(found.key, found.values, draw, self.reading)
@@ -153,18 +170,27 @@ class StepBatches:
     ) -> tuple[list[BadRecord], dict[int, int]]:
         """Problems of parts that are to be booked here, and true sizes that were not expected."""
         parts, _ = places.slots(start, start + count)
-        first_here = set(parts[places.firsts(start, start + count)].tolist())
+        firsts = places.firsts(start, start + count)
         problems: list[BadRecord] = []
         sizes: dict[int, int] = {}
         for part in sorted(set(parts.tolist())):
-            length, expected = self.reader.length(part), int(self.order.sizes[part])
-            if length != expected:
+            length = self.reader.length(part)
+            if length != self.order.sizes[part]:
                 sizes[part] = length
-            if length < expected:
-                problems += [self._share(problem) for problem in self.reader.problems(part)]
-            elif part in first_here:
-                problems += self.reader.problems(part)
+            first = np.flatnonzero((parts == part) & firsts)
+            if len(first) and (found := self.reader.problems(part)):
+                near = places.neighbors(start + int(first[0]))
+                ranks = self.batching.ranks_of(near[near < self.shown])
+                problems += shared(found, list(dict.fromkeys(ranks.tolist())), self.batching.rank)
         return problems, sizes
 
-    def _share(self, problem: BadRecord) -> BadRecord:
-        return dataclasses.replace(problem, lost=-(-problem.lost // self.batching.world_size))
+
+def shared(problems: Sequence[BadRecord], ranks: Sequence[int], rank: int) -> list[BadRecord]:
+    """What ``rank`` books of problems that are shared out among ``ranks``, of which it is one."""
+    number = ranks.index(rank)
+    found = []
+    for problem in problems:
+        each, left = divmod(problem.lost, len(ranks))
+        if lost := each + (number < left):
+            found.append(dataclasses.replace(problem, lost=lost))
+    return found

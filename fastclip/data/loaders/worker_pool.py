@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from fastclip.data.loaders.children import RecordingForks, on_child_signal, signal_name
+from fastclip.data.loaders.children import RecordingForks, ended_by, on_child_signal, signal_name
 from fastclip.data.loaders.sharing import unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
@@ -31,7 +31,7 @@ class WorkerPool:
     for what they promise."""
 
     def __init__(self, function: Function, workers: int, timeout: float) -> None:
-        self._timeout = timeout
+        self._timeout, self._parent = timeout, os.getpid()
         self._context = RecordingForks()
         self._signs = SignsOfLife()
         self._tasks = _Tasks()
@@ -47,7 +47,9 @@ class WorkerPool:
             prefetch_factor=PREFETCH,
             persistent_workers=True,
             multiprocessing_context=self._context,
-            worker_init_fn=partial(begin, function=function, parent=os.getpid(), signs=self._signs),
+            worker_init_fn=partial(
+                begin, function=function, parent=self._parent, signs=self._signs
+            ),
             # Of its own, or every epoch would draw a number from torch's global one.
             generator=torch.Generator(),
         )
@@ -64,7 +66,6 @@ class WorkerPool:
 
         while (item := self._await(receive)) is not _COMPLETE:
             yield item
-            del item  # or its memory is kept while the next one is awaited
 
     def _start(self) -> Iterator[bytes]:
         assert self._loader is not None, "the pool has ended"
@@ -81,6 +82,8 @@ class WorkerPool:
 
     def end(self) -> None:
         """End every worker: in order where it can, by force after a few seconds."""
+        if os.getpid() != self._parent:
+            return  # a fork of the parent that ends is no reason
         self._ended.set()
         restore = on_child_signal(self._interrupt)
         self._terminate()
@@ -136,16 +139,16 @@ class WorkerPool:
         if not ended:
             return None
         first = min(ended, key=lambda process: process.exitcode)
-        if first.exitcode >= 0:
+        number = ended_by(first.exitcode)
+        if number is None:
             return (
                 f"a worker process (pid {first.pid}) ended by itself with exit code "
                 f"{first.exitcode} in mid-run"
             )
         why = ""
-        if -first.exitcode in _MEMORY:
+        if number in _MEMORY:
             why = ": memory or /dev/shm may have run out; take fewer --workers or a smaller batch"
-        name = signal_name(-first.exitcode)
-        return f"a worker process (pid {first.pid}) was killed by {name} in mid-run{why}"
+        return f"a worker process (pid {first.pid}) was killed by {signal_name(number)}{why}"
 
     def _watch(self) -> None:
         """Ends workers that give no sign of life for too long, which ends the wait for them."""

@@ -134,6 +134,21 @@ class Source(ABC):
     def identity(self) -> str:
         """What a resumed run must share: changes whenever other records could come."""
 
+    def stamp(self, part: int) -> str:
+        """Of a part's file: changes when it is written anew, even with as many bytes.
+
+        Empty where :meth:`identity` changes then, or where pictures are files of their own.
+        """
+        return ""
+
+    def picture_number(self, part: int, number: int) -> int:
+        """The first record of a part that has the same picture as the one of that number."""
+        return number
+
+    def without_pictures(self) -> Source:
+        """The same records for those who need no picture; bytes of pictures need not be read."""
+        return self
+
 
 class ForwardSource(ABC):
     """Records of streams that can be read forward only (``pipe:`` commands, remote urls).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from array import array
 from bisect import bisect_right
 from itertools import accumulate
@@ -79,6 +80,22 @@ class EachCaption(Source):
     def identity(self) -> str:
         """That of the records, as rows."""
         return f"each caption of {self.source.identity()}"
+
+    def stamp(self, part: int) -> str:
+        """That of the records' file."""
+        return self.source.stamp(part)
+
+    def picture_number(self, part: int, number: int) -> int:
+        """The row of a picture's first caption."""
+        ends = self.ends(part)
+        place = bisect_right(ends, number)
+        return ends[place - 1] if place else 0
+
+    def without_pictures(self) -> Source:
+        """The same rows of records without pictures."""
+        others = copy.copy(self)
+        others.source = self.source.without_pictures()
+        return others
 
 
 class _EachCaptionPart(Part):

@@ -1,7 +1,8 @@
-"""One short text that changes with any of many."""
+"""Short texts that change with what they stand for."""
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def fingerprint(texts: Iterable[str]) -> str:
@@ -11,3 +12,12 @@ def fingerprint(texts: Iterable[str]) -> str:
         data = text.encode("utf-8", errors="surrogatepass")
         hashed.update(len(data).to_bytes(8, "little") + data)
     return hashed.hexdigest()
+
+
+def file_stamp(path: Path) -> str:
+    """Bytes and time of change of a file; empty where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"

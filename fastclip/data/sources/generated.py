@@ -4,7 +4,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from fastclip.data.generated import ensure_generated
+from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError

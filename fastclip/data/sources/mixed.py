@@ -1,5 +1,6 @@
 """Several sources as one, some drawn more often than others."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -99,6 +100,22 @@ class MixedSource(_Mixture, Source):
         """Open a part of its source."""
         source, inner = self.places[part]
         return _MixedPart(self.sources[source].open(inner), source)
+
+    def stamp(self, part: int) -> str:
+        """As its source says."""
+        source, inner = self.places[part]
+        return self.sources[source].stamp(inner)
+
+    def picture_number(self, part: int, number: int) -> int:
+        """As its source says."""
+        source, inner = self.places[part]
+        return self.sources[source].picture_number(inner, number)
+
+    def without_pictures(self) -> Source:
+        """The same mixture of sources without pictures."""
+        others = copy.copy(self)
+        others.sources = [source.without_pictures() for source in self.sources]
+        return others
 
 
 class MixedStreams(_Mixture, ForwardSource):

@@ -4,6 +4,7 @@ Row groups are parts: all wanted columns of one are in memory while it is open.
 """
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,7 +13,7 @@ from typing import Any
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import AnySource, Part, Size, Source
-from fastclip.data.sources.fingerprint import fingerprint
+from fastclip.data.sources.fingerprint import file_stamp, fingerprint
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
@@ -116,6 +117,16 @@ class ParquetSource(Source):
         return fingerprint(
             f"{file.short} {file.bytes} {file.rows} {file.columns}" for file in self.files
         )
+
+    def stamp(self, part: int) -> str:
+        """Bytes and time of change of a part's file."""
+        return file_stamp(self.places[part].file.path)
+
+    def without_pictures(self) -> Source:
+        """The same rows; the column of pictures is not read."""
+        others = copy.copy(self)
+        others.wanted = self.wanted - {"picture"}
+        return others
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Webdataset shards: local ones by their index, in any order; others as streams."""
 
+import copy
 import hashlib
 import os
 import re
@@ -11,6 +12,7 @@ from fastclip.data.index.index_cache import index_of, open_index
 from fastclip.data.index.shard_file import GZIP_MAGIC, ShardFile
 from fastclip.data.index.shard_index import ShardIndex
 from fastclip.data.sources.base import AnySource, Part, Record, Size, Source
+from fastclip.data.sources.fingerprint import file_stamp
 from fastclip.data.sources.shard_list import expand, is_local
 from fastclip.data.sources.shard_values import (
     MEMBERS,
@@ -107,6 +109,16 @@ class LocalShards(Source):
                 nbytes = -1
             digest.update(f"{key}\0{nbytes}\0".encode(errors="backslashreplace"))
         return digest.hexdigest()
+
+    def stamp(self, part: int) -> str:
+        """Bytes and time of change of a shard."""
+        return file_stamp(self.paths[part])
+
+    def without_pictures(self) -> Source:
+        """The same shards; members that are pictures are not read."""
+        others = copy.copy(self)
+        others.wanted = self.wanted - {"picture"}
+        return others
 
 
 class ShardPart(Part):

@@ -1,10 +1,12 @@
 """Options of the data: where records come from, what is read of them, how they vary."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from fastclip.data.augment import AugmentConfig
+from fastclip.data.cache.settings import CacheSettings
 from fastclip.data.captions import CaptionConfig
 from fastclip.data.fields.reading import Decode
 from fastclip.data.sources.spec import DatasetType, DataSpec
@@ -51,6 +53,11 @@ class DataConfig:
     """Folder where the generated set is kept."""
     in_memory: Literal["auto", "always", "never"] = "auto"
     """Keep decoded pictures in memory; ``auto`` does up to 2 GiB."""
+    cache: str = ""
+    """Folder on a fast disk where decoded pictures are kept from the first epoch on, for this run
+    and later ones, where the set does not fit in memory."""
+    cache_limit: float | None = None
+    """GiB that one set's pictures may take in ``--cache``; 80% of what is free where left out."""
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
@@ -74,6 +81,13 @@ class DataConfig:
     """Ids that these n-grams are hashed into."""
 
     @property
+    def cache_settings(self) -> CacheSettings | None:
+        """Where decoded pictures are kept; None for nowhere."""
+        if not self.cache:
+            return None
+        return CacheSettings(Path(self.cache).expanduser(), self.cache_limit)
+
+    @property
     def is_generated(self) -> bool:
         """Whether the training data are the generated set, which brings splits of its own."""
         return self.dataset_type == "synthetic" or not self.train_data
@@ -90,6 +104,11 @@ class DataConfig:
         check_flags(self, ("read_timeout",), "more than 0", lambda seconds: seconds > 0)
         check_flags(self, ("train_num_samples",), "1 or more", lambda n: n >= 1)
         check_flags(self, ("max_bad_share",), "0 <= value < 1", lambda share: 0 <= share < 1)
+        check_flags(self, ("cache_limit",), "more than 0", lambda gib: 0 < gib < math.inf)
+        if self.cache_limit is not None and not self.cache:
+            raise UserError("--cache-limit needs --cache")
+        if self.cache and self.in_memory == "always":
+            raise UserError("--cache and --in-memory always cannot go together: leave out one")
         if self.train_data and self.dataset_type == "synthetic":
             raise UserError(
                 f"--train-data is {self.train_data!r} with --dataset-type synthetic, which reads "

@@ -51,7 +51,6 @@ NOT_OURS = {
     "of --keep-checkpoints",
     "--torchscript": f"{_NOT_BUILT}: --torchcompile compiles the network",
     "--trace": f"{_NOT_BUILT}, and serves evaluation alone in open_clip",
-    "--train-data-upsampling-factors": _NOT_BUILT,
     "--use-bn-sync": _NOT_BUILT,
     "--use-bnb-linear": _NOT_BUILT,
     "--val-num-samples": "needs no flag here: the number is read from --val-data",

@@ -23,11 +23,12 @@ def booked(caplog):
     return Counter(name.split()[1].rstrip(":") for name in names)
 
 
-def all_ranks(build, world_size, epochs=1):
+def all_ranks(build, world_size, epochs=1, **options):
     """What each rank is told at the end of each epoch."""
 
     def work(rank, exchange):
-        loader = make(build(), batch=8, rank=rank, world_size=world_size, exchange=exchange)
+        ranks = {"rank": rank, "world_size": world_size, "exchange": exchange}
+        loader = make(build(), **ranks, **options)
         said = []
         for epoch in range(epochs):
             said.append(loader.begin(epoch))
@@ -56,7 +57,7 @@ def test_every_bad_record_is_booked_by_one_rank(world_size, caplog):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_what_is_wrong_with_a_part_is_booked_by_one_rank(world_size, caplog):
+def test_what_is_wrong_with_a_part_counts_once(world_size, caplog):
     problems = {
         0: [BadRecord("0/foreign", "is no picture")],
         3: [BadRecord("3/twice", "comes twice")],
@@ -69,7 +70,10 @@ def test_what_is_wrong_with_a_part_is_booked_by_one_rank(world_size, caplog):
             lambda: NumberedSource([*SIZES, 0, 0], problems=problems), world_size, epochs
         )
         assert booked(caplog) == {
-            key: epochs for key in ("0/foreign", "3/twice", "part-5", "part-6")
+            "0/foreign": epochs,
+            "3/twice": epochs,
+            "part-5": epochs * min(7, world_size),
+            "part-6": epochs * min(3, world_size),
         }
         for of_rank in said:
             assert len(of_rank) == epochs
@@ -77,15 +81,29 @@ def test_what_is_wrong_with_a_part_is_booked_by_one_rank(world_size, caplog):
                 assert sentences[0].startswith("12 records could not be used in epoch")
 
 
+@pytest.mark.parametrize("size", [0, 10, 50])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_loss_of_a_part_that_is_short_is_shared_among_ranks(world_size, caplog):
+def test_what_a_part_has_lost_is_shared_out_among_ranks(world_size, size, caplog):
     problems = {1: [BadRecord("part-1", "ends early", lost=40)]}
     said = all_ranks(
-        lambda: NumberedSource([40, 10, 40], believed={1: 50}, problems=problems), world_size
+        lambda: NumberedSource([40, 10, 40], believed={1: size}, problems=problems), world_size
     )
-    assert booked(caplog) == {"part-1": world_size}
+    assert world_size / 2 < booked(caplog)["part-1"] <= world_size
     for of_rank in said:
         assert "40 records could not be used in epoch 0: 40 x ends early" in of_rank[0]
+
+
+def test_a_rank_whose_places_are_not_shown_has_no_share_of_a_loss():
+    problems = {part: [BadRecord(f"part-{part}", "ends early", lost=8)] for part in range(10)}
+    for seed in range(4):
+        options = dict(batch=32, seed=seed, spec={"max_bad_share": 1000.0})
+        said = all_ranks(lambda: NumberedSource([4] * 10, problems=problems), 4, **options)
+        assert said == [[["80 records could not be used in epoch 0: 80 x ends early"]]] * 4
+
+
+def test_what_comes_again_in_a_later_pass_is_booked_by_no_other_rank():
+    said = all_ranks(lambda: NumberedSource(SIZES, bad=BAD), 4, spec={"num_samples": 384})
+    assert all(of_rank[0][0].startswith("5 records could not be used") for of_rank in said)
 
 
 @pytest.mark.parametrize("in_memory", ["never", "always"])
@@ -127,6 +145,28 @@ def test_more_than_the_share_ends_the_run(how, options):
     assert len(start(5)) == 10
     with pytest.raises(UserError, match=r"6 of 10\d records are bad|6 of 100 records are bad"):
         start(6)
+
+
+def test_a_share_is_taken_of_different_records():
+    bad = {f"0/{n}": "build" for n in range(30)}
+    spec = {"max_bad_share": 0.25, "num_samples": 400}
+    with pytest.raises(UserError, match="of 100 records are bad"):
+        run(make(NumberedSource([100], bad=bad), spec=spec))
+
+
+def test_a_part_that_is_lost_ends_no_run_that_one_rank_alone_survives():
+    problems = {0: [BadRecord("part-0", "cannot be opened", lost=10)]}
+
+    def work(rank, exchange):
+        source = NumberedSource([0, 100, 100], believed={0: 10}, problems=problems)
+        spec = {"max_bad_share": 0.06}
+        loader = make(source, rank=rank, world_size=4, exchange=exchange, spec=spec)
+        for epoch in range(2):
+            run(loader, epoch)
+        return loader.finish()
+
+    said = in_ranks(4, work)
+    assert said == [["10 records could not be used in epoch 1: 10 x cannot be opened"]] * 4
 
 
 @pytest.mark.parametrize(("share", "ends"), [(0.25, True), (0.4, False)])

@@ -59,9 +59,9 @@ def test_draws_are_those_of_the_global_place():
                 assert torch.allclose(got.double(), expected)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("parts", [1, 12], ids=["records dealt", "streams dealt"])
-@pytest.mark.parametrize("start", [1, 2, 5, 9])
+@pytest.mark.parametrize("start", [1, 6])
 def test_an_epoch_taken_up_goes_on_as_it_was(workers, parts, start):
     changes = {4: "unbuilt", 11: "unbuilt", 30: "unread"}
     source = MadeUpStreams([48 // parts] * parts, changes=changes)

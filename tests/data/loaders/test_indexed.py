@@ -184,6 +184,16 @@ def test_an_empty_set_is_refused(spec, in_memory, sizes):
         make(NumberedSource(sizes), spec=spec, in_memory=in_memory)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_time_spent_is_told(workers):
+    loader = make(NumberedSource(SIZES), workers=workers)
+    assert dict(loader.seconds) == {}
+    run(loader)
+    loader.close()
+    assert set(loader.seconds) == {"read", "build"}
+    assert min(loader.seconds.values()) > 0
+
+
 def test_an_epoch_must_have_begun():
     loader = make(NumberedSource(SIZES))
     with pytest.raises(ValueError, match="has not begun"):

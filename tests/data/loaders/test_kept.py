@@ -1,6 +1,7 @@
 """Sets in memory: what is kept, when, and what is offered of them."""
 
 import logging
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -16,6 +17,12 @@ from fastclip.errors import UserError
 
 SIZES = [30, 0, 10]
 BAD = {"0/3": "source", "0/4": "field", "2/9": "build"}
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    content: bytes
+    side: int
 
 
 def facts(part, number):
@@ -105,6 +112,7 @@ def test_a_label_that_some_records_lack_is_no_column_of_the_set():
         (torch.zeros(3, dtype=torch.int64), 24),
         ((b"a", [torch.zeros(2, dtype=torch.uint8), {"x": "yz"}], 7, None), 5),
         (BadRecord("ab", "cde"), 5),
+        (Slotted(b"abc", 4), 3),
         (type("Own", (), {"nbytes": 9})(), 9),
         (type("Own", (), {"nbytes": lambda self: 8})(), 8),
     ],

@@ -119,7 +119,7 @@ def test_a_source_without_a_field_is_refused(folder, path, field):
 
 
 def test_the_generated_set_is_shards(tmp_path, monkeypatch, opened):
-    from fastclip.data import generated
+    from fastclip.data.generated import shards as generated
 
     small = generated.GeneratedSpec(num_samples=3, num_val=2, picture_size=16)
     make = generated.ensure_generated

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastclip.data import drawing, grammar, layout
+from fastclip.data.generated import drawing, grammar, layout
 from fastclip.data.progress import Progress
 from fastclip.errors import UserError, expand_home
 
@@ -113,7 +113,7 @@ def make_sample(spec: GeneratedSpec, split: str, index: int) -> dict[str, bytes]
     color = list(drawing.COLORS)[label % len(drawing.COLORS)]
     size, count = _SIZES_AND_COUNTS[rng.integers(len(_SIZES_AND_COUNTS))]
     diameter = DIAMETERS[size] * rng.uniform(0.94, 1.06)
-    place, centers = layout.place(count, diameter, rng)
+    place, centers = layout.place_shapes(count, diameter, rng)
     background = drawing.BACKGROUNDS[rng.integers(len(drawing.BACKGROUNDS))]
     tone = list(drawing.TONES)[rng.integers(len(drawing.TONES))]
     attributes = grammar.Attributes(shape, color, size, count, place, background, tone)

@@ -8,7 +8,9 @@ _MARGIN = 0.01
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 
-def place(count: int, diameter: float, rng: np.random.Generator) -> tuple[str, tuple[Center, ...]]:
+def place_shapes(
+    count: int, diameter: float, rng: np.random.Generator
+) -> tuple[str, tuple[Center, ...]]:
     """A phrase and the centers of 1 to 4 shapes, in parts of the picture's side.
 
     Shapes lie inside the picture and never overlap, for diameters of up to 0.49 where they are

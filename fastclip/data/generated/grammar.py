@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastclip.data.drawing import BACKGROUNDS, COLORS, SHAPES, TONES
+from fastclip.data.generated.drawing import BACKGROUNDS, COLORS, SHAPES, TONES
 
 SIZES = ("small", "medium", "large")
 PLACES = (

@@ -1,0 +1,1 @@
+"""Decoded pictures on disk: written in the first epoch, memory-mapped after."""

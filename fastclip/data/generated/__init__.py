@@ -1,0 +1,1 @@
+"""The generated set: shapes drawn after a grammar of captions, written to shards."""
