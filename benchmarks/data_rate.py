@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cpu_time import Measured
 from crop_rate import crop_rates
-from end_to_end_rate import end_to_end_rates
+from end_to_end_rate import cached_rates, end_to_end_rates
 from measure import machine
 from report import update_readme
 
@@ -24,6 +24,7 @@ MARKERS = ("<!-- data-rate:begin -->", "<!-- data-rate:end -->")
 PARTS: dict[str, Callable[[], dict[str, Measured]]] = {
     "crop": crop_rates,
     "end_to_end": end_to_end_rates,
+    "cached": cached_rates,
 }
 _TITLES = {"crop": "JPEG to crop", "end_to_end": "tar to batch", "cached": "second epoch"}
 _LIBRARIES = (

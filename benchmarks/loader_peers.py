@@ -6,7 +6,10 @@ open_clip's own tokenizer in open_clip, by ours elsewhere. Batches have pictures
 are fp32 and normalized on the host where a peer's documentation has it so.
 """
 
+from __future__ import annotations
+
 import contextlib
+import itertools
 import os
 import random
 import tarfile
@@ -15,10 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import crop_rate
 import torch
+
+if TYPE_CHECKING:
+    from fastclip.data.fields.reading import Decode
 
 Epoch = Callable[[], int]
 Maker = Callable[["Load"], Epoch]
@@ -39,6 +45,11 @@ class Load:
     size: int = crop_rate.SIZE
 
     @property
+    def folder(self) -> Path:
+        """Where the shards lie."""
+        return Path(self.shards).parent
+
+    @property
     def paths(self) -> list[str]:
         """The shards."""
         from braceexpand import braceexpand
@@ -46,11 +57,13 @@ class Load:
         return list(braceexpand(self.shards))
 
 
-def fastclip(decode: str) -> Maker:
-    """Streamed; its index of the shards is made in the first epoch and kept."""
+def fastclip(decode: Decode, cached: bool = False) -> Maker:
+    """Streamed; what it keeps of the shards, their index and the ``cached`` pictures, is made in
+    the first epoch that is run."""
 
     def make(load: Load) -> Epoch:
         from fastclip.data.augment import AugmentConfig
+        from fastclip.data.cache.settings import CacheSettings
         from fastclip.data.fields.caption import CAPTION
         from fastclip.data.fields.picture import PICTURE
         from fastclip.data.fields.reading import Reading
@@ -59,8 +72,9 @@ def fastclip(decode: str) -> Maker:
         from fastclip.data.sources.spec import DataSpec
         from fastclip.data.text.remembered import RememberedTokenizer
 
-        spec = DataSpec(load.shards)
-        tokenizer = _tokenizer()
+        spec, tokenizer = DataSpec(load.shards), _tokenizer()
+        cache = CacheSettings(load.folder / f"cache-{decode}") if cached else None
+        seeds = itertools.count()
 
         def epoch() -> int:
             reading = Reading(
@@ -75,12 +89,16 @@ def fastclip(decode: str) -> Maker:
                 spec,
                 reading,
                 batch_size_per_rank=load.batch,
+                seed=next(seeds),  # other crops each time
                 workers=load.workers,
                 in_memory="never",
+                cache=cache,
             )
             with contextlib.closing(loader):
                 loader.begin(0)
-                return sum(len(batch["image"]) for (batch,) in loader.epoch(0))
+                count = sum(len(batch["image"]) for (batch,) in loader.epoch(0))
+                loader.finish()
+                return count
 
         return epoch
 
@@ -221,6 +239,11 @@ def _tokenizer() -> Any:
     return load_clip_bpe(Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz"))
 
 
+CACHED: dict[str, Maker] = {
+    "fastclip auto": fastclip("auto", cached=True),
+    "fastclip whole": fastclip("whole", cached=True),
+    "open_clip": open_clip,
+}
 PEERS: dict[str, Maker] = {
     "fastclip auto": fastclip("auto"),
     "fastclip whole": fastclip("whole"),
