@@ -2,50 +2,53 @@
 
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from cpu_time import interleaved
+from cpu_time import ROUNDS, Measured, Runs, interleaved
 from photographs import jpegs
 from PIL import Image
 
 SHORT_SIDES = (256, 512, 1024)
-_SIZE = 224
+SIZE = 224
 _BATCH = 512
 _PICTURES_A_ROUND = 60
 
 Crop = Callable[[bytes], torch.Tensor]
 
 
-def crop_rates() -> dict[str, dict[str, float]]:
-    """Pictures a core-second by short side and by peer."""
-    peers: dict[str, Crop] = {
-        "fastclip auto": fastclip("auto"),
-        "fastclip whole": fastclip("whole"),
-        "open_clip": open_clip(),
-        "torchvision": torchvision(),
-    }
+def crop_rates(
+    short_sides: Sequence[int] = SHORT_SIDES,
+    pictures: int = _PICTURES_A_ROUND,
+    rounds: int = ROUNDS,
+) -> dict[str, Measured]:
+    """Pictures a core-second by short side and by peer, at least ``pictures`` a round."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {str(short_side): _rates(peers, jpegs(short_side)) for short_side in SHORT_SIDES}
+        return {str(side): _rates(jpegs(side), pictures, rounds) for side in short_sides}
     finally:
         torch.set_num_threads(threads)
 
 
-def _rates(peers: dict[str, Crop], pictures: list[bytes]) -> dict[str, float]:
-    repeats = -(-_PICTURES_A_ROUND // len(pictures))
+def _rates(pictures: list[bytes], least: int, rounds: int) -> Measured:
+    repeats = -(-least // len(pictures))
 
-    def round_of(crop: Crop) -> Callable[[], None]:
+    def round_of(maker: Callable[[], Crop]) -> Runs:
+        crop = maker()
+
         def run() -> None:
             for picture in repeats * pictures:
                 crop(picture)
 
-        return run
+        return Runs(run)
 
-    seconds = interleaved({name: round_of(crop) for name, crop in peers.items()})
-    return {name: repeats * len(pictures) / s for name, s in seconds.items()}
+    makers = {name: partial(round_of, maker) for name, maker in PEERS.items()}
+    seconds, left_out = interleaved(makers, rounds)
+    count = repeats * len(pictures)
+    return Measured({name: count / s for name, s in seconds.items()}, left_out)
 
 
 def fastclip(decode: str) -> Crop:
@@ -56,7 +59,7 @@ def fastclip(decode: str) -> Crop:
     from fastclip.data.draws import Draws
     from fastclip.data.fields.reading import Reading
 
-    reading = Reading(fields=(), image_size=_SIZE, augment=AugmentConfig(), decode=decode)
+    reading = Reading(fields=(), image_size=SIZE, augment=AugmentConfig(), decode=decode)
     # A batch's draws are made together.
     draws = Draws(0, 0, np.arange(_BATCH))
     numbers = itertools.cycle(range(_BATCH))
@@ -72,27 +75,36 @@ def open_clip() -> Crop:
     """Its own transform; with fp32 and its normalization, which it does on the host."""
     from open_clip import image_transform
 
-    transform = image_transform(_SIZE, is_train=True)
+    transform = image_transform(SIZE, is_train=True)
     return lambda data: transform(Image.open(io.BytesIO(data)))
 
 
-def torchvision() -> Crop:
-    """Its v2 transforms on a tensor, as its documentation has them for speed."""
+def torchvision(size: int = SIZE, normalizes: bool = True) -> Crop:
+    """Its v2 transforms on a tensor, as its documentation has them for speed; fp32 where it
+    ``normalizes``, else uint8."""
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms import InterpolationMode, v2
 
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(
-                _SIZE, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True
-            ),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize((0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),
-        ]
-    )
+    steps: list[torch.nn.Module] = [
+        v2.RandomResizedCrop(
+            size, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True
+        )
+    ]
+    if normalizes:
+        steps.append(v2.ToDtype(torch.float32, scale=True))
+        steps.append(v2.Normalize((0.481, 0.458, 0.408), (0.269, 0.261, 0.276)))
+    transform = v2.Compose(steps)
 
     def crop(data: bytes) -> torch.Tensor:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return transform(decode_jpeg(encoded, ImageReadMode.RGB))
 
     return crop
+
+
+PEERS: dict[str, Callable[[], Crop]] = {
+    "fastclip auto": partial(fastclip, "auto"),
+    "fastclip whole": partial(fastclip, "whole"),
+    "open_clip": open_clip,
+    "torchvision": torchvision,
+}

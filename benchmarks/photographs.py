@@ -10,12 +10,12 @@ QUALITIES = (75, 90, 95)
 
 
 @functools.cache
-def jpegs(short_side: int) -> list[bytes]:
-    """JPEGs (4:2:0) of that shorter side in pixels, each photograph at each of ``QUALITIES``."""
+def jpegs(short_side: int, qualities: tuple[int, ...] = QUALITIES) -> list[bytes]:
+    """JPEGs (4:2:0) of that shorter side in pixels, each photograph at each of ``qualities``."""
     from sklearn.datasets import load_sample_images
 
     pictures = map(Image.fromarray, load_sample_images().images)
-    return [_encoded(p, short_side, q) for p, q in itertools.product(pictures, QUALITIES)]
+    return [_encoded(p, short_side, q) for p, q in itertools.product(pictures, qualities)]
 
 
 def _encoded(picture: Image.Image, short_side: int, quality: int) -> bytes:
