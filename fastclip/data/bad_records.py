@@ -41,12 +41,16 @@ class BadRecords:
 
     def add(self, bad: BadRecord) -> None:
         """Book ``bad`` (once); raises :class:`UserError` when the share is passed."""
-        if (bad.key, bad.reason) in self._seen:
+        if self.has(bad):
             return
         self._seen.add((bad.key, bad.reason))
         self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
         logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
         self.check(f"; the last: {bad.key}")
+
+    def has(self, bad: BadRecord) -> bool:
+        """Whether ``bad`` is booked already."""
+        return (bad.key, bad.reason) in self._seen
 
     def check(self, last: str = "") -> None:
         """Raise :class:`UserError` when the share is passed."""

@@ -15,18 +15,24 @@ from fastclip.data.index.tar_header import (
     read_header,
 )
 
+MOST_ZEROS = 64 << 20
+"""Bytes of zeros in a row that are read on; writers pad archives to far less."""
+
 _ZEROS = bytes(BLOCK)
 
 
 def members(data: TarBytes) -> Iterator[Member]:
     """The members but for folders; raises :class:`BrokenTarError` where they break off."""
     offset, is_ended = 0, False
+    zeros_from = 0
     last: Member | None = None
     while True:
         header = data.read(offset, BLOCK)
         if header == _ZEROS:
             is_ended = True
             offset += BLOCK
+            if offset - zeros_from > MOST_ZEROS:
+                raise BrokenTarError(f"zeros alone from byte {zeros_from} on")
             continue
         if last is not None:
             check_whole(last, data.end)
@@ -40,7 +46,8 @@ def members(data: TarBytes) -> Iterator[Member]:
             last = read_header(data, header, offset)
         except BrokenTarError as error:
             raise BrokenTarError(f"{error}, behind the end mark" if is_ended else error) from error
-        offset, is_ended = padded(last.offset + last.size), False
+        offset = zeros_from = padded(last.offset + last.size)
+        is_ended = False
         check_whole(last, data.end)
         if last.fault != "folder":
             yield last

@@ -11,6 +11,7 @@ from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.chosen import DistinctOrders, SampledOrders
 from fastclip.data.loaders.findings import Exchange
+from fastclip.data.loaders.first_sizes import first_sizes
 from fastclip.data.loaders.forward import build_forward
 from fastclip.data.loaders.identity import identity
 from fastclip.data.loaders.indexed import IndexedLoader
@@ -95,7 +96,7 @@ def build_loader(
             progress=progress,
         )
     # What the ranks' caches say may differ.
-    sizes = exchange([source.size(part).records for part in range(source.num_parts)])[0]
+    sizes = exchange(first_sizes(source, batching.global_batch))[0]
     order: AnyOrder = Order(
         sizes, seed, batch=batching.global_batch, weights=source.weights, resampled=resampled
     )

@@ -116,7 +116,8 @@ class ForwardLoader(Loader):
         if account is None or not accounts:
             return []
         result = Result.of(accounts)
-        BadRecords(account.book.expected, self.spec.max_bad_share, result.bad).check()
+        expected = max(self.num_samples, result.read)
+        BadRecords(expected, self.spec.max_bad_share, result.bad).check()
         if self.deal.resampled:
             return []
         told = wrong_sizes(self.deal.source, self._believed(), result.sizes)
@@ -137,12 +138,13 @@ class ForwardLoader(Loader):
         tasks = (Task(epoch, step, steps) for step in range(start_step, steps))
         with closing(self._items.items(tasks)) as items:
             for step, item in enumerate(items, start_step):
+                if "tally" in item:
+                    account.take(item["tally"])
                 for bad in item["bad"]:
-                    book.add(bad)
+                    account.add_bad(bad)
                 if "error" in item:
                     raise UserError(item["error"])
                 self._seconds.update(item["seconds"])
-                account.take(item["tally"])
                 account.complete = step + 1 == steps
                 yield item["micro_batches"]
 
@@ -180,6 +182,11 @@ class ForwardLoader(Loader):
     def _count(self) -> None:
         self.num_samples = self._num_samples()
         self.steps_per_epoch = self.num_samples // self._global_batch
+        if not self.steps_per_epoch and self.spec.num_samples is not None:
+            raise UserError(
+                f"--train-num-samples is {self.num_samples}, fewer than one global batch of "
+                f"{self._global_batch}"
+            )
         if not self.steps_per_epoch:
             raise UserError(
                 f"{self.deal.source.name} has {self.num_samples} usable samples, fewer than one "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastclip.data.bad_records import BadRecords
+from fastclip.data.bad_records import BadRecord, BadRecords
 from fastclip.data.loaders.forward_batches import Tally
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import ForwardSource
@@ -36,6 +36,20 @@ class Account:
         self.tallies[tally.lane] = tally
         self.refilled += tally.refilled
 
+    def add_bad(self, bad: BadRecord) -> None:
+        """Book a bad record; raises :class:`UserError` for too many.
+
+        An epoch reads more records than it shows, among which it draws: the share is one of those.
+        """
+        if not self.book.has(bad):
+            self.book.expected = max(self.book.expected, self._read() + bad.lost)
+            self.book.add(bad)
+
+    def _read(self) -> int:
+        """Records that were read and judged by now."""
+        usable = sum(tally.usable for tally in self.tallies.values())
+        return usable + sum(self.book.counts.values())
+
     def shared(self) -> dict[str, Any]:
         """What the other ranks need of it, as plain values."""
         over = (t.used - t.usable for t in self.tallies.values() if t.ended)
@@ -43,6 +57,7 @@ class Account:
             "complete": self.complete,
             "repeated": self.refilled + sum(max(0, count) for count in over),
             "bad": dict(self.book.counts),
+            "read": self._read(),
             "sizes": {p: n for tally in self.tallies.values() for p, n in tally.sizes.items()},
         }
 
@@ -52,12 +67,14 @@ class Result:
     """The accounts of all ranks together.
 
     Attributes:
+        read: records that were read, bad ones and those that they stand for counted.
         sizes: records of the streams that were read to their end, by number.
     """
 
     complete: bool
     repeated: int
     bad: dict[str, int]
+    read: int
     sizes: dict[int, int]
 
     @classmethod
@@ -71,6 +88,7 @@ class Result:
             all(account["complete"] for account in accounts),
             sum(account["repeated"] for account in accounts),
             dict(bad),
+            sum(account["read"] for account in accounts),
             sizes,
         )
 

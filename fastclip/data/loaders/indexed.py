@@ -90,10 +90,11 @@ class IndexedLoader(Loader):
         self._findings.open_book(self._new_book())
         if start_step == 0:
             self._look_at_empty_parts()
-        tasks = [Task(epoch, step) for step in range(start_step, self.steps_per_epoch)]
-        if not tasks:
+        steps = range(start_step, self.steps_per_epoch)
+        if not steps:
             return
-        items: Any = self._worker_items(tasks[0]).items(tasks)
+        tasks = (Task(epoch, step) for step in steps)
+        items: Any = self._worker_items(Task(epoch, start_step)).items(tasks)
         with contextlib.closing(items):
             for item in items:
                 self._take(item)
@@ -132,8 +133,12 @@ class IndexedLoader(Loader):
     def _steps_of(self, sizes: np.ndarray) -> int:
         total = self._order.with_sizes(sizes).total
         samples, batch = self._wanted_samples or total, self.batching.global_batch
-        if not total:
+        if not sizes.sum():
             raise UserError(f"{self.source.name} holds no record")
+        if samples < batch and self._wanted_samples:
+            raise UserError(
+                f"--train-num-samples is {samples}, fewer than one global batch of {batch}"
+            )
         if samples < batch:
             raise UserError(
                 f"{self.source.name} has {samples} usable samples, fewer than one global batch of "

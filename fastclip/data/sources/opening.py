@@ -15,6 +15,8 @@ from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
+_MOST_WEIGHT = 10_000
+
 
 def open_source(
     spec: DataSpec,
@@ -68,9 +70,10 @@ def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | N
             weight = float(text)
         except ValueError:
             weight = math.nan
-        if not (weight > 0 and math.isfinite(weight)):
+        if not 0 < weight <= _MOST_WEIGHT:
             raise UserError(
-                f"{flag} is {spec.upsampling!r}, expected positive numbers such as 2::1"
+                f"{flag} is {spec.upsampling!r}, expected positive numbers such as 2::1, of at "
+                f"most {_MOST_WEIGHT}"
             )
         weights.append(weight)
     if len(weights) != len(paths):

@@ -210,3 +210,35 @@ def test_a_member_of_more_than_a_gibibyte_is_not_read():
 
     (member, *_), _ = all_members(Endless(with_size(b"20000000000\0")))
     assert member == Member("a.jpg", 512, 1 << 31, "file above 1 GiB")
+
+
+class Endless:
+    """``data``, then zeros for ever, of which it was asked for ``reached`` bytes."""
+
+    end = None
+
+    def __init__(self, data):
+        self.data, self.reached = data, 0
+
+    def read(self, offset, size):
+        self.reached = offset + size
+        return self.data[offset : offset + size].ljust(size, b"\0")
+
+
+@pytest.mark.parametrize("files", [[], [("a.jpg", b"x" * 1000), ("a.txt", b"t")]])
+def test_zeros_without_end_are_not_read_for_ever(files, monkeypatch):
+    monkeypatch.setattr("fastclip.data.index.tar_members.MOST_ZEROS", 1 << 16)
+    data = Endless(tar_bytes(files).rstrip(b"\0"))
+    found, broken = all_members(data)
+    assert [member.name for member in found] == [name for name, _ in files]
+    assert broken.startswith("zeros alone from byte ")
+    assert data.reached < len(data.data) + (1 << 17)
+
+
+@OPENINGS
+def test_an_archive_that_follows_not_too_many_zeros_is_read(opened, monkeypatch):
+    monkeypatch.setattr("fastclip.data.index.tar_members.MOST_ZEROS", 1 << 16)
+    one = tar_bytes([("a.jpg", b"x" * 1000)]).rstrip(b"\0")
+    one += bytes(-len(one) % 512) + bytes(60_000 // 512 * 512)
+    found, broken = all_members(opened(one + one + one))
+    assert len(found) == 3 and not broken

@@ -173,3 +173,24 @@ def test_workers_go_by_the_new_sizes(workers):
     run(loader, 0)
     assert Counter(Counter(keys(run(loader, 1))).values()) == {1: 64}
     loader.close()
+
+
+@pytest.mark.parametrize("in_memory", ["never", "always"])
+def test_what_is_said_refuses_no_run_that_the_data_have_enough_for(in_memory, caplog):
+    source = NumberedSource([12, 8, 20], believed={0: 1, 1: 2, 2: 3})
+    with caplog.at_level(logging.WARNING):
+        loader = make(source, in_memory=in_memory)
+    assert [r.message for r in caplog.records] == ["made-up is said to hold 6 records, counted 40"]
+    assert len(set(keys(run(loader)))) == 40
+    assert loader.begin(1) == []
+
+
+def test_data_that_are_fewer_than_a_batch_are_counted_first():
+    with pytest.raises(UserError, match="has 7 usable samples, fewer than one global batch of 8"):
+        make(NumberedSource([4, 3], believed={0: 2, 1: 1}))
+
+
+def test_parts_that_are_said_to_be_enough_are_not_opened():
+    made = source("both")
+    made.open = None
+    assert make(made).num_samples == 66

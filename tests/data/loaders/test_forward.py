@@ -144,6 +144,8 @@ def test_the_number_of_samples_is_the_users_or_what_the_streams_should_hold():
 def test_fewer_records_than_a_global_batch_are_refused():
     with pytest.raises(UserError, match=r"has 7 usable samples.*batch of 8: lower --train-batch"):
         loader(MadeUpStreams([3, 4]), batch=4, world=2)
+    with pytest.raises(UserError, match=r"--train-num-samples is 7, fewer than one global.* of 8"):
+        loader(MadeUpStreams([30, 40]), batch=4, world=2, spec=DataSpec(num_samples=7))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -224,3 +224,23 @@ def test_seconds_of_reading_and_building_are_summed():
     made = loader(MadeUpStreams([24]))
     run(made, 0)
     assert set(made.seconds) == {"read", "build"} and min(made.seconds.values()) > 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_share_is_one_of_the_records_that_were_read(workers):
+    bad = {number: BadRecord(f"k{number}", "record is broken") for number in range(0, 200, 20)}
+    spec = DataSpec(num_samples=16, read_timeout=30.0, max_bad_share=0.06)
+    made = loader(MadeUpStreams([200], said=[None], changes=bad), spec=spec, workers=workers)
+    assert len(run(made, 0)) == 4
+    made.finish()
+    made.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_more_bad_records_than_the_share_of_those_read_end_the_run(workers):
+    bad = {150: BadRecord("k150", "stream broke", lost=50)}
+    spec = DataSpec(num_samples=16, read_timeout=30.0, max_bad_share=0.2)
+    made = loader(MadeUpStreams([200], said=[None], changes=bad), spec=spec, workers=workers)
+    with pytest.raises(UserError, match="50 of 200 records are bad"):
+        run(made, 0)
+    made.close()

@@ -172,7 +172,7 @@ def test_fewer_samples_than_a_global_batch_are_refused(in_memory, world_size):
     options = dict(batch=98, world_size=world_size, in_memory=in_memory)
     with pytest.raises(UserError, match="made-up has 96 usable samples, fewer than one global"):
         make(NumberedSource(SIZES), **options)
-    with pytest.raises(UserError, match="made-up has 90 usable samples, fewer than one global"):
+    with pytest.raises(UserError, match="--train-num-samples is 90, fewer than one global"):
         make(NumberedSource(SIZES), spec={"num_samples": 90}, **options)
 
 
@@ -201,3 +201,17 @@ def test_an_epoch_must_have_begun():
     loader.begin(1)
     with pytest.raises(ValueError, match="cannot begin after"):
         loader.begin(0)
+
+
+def test_weights_that_leave_less_than_a_record_do_not_say_that_there_is_none():
+    with pytest.raises(UserError, match="made-up has 0 usable samples, fewer than one global"):
+        make(NumberedSource([10, 10], weights=[0.01, 0.01]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_of_very_many_steps_begins_at_once(workers):
+    loader = make(SOURCES["good"](), spec={"num_samples": 10**16}, workers=workers)
+    loader.begin(0)
+    steps = loader.epoch(0)
+    assert len(set(keys([next(steps), next(steps)]))) == 16
+    loader.close()

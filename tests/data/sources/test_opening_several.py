@@ -54,7 +54,7 @@ def test_upsampling_factors_are_weights_of_each_source(folder):
 
 
 @pytest.mark.parametrize(
-    "factors", ["0::1", "-1::1", "nan::1", "inf::1", "1e999::1", "a::1", "2::"]
+    "factors", ["0::1", "-1::1", "nan::1", "inf::1", "1e999::1", "1e9::1", "a::1", "2::"]
 )
 def test_factors_that_are_no_positive_numbers_are_refused(folder, factors):
     spec = DataSpec("s-00.tar::s-01.tar", upsampling=factors)
