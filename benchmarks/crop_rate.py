@@ -14,7 +14,7 @@ from PIL import Image
 SHORT_SIDES = (256, 512, 1024)
 SIZE = 224
 _BATCH = 512
-_PICTURES_A_ROUND = 60
+_PICTURES_A_ROUND = 180
 
 Crop = Callable[[bytes], torch.Tensor]
 
