@@ -26,6 +26,7 @@ class Survey:
     usable: int = 0
     labelled: int = 0
     tagged: int = 0
+    untold: int = 0
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     bad: Counter[str] = field(default_factory=Counter)
@@ -45,6 +46,7 @@ class Survey:
             return said[0]
         if LABEL in values:
             return f"label {values[LABEL]}"
+        self.untold += not (values.get(LABELS) or values.get(TAGS))
         return ", ".join(values.get(TAGS, ()))
 
     def add_bad(self, record: BadRecord) -> None:
@@ -71,6 +73,8 @@ class Survey:
                 f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
                 f"high; most common {common}"
             )
+        if self.untold:
+            lines.append(f"untold:   {self.untold} have no caption, label or tags")
         lines += [f"bad:      {n} x {r}, e.g. {self.examples[r]}" for r, n in self.bad.items()]
         lines += [f"  {caption}" for caption in self.captions[:captions]]
         return "\n".join(lines)
