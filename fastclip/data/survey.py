@@ -28,6 +28,7 @@ class Survey:
     usable: int = 0
     labelled: int = 0
     tagged: int = 0
+    untold: int = 0
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     parts: int = 0
@@ -50,6 +51,7 @@ class Survey:
             return said[0]
         if LABEL in values:
             return f"label {values[LABEL]}"
+        self.untold += not (values.get(LABELS) or values.get(TAGS))
         return ", ".join(values.get(TAGS, ()))
 
     def add_bad(self, record: BadRecord) -> None:
@@ -86,6 +88,8 @@ class Survey:
             lines.append(
                 f"  and {len(self.bad_records) - bad} more (--bad {len(self.bad_records)})"
             )
+        if self.untold:
+            lines.append(f"untold:   {self.untold} have no caption, label or tags")
         lines += [f"  {caption}" for caption in self.captions[:captions]]
         return "\n".join(lines)
 

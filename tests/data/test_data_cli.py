@@ -70,3 +70,22 @@ def test_a_missing_file_is_one_sentence_and_code_2(tmp_path, capsys):
     told = capsys.readouterr().err.strip()
     assert told.startswith("fastclip-data: 1 of 2 shards")
     assert "\n" not in told
+
+
+def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
+    nothing = {"txt": None, "cls": None}
+    write_shard(
+        tmp_path / "a.tar",
+        {
+            "0": record(0),
+            "1": record(1, **nothing),
+            "2": record(2, txt=None),
+            "3": record(3, **nothing),
+            "4": record(4, cls=None),
+        },
+    )
+    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
+    assert "untold:   2 have no caption, label or tags" in capsys.readouterr().out
+    write_shard(tmp_path / "b.tar", {"0": record(0)})
+    assert main(["inspect", str(tmp_path / "b.tar")]) == 0
+    assert "untold" not in capsys.readouterr().out

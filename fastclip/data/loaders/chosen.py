@@ -154,5 +154,5 @@ class DistinctOrders(ChosenOrders):
             for record in self.kept.good
             if isinstance(record, KeptRecord)
         ]
-        width = max(map(len, rows))
+        width = max(1, *map(len, rows))
         return torch.tensor([row + [-1] * (width - len(row)) for row in rows]).view(-1, width)

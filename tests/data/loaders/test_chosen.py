@@ -210,3 +210,8 @@ def test_one_setting_alone_chooses_the_records(options, weights, words):
     options = {"in_memory": "always", "wanted_by": "--objective x", **options}
     with pytest.raises(UserError, match=words):
         make(NumberedSource([40], weights=weights), **options)
+
+
+def test_records_that_nothing_can_tell_apart_by_are_all_different():
+    loader = make(NumberedSource([16]), reading=DISTINCT, in_memory="always")
+    assert len(set(keys(run(loader)))) == 16
