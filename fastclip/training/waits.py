@@ -16,7 +16,7 @@ _BUSY = 0.5
 _WORK = {"read": "reading", "build": "decoding"}
 _REMEDIES = {
     "read": "a faster or local disk, or more --workers, would help",
-    "build": "smaller pictures, --decode scaled or --cache would help",
+    "build": "smaller pictures or --cache would help",
 }
 
 

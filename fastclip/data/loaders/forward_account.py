@@ -159,11 +159,3 @@ def expected_sizes(source: ForwardSource, spec: DataSpec, progress: bool) -> lis
                     "give --train-num-samples"
                 )
     return expected
-
-
-def refuse_forward(source: ForwardSource, what: str) -> UserError:
-    """The error for ``what`` (a flag, "the sampler of ...") that needs records in any order."""
-    return UserError(
-        f"{what} needs the records in any order, and {source.name} can be read from its start on "
-        "only, as commands and remote urls are: give local files"
-    )

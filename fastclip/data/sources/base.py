@@ -90,10 +90,8 @@ class Part(ABC):
         """Close its files."""
 
 
-class Source(ABC):
-    """Records in parts (shards, runs of rows of a file) that can be read in any order.
-
-    Sources travel to worker processes by fork; a part is opened in the process that reads it.
+class Described(ABC):
+    """What is known of a source of either kind.
 
     Attributes:
         name: what it is called in sentences: the path as it was given.
@@ -105,18 +103,31 @@ class Source(ABC):
 
     name: str
     holds: frozenset[str] | None
-    forward_only: ClassVar[bool] = False
+    forward_only: ClassVar[bool]
     class_names: list[str] | None = None
     weights: Sequence[float] | None = None
 
     @property
     @abstractmethod
     def num_parts(self) -> int:
-        """How many parts there are, at least 1."""
+        """How many parts or streams there are, at least 1."""
 
     @abstractmethod
     def part_name(self, part: int) -> str:
-        """What a part is called in sentences, such as its file's path."""
+        """What a part or stream is called in sentences, such as its file's path."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """What a resumed run must share: changes whenever other records could come."""
+
+
+class Source(Described):
+    """Records in parts (shards, runs of rows of a file) that can be read in any order.
+
+    Sources travel to worker processes by fork; a part is opened in the process that reads it.
+    """
+
+    forward_only: ClassVar[bool] = False
 
     @abstractmethod
     def size(self, part: int) -> Size:
@@ -129,10 +140,6 @@ class Source(ABC):
         What cannot be opened at all is a part of no records with a problem that says why, whose
         ``lost`` is what the part should have held.
         """
-
-    @abstractmethod
-    def identity(self) -> str:
-        """What a resumed run must share: changes whenever other records could come."""
 
     def stamp(self, part: int) -> str:
         """Of a part's file: changes when it is written anew, even with as many bytes.
@@ -150,26 +157,10 @@ class Source(ABC):
         return self
 
 
-class ForwardSource(ABC):
-    """Records of streams that can be read forward only (``pipe:`` commands, remote urls).
+class ForwardSource(Described):
+    """Records of streams that can be read forward only (``pipe:`` commands, remote urls)."""
 
-    The attributes are those of :class:`Source`.
-    """
-
-    name: str
-    holds: frozenset[str] | None
     forward_only: ClassVar[bool] = True
-    class_names: list[str] | None = None
-    weights: Sequence[float] | None = None
-
-    @property
-    @abstractmethod
-    def num_parts(self) -> int:
-        """How many streams there are, at least 1."""
-
-    @abstractmethod
-    def part_name(self, part: int) -> str:
-        """What a stream is called in sentences."""
 
     @abstractmethod
     def expected(self, part: int) -> int | None:
@@ -178,10 +169,6 @@ class ForwardSource(ABC):
     @abstractmethod
     def stream(self, part: int) -> Iterator[Record | BadRecord]:
         """A stream's records from its start; closing the iterator ends what it reads from."""
-
-    @abstractmethod
-    def identity(self) -> str:
-        """As :meth:`Source.identity`."""
 
 
 AnySource = Source | ForwardSource

@@ -13,6 +13,7 @@ from fastclip.data.index.shard_file import GZIP_MAGIC, ShardFile
 from fastclip.data.index.shard_index import ShardIndex
 from fastclip.data.sources.base import AnySource, Part, Record, Size, Source
 from fastclip.data.sources.fingerprint import file_stamp
+from fastclip.data.sources.no_records import NoRecords
 from fastclip.data.sources.shard_list import expand, is_local
 from fastclip.data.sources.shard_values import (
     MEMBERS,
@@ -86,7 +87,7 @@ class LocalShards(Source):
             file = ShardFile(path)
         except OSError as error:
             cause = error.strerror or str(error)
-            return _Unopened(broken_shard(str(path), cause, self._said.of(path), 0))
+            return NoRecords(broken_shard(str(path), cause, self._said.of(path), 0))
         try:
             index = open_index(path, file)
         except BaseException:
@@ -170,20 +171,3 @@ class ShardPart(Part):
     def close(self) -> None:
         """Close the shard."""
         self.file.close()
-
-
-class _Unopened(Part):
-    """A shard that cannot be opened."""
-
-    def __init__(self, problem: BadRecord) -> None:
-        self.problems = [problem]
-
-    def __len__(self) -> int:
-        return 0
-
-    def read(self, number: int) -> Record | BadRecord:
-        """There is none."""
-        raise IndexError(number)
-
-    def close(self) -> None:
-        """Nothing is open."""

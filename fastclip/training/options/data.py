@@ -61,8 +61,8 @@ class DataConfig:
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
-    """JPEGs: ``whole`` (Pillow's pictures, faster), ``scaled`` (decoded no larger than the crop
-    needs), ``auto`` (scaled in training, from twice the size needed on) or ``pillow``."""
+    """JPEGs: ``whole`` (Pillow's pictures, faster), ``auto`` (in training at a half, a quarter or
+    an eighth, where that is enough for the crop; ``scaled`` is the same today) or ``pillow``."""
     read_timeout: float = 60.0
     """Seconds for which a file, pipe or worker may give nothing before it is given up."""
     max_bad_share: float = 0.01

@@ -7,7 +7,6 @@ import torch
 from forward_sources import MadeUpStreams, NumberField, all_of, loader, numbers, ranks, run
 
 from fastclip.data.draws import Draws
-from fastclip.data.loaders.forward_account import refuse_forward
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
@@ -182,8 +181,3 @@ def test_the_source_the_workers_and_the_ranks_are_the_identity():
     identities = [one.identity() for one in made]
     assert len({tuple(one.values()) for one in identities}) == 4
     assert identities[0]["--train-data"] == "made up" and identities[1]["--workers"] == 2
-
-
-def test_what_needs_records_in_any_order_is_refused_in_a_sentence():
-    told = str(refuse_forward(MadeUpStreams([1]), "--captions.distinct"))
-    assert told.startswith("--captions.distinct needs") and "pipe:made-up" in told
