@@ -17,6 +17,7 @@ from fastclip.data.loaders.sharing import unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
 
+_SECONDS_BETWEEN_REQUESTS = 0.1
 PREFETCH = 2
 """Items a worker makes ahead."""
 
@@ -86,10 +87,15 @@ class WorkerPool:
             return  # a fork of the parent that ends is no reason
         self._ended.set()
         restore = on_child_signal(self._interrupt)
-        self._terminate()
         deadline = time.monotonic() + GRACE
-        for process in self._context.started:
-            process.join(max(0.0, deadline - time.monotonic()))
+        # Asked again and again: a signal that comes just before a process begins to wait does not
+        # end the wait.
+        while time.monotonic() < deadline:
+            self._terminate()
+            running = [p.sentinel for p in self._context.started if p.exitcode is None]
+            if not running:
+                break
+            wait(running, timeout=_SECONDS_BETWEEN_REQUESTS)
         self._kill()
         for process in self._context.started:
             process.join()

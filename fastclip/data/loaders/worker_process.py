@@ -61,8 +61,6 @@ class Calls(Dataset):
         self.function = function
 
     def __getitem__(self, task: Any) -> bytes:
-        if _leaving:  # a generator that was being closed can swallow the exit
-            sys.exit(0)
         sign_of_life()
         try:
             packed = pack(self.function(task))
@@ -128,6 +126,8 @@ def _watch(parent: int) -> None:
     """
     while os.getppid() == parent:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline:
+        os.kill(os.getpid(), signal.SIGTERM)  # again, lest it came just before a wait began
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGKILL)
