@@ -8,6 +8,7 @@ import torch
 from fastclip.comm.ranks import Ranks
 from fastclip.data.generated.shards import GeneratedSet, GeneratedSpec, ensure_generated
 from fastclip.data.loaders.base import Loader
+from fastclip.objectives import find_objective
 from fastclip.objectives.clip import Clip
 from fastclip.training import deepspeed_config, session
 from fastclip.training.config import TrainConfig, train_config
@@ -58,7 +59,7 @@ def build(root: Path, ranks: Ranks, *, batch: int, zero_stage: int | str) -> Set
     deepspeed = deepspeed_config.build(cfg, precision, ranks.world_size)
     torch.manual_seed(cfg.run.seed)
     spec, _ = session.open_data(cfg, ranks)
-    tokenizer = build_tokenizer(cfg, spec)
-    objective = session.build_objective(cfg, tokenizer, ranks)
+    tokenizer = build_tokenizer(cfg, spec, find_objective(cfg.run.objective))
+    objective = session.build_objective(cfg, tokenizer, ranks, {})
     loader = session.build_training_loader(cfg, spec, tokenizer, objective, ranks)
     return Setup(cfg, precision, deepspeed, loader, objective, tokenizer.fingerprint)

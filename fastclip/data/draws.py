@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     CAPTION = 5
     WORDS = 6
     REGION = 7
+    MASK = 8
 
 
 class Draws:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cached_property
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastclip.models.dual_encoder import DualEncoder
+from fastclip.models.fingerprint import weights_fingerprint
 
 
 class Teacher(nn.Module):
@@ -49,13 +49,5 @@ class Teacher(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and bytes of its weights, the first 12 digits.
-
-        Computed once: every checkpoint holds it, and the weights never change.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().cpu().contiguous().view(-1)
-            digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-        return digest.hexdigest()[:12]
+        """Of its weights; computed once, since every checkpoint holds it and they never change."""
+        return weights_fingerprint(self.model)

@@ -8,8 +8,8 @@ whole global batch), or of both (CoCa). ``fastclip.training.steps`` runs one ste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,20 @@ MicroBatch = dict[str, Any]
 """Columns of some records: tensors on the host, and lists such as ``key``."""
 Losses = dict[str, Tensor]
 """0-d tensors by name; each name ends in ``_loss``."""
+Learned = dict[str, Any]
+"""JSON values by name."""
+
+
+class Texts(Protocol):
+    """What records say, read without decoding a picture."""
+
+    def captions(self) -> Iterable[tuple[str, ...]]:
+        """All captions of each record that has any."""
+        ...
+
+    def tags(self) -> Iterable[tuple[str, ...]]:
+        """The tags of each record that has a list of them."""
+        ...
 
 
 def check_scale(scale: float | None) -> None:
@@ -74,6 +88,7 @@ class Parts:
     Attributes:
         open_teacher: opens a trained model by the name of its folder; None where the objective is
             built to be used, not trained.
+        learned: what :meth:`Objective.learn` returned, when the run began.
     """
 
     model: ModelConfig
@@ -81,6 +96,7 @@ class Parts:
     ranks: Ranks
     workspace_bytes: int
     open_teacher: Callable[[str], Any] | None = None
+    learned: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Objective:
@@ -104,6 +120,9 @@ class Objective:
     in_order: ClassVar[bool] = False
     """Whether it predicts words in their order, which a bag-of-words tokenizer does not keep."""
 
+    strip_accents: ClassVar[bool] = False
+    """Whether a trained tokenizer leaves accents out, as VirTex's does."""
+
     options: Any
     model: nn.Module
     """What a finished run is loaded as; a part of ``network``."""
@@ -116,6 +135,20 @@ class Objective:
     sampler: Sampler | None = None
     has_batch_terms: bool = False
     """Whether :meth:`batch_losses` has any: all micro-batches' features are needed at once."""
+
+    @classmethod
+    def own_tokenizer(cls, options: Any, context_length: int | None) -> Tokenizer | None:
+        """The tokenizer that the objective brings; None where the run's ``--tokenizer`` is used."""
+        return None
+
+    @classmethod
+    def learn(cls, options: Any, tokenizer: Tokenizer, texts: Texts, ranks: Ranks) -> Learned:
+        """What is learned of the training data before the network is built: words, for instance.
+
+        Called once, when a run begins, on every rank with the same; all must return the same. The
+        run's folder keeps it as JSON, and resuming and loading take it from there.
+        """
+        return {}
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         """What all ranks must know before a step's first forward pass, such as global counts.

@@ -14,6 +14,7 @@ from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Parts
+from fastclip.runs.learned import load_learned
 from fastclip.runs.trained import Trained
 
 _SCALARS = "objective."
@@ -35,7 +36,8 @@ def load_run(folder: Path | str) -> Trained:
     try:
         model = _pick(ModelConfig, settings)
         objective = cls(
-            _pick(cls.Options, settings), Parts(model, tokenizer, ranks, _UNUSED_WORKSPACE)
+            _pick(cls.Options, settings),
+            Parts(model, tokenizer, ranks, _UNUSED_WORKSPACE, learned=load_learned(folder)),
         )
     except (TypeError, AttributeError, RuntimeError) as error:
         raise UserError(

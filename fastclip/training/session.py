@@ -24,12 +24,14 @@ from fastclip.data.text.interface import Tokenizer
 from fastclip.data.text.remembered import RememberedTokenizer
 from fastclip.errors import UserError
 from fastclip.objectives import find_objective
-from fastclip.objectives.base import Objective, Parts
+from fastclip.objectives.base import Learned, Objective, Parts
+from fastclip.runs.learned import save_learned
 from fastclip.runs.teacher import open_teacher
 from fastclip.training import checkpoint as checkpoints
 from fastclip.training import deepspeed_config, notes, plots, run_folder, weights
 from fastclip.training.config import TrainConfig
 from fastclip.training.epochs import works_before_epochs
+from fastclip.training.learning import learn
 from fastclip.training.reporting import read_metrics, read_validation
 from fastclip.training.tokenizer import build_tokenizer
 from fastclip.training.trainer import Trainer
@@ -44,9 +46,9 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
     folder, checkpoint = _agree(run_folder.choose(cfg), ranks)
     torch.manual_seed(cfg.run.seed)
     spec, splits = open_data(cfg, ranks)
-    in_order = find_objective(cfg.run.objective).in_order
-    tokenizer = build_tokenizer(cfg, spec, in_order)
-    objective = build_objective(cfg, tokenizer, ranks)
+    tokenizer = build_tokenizer(cfg, spec, find_objective(cfg.run.objective))
+    learned = learn(cfg, spec, tokenizer, checkpoint, ranks)
+    objective = build_objective(cfg, tokenizer, ranks, learned)
     validation = Validation(cfg, ranks, objective.model, tokenizer, splits)
     loader = build_training_loader(cfg, spec, tokenizer, objective, ranks)
     trainer = Trainer(
@@ -69,6 +71,7 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
             print(f"changed since the last start: {', '.join(changed)}", flush=True)
         run_folder.write(folder, resolved, deepspeed)
         tokenizer.save(folder / "tokenizer.json")
+        save_learned(learned, folder)
         start = f"resuming at step {trainer.step}" if checkpoint else "training"
         steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
         what = f"{cfg.run.objective} with {cfg.model.model}"
@@ -117,9 +120,11 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
     return specs.pop("--train-data"), dict(zip(splits, specs.values(), strict=True))
 
 
-def build_objective(cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Objective:
+def build_objective(
+    cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks, learned: Learned
+) -> Objective:
     """The objective that the run trains, with weights from its seed."""
-    parts = Parts(cfg.model, tokenizer, ranks, cfg.run.workspace_mib << 20, open_teacher)
+    parts = Parts(cfg.model, tokenizer, ranks, cfg.run.workspace_mib << 20, open_teacher, learned)
     return find_objective(cfg.run.objective)(cfg.objective, parts)
 
 

@@ -6,7 +6,7 @@ Ids are laid out as CLIP's: 256 bytes, the same 256 ending a word, one id a merg
 import gzip
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import tokenizers
 import torch
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from fastclip.data.text.cleaning import clean
+from fastclip.data.text.cleaning import clean, without_accents
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
@@ -26,7 +26,8 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 class BpeTokenizer(Tokenizer):
     """Byte-level BPE: start, pieces, end, then padding; the last id kept of a cut text is the end.
 
-    ``pad="zero"`` pads with id 0 as CLIP does, ``pad="eot"`` repeats the end.
+    ``pad="zero"`` pads with id 0 as CLIP does, ``pad="eot"`` repeats the end. ``strip_accents``
+    leaves accents out.
     """
 
     kind = "bpe"
@@ -36,12 +37,14 @@ class BpeTokenizer(Tokenizer):
         merges: Iterable[tuple[str, str]],
         context_length: int = 77,
         pad: Literal["zero", "eot"] = "zero",
+        strip_accents: bool = False,
     ) -> None:
         if context_length < 3:
             raise UserError(f"context length is {context_length}, expected 3 or more")
         self.merges = [(first, second) for first, second in merges]
         self.context_length = context_length
         self.pad = pad
+        self.strip_accents = strip_accents
         symbols = _byte_symbols()
         pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in self.merges)]
         # Two merges can give one piece; the later id is the one in use, as in CLIP's own table.
@@ -57,7 +60,7 @@ class BpeTokenizer(Tokenizer):
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """Ids, int64 [len(texts), context_length]."""
         ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
-        encodings = self._bpe.encode_batch_fast([clean(text) for text in texts])
+        encodings = self._bpe.encode_batch_fast(list(_cleaned(texts, self.strip_accents)))
         for row, encoding in enumerate(encodings):
             pieces = encoding.ids[: self.context_length - 2]
             ids[row, : len(pieces) + 2] = torch.tensor([self.sot_id, *pieces, self.eot_id])
@@ -75,9 +78,10 @@ class BpeTokenizer(Tokenizer):
         return text.replace(WORD_END, " ").strip()
 
     def state(self) -> dict[str, Any]:
-        """Merges, context length and padding."""
+        """Merges, context length, padding, and that accents are left out where they are."""
         merges = [list(pair) for pair in self.merges]
-        return {"merges": merges, "context_length": self.context_length, "pad": self.pad}
+        state = {"merges": merges, "context_length": self.context_length, "pad": self.pad}
+        return state | ({"strip_accents": True} if self.strip_accents else {})
 
 
 def train_bpe(
@@ -85,6 +89,7 @@ def train_bpe(
     vocab_size: int = 4096,
     context_length: int = 32,
     pad: Literal["zero", "eot"] = "zero",
+    strip_accents: bool = False,
 ) -> BpeTokenizer:
     """A tokenizer of at most ``vocab_size`` ids, its merges learned from ``captions``."""
     if vocab_size < 514:
@@ -98,9 +103,10 @@ def train_bpe(
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
-    bpe.train_from_iterator((clean(caption) for caption in captions), trainer)
+    bpe.train_from_iterator(_cleaned(captions, strip_accents), trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
-    return BpeTokenizer([tuple(pair) for pair in merges][: vocab_size - 514], context_length, pad)
+    pairs = [tuple(pair) for pair in merges][: vocab_size - 514]
+    return BpeTokenizer(pairs, context_length, pad, strip_accents)
 
 
 def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokenizer:
@@ -118,6 +124,11 @@ def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokenizer:
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise UserError(f"{path} is not a merges file: expected two pieces a line after the first")
     return BpeTokenizer([(first, second) for first, second in pairs], context_length)
+
+
+def _cleaned(texts: Iterable[str], strip_accents: bool) -> Iterator[str]:
+    cleaned = map(clean, texts)
+    return map(without_accents, cleaned) if strip_accents else cleaned
 
 
 def _pipeline(model: models.BPE) -> tokenizers.Tokenizer:

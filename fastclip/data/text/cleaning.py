@@ -32,6 +32,14 @@ def clean(text: str) -> str:
     return " ".join(text.split()).lower()
 
 
+def without_accents(text: str) -> str:
+    """Compatibility forms taken apart (NFKD) and combining marks left out, as VirTex has it."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(char for char in parts if not unicodedata.combining(char))
+
+
 def is_empty(text: str) -> bool:
     """Whether :func:`clean` leaves nothing that can be seen, plain punctuation apart.
 

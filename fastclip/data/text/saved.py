@@ -5,10 +5,13 @@ from pathlib import Path
 
 from fastclip.data.text.bpe import BpeTokenizer
 from fastclip.data.text.interface import Tokenizer
+from fastclip.data.text.word_piece import WordPieceTokenizer
 from fastclip.data.text.words import WordTokenizer
 from fastclip.errors import UserError
 
-_KINDS: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (BpeTokenizer, WordTokenizer)}
+_KINDS: dict[str, type[Tokenizer]] = {
+    cls.kind: cls for cls in (BpeTokenizer, WordTokenizer, WordPieceTokenizer)
+}
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
