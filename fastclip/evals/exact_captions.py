@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
-from fastclip.data.text.cleaning import clean
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_sheet import caption_sheet
 from fastclip.models.beams import beam_search
@@ -26,7 +25,7 @@ class ExactCaptions(Evaluation):
 
     On the generated set a right caption is any sentence that its grammar can give for the picture,
     and beside it stand the shares that say the right shape, color and count and that are
-    grammatical. Elsewhere it is the record's own caption, after the tokenizer's cleaning.
+    grammatical. Elsewhere it is the record's own caption, as the tokenizer gives back its pieces.
     """
 
     name = "exact captions"
@@ -42,7 +41,9 @@ class ExactCaptions(Evaluation):
         if len(scenes) == len(captions):
             figures = _by_grammar(captions, scenes)
         else:
-            right = [c == clean(own) for c, own in zip(captions, split.captions, strict=True)]
+            tokenizer = subject.tokenizer
+            wanted = [tokenizer.decode(tokenizer.pieces(own)) for own in split.captions]
+            right = [c == own for c, own in zip(captions, wanted, strict=True)]
             figures = [_share("exact_captions", "exact captions", right)]
         return Result(figures, _drawn(split, captions))
 
@@ -66,6 +67,7 @@ def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[s
             end_id=tokenizer.eot_id,
             max_length=tokenizer.context_length,
             beams=beams,
+            **getattr(model, "beam_options", {}),
             device=device,
         )
         return tokens

@@ -3,14 +3,23 @@
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_captioner, create_coca, create_model, list_models
+from fastclip.models.factory import (
+    create_captioner,
+    create_coca,
+    create_masked_captioner,
+    create_model,
+    list_models,
+)
+from fastclip.models.masked_captioner import MaskedCaptioner
 
 __all__ = [
     "Captioner",
     "CoCa",
     "DualEncoder",
+    "MaskedCaptioner",
     "create_captioner",
     "create_coca",
+    "create_masked_captioner",
     "create_model",
     "list_models",
 ]

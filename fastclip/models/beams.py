@@ -17,6 +17,7 @@ def beam_search(
     beams: int = 5,
     length_penalty: float = 0.0,
     no_repeat: bool = False,
+    per_node: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """The most probable texts that keeping ``beams`` prefixes a row finds.
@@ -32,22 +33,27 @@ def beam_search(
         length_penalty: texts are ranked by log-probability / length**length_penalty in the end,
             where the length counts the end but not the start; beams by log-probability.
         no_repeat: no token twice in a row, as VirTex has it.
+        per_node: a prefix goes on with its so many best tokens alone, which keeps beams apart; the
+            start has no such limit. VirTex's is 2.
 
     Returns:
         Tokens int64 [rows, max_length], ``start_id`` first and filled with ``end_id``, and their
         log-probabilities fp32 [rows].
     """
     check_request(rows, start_id, end_id, max_length)
-    if beams < 1:
-        raise ValueError(f"beams is {beams}, expected 1 or more")
+    if beams < 1 or (per_node is not None and per_node < 1):
+        raise ValueError(f"beams is {beams} and per_node {per_node}, expected 1 or more")
     first_beams = torch.arange(0, rows * beams, beams, device=device)[:, None]
     row_of_beam = torch.arange(rows, device=device).repeat_interleave(beams)
     tokens = torch.full((rows * beams, 1), start_id, dtype=torch.int64, device=device)
     # All beams start alike, so only the first of each row counts.
     scores = torch.full((rows, beams), -torch.inf, device=device)
     scores[:, 0] = 0
-    for _ in range(max_length - 1):
+    for place in range(max_length - 1):
         step = constrain(next_log_probs(tokens, row_of_beam), tokens, end_id, no_repeat)
+        if per_node is not None and place > 0:
+            _, kept = _best(step, min(per_node, step.shape[1]))
+            step = torch.full_like(step, -torch.inf).scatter(1, kept, step.gather(1, kept))
         vocabulary = step.shape[1]
         candidates = (scores.view(-1, 1) + step).view(rows, beams * vocabulary)
         scores, chosen = _best(candidates, beams)

@@ -44,12 +44,18 @@ class CaptionDecoder(nn.Module):
         self.backward_layers = copy.deepcopy(self.layers) if bidirectional else None
         self.head = VocabularyHead(self.embedding.words)
 
-    def forward(self, grid: Tensor, tokens: Tensor, backward: bool = False) -> Tensor:
-        """``backward`` takes the layers for reversed texts: tokens [b, L] start at the end."""
+    def forward(
+        self, grid: Tensor, tokens: Tensor, backward: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
+        """``backward`` takes the layers for reversed texts: tokens [b, L] start at the end.
+
+        ``mask`` (bool, broadcast to [b, heads, L, L]) is true where a state may look, in place of
+        at itself and those before it.
+        """
         layers = self.backward_layers if backward else self.layers
         if layers is None:
             raise ValueError("the decoder was built without bidirectional=True")
-        return layers(self.embedding(tokens), self.grid_projection(grid))
+        return layers(self.embedding(tokens), self.grid_projection(grid), mask)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep the inputs of layers only, and recompute their activations in the backward pass."""

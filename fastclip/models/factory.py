@@ -9,6 +9,7 @@ from fastclip.models.caption_decoder import CaptionDecoder
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa, UnimodalText
 from fastclip.models.dual_encoder import DualEncoder
+from fastclip.models.masked_captioner import MaskedCaptioner
 from fastclip.models.presets import (
     PRESETS,
     DecoderShape,
@@ -17,6 +18,7 @@ from fastclip.models.presets import (
     TimmBackbone,
     VisionTransformer,
 )
+from fastclip.models.tower import ImageTower
 
 TIMM_PREFIX = "timm:"
 
@@ -77,21 +79,36 @@ def create_captioner(
     eot_id = _end_of_text(eot_id)
     preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
     shape = _decoder_shape(preset.decoder, decoder_width, decoder_layers, decoder_heads)
-    if not 0 <= dropout < 1:
-        raise UserError(f"model: dropout is {dropout}; it must be at least 0 and below 1.")
-    visual = build_image_tower(preset, grid_only=True)
-    decoder = CaptionDecoder(
-        preset.vocab_size,
-        visual.grid_width,
-        shape.width,
-        shape.layers,
-        shape.heads,
-        preset.context_length,
-        dropout,
-        pre_norm=pre_norm,
-        bidirectional=bidirectional,
+    return Captioner(
+        *_tower_and_decoder(preset, vocab_size, shape, dropout, pre_norm, bidirectional),
+        **_sizes(preset),
     )
-    return Captioner(visual, decoder, **_sizes(preset))
+
+
+def create_masked_captioner(
+    name: str,
+    *,
+    vocab_size: int,
+    context_length: int,
+    eot_id: int | None,
+    pad_id: int | None = None,
+    decoder_width: int | None = None,
+    decoder_layers: int | None = None,
+    decoder_heads: int | None = None,
+    dropout: float = 0.1,
+    pre_norm: bool = False,
+    **overrides: Any,
+) -> MaskedCaptioner:
+    """A model of masked words with random weights; [MASK] is the id behind the tokenizer's own.
+
+    Keywords are those of :func:`create_captioner`. Raises ``UserError`` as it does.
+    """
+    eot_id = _end_of_text(eot_id)
+    preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
+    shape = _decoder_shape(preset.decoder, decoder_width, decoder_layers, decoder_heads)
+    return MaskedCaptioner(
+        *_tower_and_decoder(preset, vocab_size + 1, shape, dropout, pre_norm), **_sizes(preset)
+    )
 
 
 def create_coca(
@@ -130,6 +147,31 @@ def create_coca(
         shape.heads,
     )
     return CoCa(visual, unimodal, **_sizes(preset))
+
+
+def _tower_and_decoder(
+    preset: Preset,
+    vocab_size: int,
+    shape: DecoderShape,
+    dropout: float,
+    pre_norm: bool,
+    bidirectional: bool = False,
+) -> tuple[ImageTower, CaptionDecoder]:
+    if not 0 <= dropout < 1:
+        raise UserError(f"model: dropout is {dropout}; it must be at least 0 and below 1.")
+    visual = build_image_tower(preset, grid_only=True)
+    decoder = CaptionDecoder(
+        vocab_size,
+        visual.grid_width,
+        shape.width,
+        shape.layers,
+        shape.heads,
+        preset.context_length,
+        dropout,
+        pre_norm=pre_norm,
+        bidirectional=bidirectional,
+    )
+    return visual, decoder
 
 
 def _end_of_text(eot_id: int | None) -> int:

@@ -9,8 +9,14 @@ from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_captioner, create_coca, create_model
+from fastclip.models.factory import (
+    create_captioner,
+    create_coca,
+    create_masked_captioner,
+    create_model,
+)
 from fastclip.models.locking import lock_image, lock_text
+from fastclip.models.masked_captioner import MaskedCaptioner
 
 
 @dataclass(kw_only=True)
@@ -59,6 +65,13 @@ def build_dual_encoder(config: ModelConfig, tokenizer: Any) -> DualEncoder:
 def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Captioner:
     """The image tower that ``config`` names and a decoder of the shape in ``decoder``."""
     return _finished(create_captioner(config.model, **_given(config, tokenizer), **decoder), config)
+
+
+def build_masked_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> MaskedCaptioner:
+    """The image tower that ``config`` names and a decoder of masked words."""
+    return _finished(
+        create_masked_captioner(config.model, **_given(config, tokenizer), **decoder), config
+    )
 
 
 def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:

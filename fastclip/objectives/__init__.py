@@ -10,7 +10,9 @@ from fastclip.errors import UserError
 _FILES = {
     "clip": "clip:Clip",
     "siglip": "siglip:SigLip",
+    "bicaptioning": "bicaptioning:Bicaptioning",
     "captioning": "captioning:Captioning",
+    "masked_lm": "masked_lm:MaskedLm",
     "coca": "coca:CoCa",
     "distill": "distill:Distill",
 }

@@ -121,7 +121,9 @@ class Objective:
     """Whether it predicts words in their order, which a bag-of-words tokenizer does not keep."""
 
     strip_accents: ClassVar[bool] = False
-    """Whether a trained tokenizer leaves accents out, as VirTex's does."""
+    """Whether the tokenizer leaves accents out, as VirTex's does."""
+    keep_end: ClassVar[bool] = True
+    """Whether a caption that is cut keeps the end in place of a piece; VirTex's loses it."""
 
     options: Any
     model: nn.Module

@@ -14,9 +14,10 @@ from fastclip.errors import UserError, check_flags
 from fastclip.models.coca import CoCa as CoCaModel
 from fastclip.models.options import build_coca
 from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
-from fastclip.objectives.captioning import DecoderOptions, caption_sum, needs_end
 from fastclip.objectives.clip import Clip
-from fastclip.objectives.token_targets import count_next_tokens
+from fastclip.objectives.decoder_options import DecoderOptions
+from fastclip.objectives.token_loss import token_sum
+from fastclip.objectives.token_targets import count_next_tokens, needs_end
 from fastclip.ops import dispatch
 
 
@@ -57,7 +58,9 @@ class FeaturesAndTokens(nn.Module):
         if features_only:
             return Output(self.model.features(image, text))
         image_features, text_features, hidden = self.model(image, text)
-        loss = caption_sum(self.model.head, hidden[:, :-1], micro_batch, step, self.workspace_bytes)
+        rows = hidden[:, :-1].flatten(0, 1)[micro_batch["places"]]
+        count = step["caption_tokens"]
+        loss = token_sum(self.model.head, rows, micro_batch["targets"], count, self.workspace_bytes)
         return Output((image_features, text_features), {"caption_loss": self.weight * loss})
 
 

@@ -41,7 +41,7 @@ def build_tokenizer(cfg: TrainConfig, spec: DataSpec, objective: type[Objective]
             raise UserError(
                 f"--tokenizer is {kind!r}, expected auto, bpe, words or the path of a merges file"
             )
-        return load_clip_bpe(path, length)
+        return load_clip_bpe(path, length, objective.strip_accents, objective.keep_end)
     captions = itertools.islice(read_captions(spec), _CAPTIONS)
     if kind == "words":
         return train_words(
@@ -51,4 +51,10 @@ def build_tokenizer(cfg: TrainConfig, spec: DataSpec, objective: type[Objective]
             ngrams=cfg.data.ngrams,
             context_length=length,
         )
-    return train_bpe(captions, cfg.data.vocab_size, length, strip_accents=objective.strip_accents)
+    return train_bpe(
+        captions,
+        cfg.data.vocab_size,
+        length,
+        strip_accents=objective.strip_accents,
+        keep_end=objective.keep_end,
+    )

@@ -27,7 +27,8 @@ class BpeTokenizer(Tokenizer):
     """Byte-level BPE: start, pieces, end, then padding; the last id kept of a cut text is the end.
 
     ``pad="zero"`` pads with id 0 as CLIP does, ``pad="eot"`` repeats the end. ``strip_accents``
-    leaves accents out.
+    leaves accents out; without ``keep_end`` a cut text has one more piece in place of its end. Both
+    are VirTex's.
     """
 
     kind = "bpe"
@@ -38,6 +39,7 @@ class BpeTokenizer(Tokenizer):
         context_length: int = 77,
         pad: Literal["zero", "eot"] = "zero",
         strip_accents: bool = False,
+        keep_end: bool = True,
     ) -> None:
         if context_length < 3:
             raise UserError(f"context length is {context_length}, expected 3 or more")
@@ -45,6 +47,7 @@ class BpeTokenizer(Tokenizer):
         self.context_length = context_length
         self.pad = pad
         self.strip_accents = strip_accents
+        self.keep_end = keep_end
         symbols = _byte_symbols()
         pieces = [*symbols, *(s + WORD_END for s in symbols), *(a + b for a, b in self.merges)]
         # Two merges can give one piece; the later id is the one in use, as in CLIP's own table.
@@ -62,9 +65,17 @@ class BpeTokenizer(Tokenizer):
         ids = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)
         encodings = self._bpe.encode_batch_fast(list(_cleaned(texts, self.strip_accents)))
         for row, encoding in enumerate(encodings):
-            pieces = encoding.ids[: self.context_length - 2]
-            ids[row, : len(pieces) + 2] = torch.tensor([self.sot_id, *pieces, self.eot_id])
+            whole = [self.sot_id, *encoding.ids, self.eot_id]
+            kept = whole[: self.context_length]
+            if self.keep_end:
+                kept[-1] = self.eot_id
+            ids[row, : len(kept)] = torch.tensor(kept)
         return ids
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of ``text`` alone, neither cut nor padded."""
+        (cleaned,) = _cleaned([text], self.strip_accents)
+        return self._bpe.encode(cleaned).ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The cleaned text of ``ids``, up to the first end."""
@@ -78,10 +89,11 @@ class BpeTokenizer(Tokenizer):
         return text.replace(WORD_END, " ").strip()
 
     def state(self) -> dict[str, Any]:
-        """Merges, context length, padding, and that accents are left out where they are."""
+        """Merges, context length, padding, and what of VirTex's ways of reading is on."""
         merges = [list(pair) for pair in self.merges]
         state = {"merges": merges, "context_length": self.context_length, "pad": self.pad}
-        return state | ({"strip_accents": True} if self.strip_accents else {})
+        state |= {"strip_accents": True} if self.strip_accents else {}
+        return state | ({} if self.keep_end else {"keep_end": False})
 
 
 def train_bpe(
@@ -90,6 +102,7 @@ def train_bpe(
     context_length: int = 32,
     pad: Literal["zero", "eot"] = "zero",
     strip_accents: bool = False,
+    keep_end: bool = True,
 ) -> BpeTokenizer:
     """A tokenizer of at most ``vocab_size`` ids, its merges learned from ``captions``."""
     if vocab_size < 514:
@@ -106,10 +119,12 @@ def train_bpe(
     bpe.train_from_iterator(_cleaned(captions, strip_accents), trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
     pairs = [tuple(pair) for pair in merges][: vocab_size - 514]
-    return BpeTokenizer(pairs, context_length, pad, strip_accents)
+    return BpeTokenizer(pairs, context_length, pad, strip_accents, keep_end)
 
 
-def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokenizer:
+def load_clip_bpe(
+    path: Path, context_length: int = 77, strip_accents: bool = False, keep_end: bool = True
+) -> BpeTokenizer:
     """CLIP's tokenizer from its merges file (``bpe_simple_vocab_16e6.txt.gz``, or unpacked)."""
     try:
         data = path.read_bytes()
@@ -123,7 +138,8 @@ def load_clip_bpe(path: Path, context_length: int = 77) -> BpeTokenizer:
     pairs = [tuple(line.split()) for line in lines if line]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise UserError(f"{path} is not a merges file: expected two pieces a line after the first")
-    return BpeTokenizer([(first, second) for first, second in pairs], context_length)
+    merges = [(first, second) for first, second in pairs]
+    return BpeTokenizer(merges, context_length, "zero", strip_accents, keep_end)
 
 
 def _cleaned(texts: Iterable[str], strip_accents: bool) -> Iterator[str]:

@@ -33,11 +33,14 @@ def clean(text: str) -> str:
 
 
 def without_accents(text: str) -> str:
-    """Compatibility forms taken apart (NFKD) and combining marks left out, as VirTex has it."""
+    """Compatibility forms taken apart (NFKD) and combining marks left out, as VirTex has it.
+
+    The result is in lower case: some signs, such as the script letters, have none of their own.
+    """
     if text.isascii():
         return text
     parts = unicodedata.normalize("NFKD", text)
-    return "".join(char for char in parts if not unicodedata.combining(char))
+    return "".join(char for char in parts if not unicodedata.combining(char)).lower()
 
 
 def is_empty(text: str) -> bool:

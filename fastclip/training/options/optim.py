@@ -26,8 +26,8 @@ class OptimConfig:
     nesterov: bool = False
     """SGD with Nesterov's momentum."""
     wd: float = 0.1
-    """Weight decay (not applied to gains, biases and the loss's own scalars): decoupled with
-    AdamW, added to the gradient with SGD."""
+    """Weight decay: decoupled with AdamW, added to the gradient with SGD. Gains, biases and the
+    loss's own scalars do not decay; with VirTex's objectives most of them do, as in VirTex."""
     lookahead_k: int = 0
     """Lookahead: steps between two meetings of the weights with their slow copy; 0 turns it off."""
     lookahead_alpha: float = 0.5
