@@ -27,10 +27,12 @@ from fastclip.training.config import train_config
 ONE = Ranks(0, 1, torch.device("cpu"))
 ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
-OBJECTIVES = ("clip", "siglip", "captioning", "coca", "distill", "labels")
+VIRTEX = ("captioning", "bicaptioning", "masked_lm")
+OBJECTIVES = ("clip", "siglip", *VIRTEX, "coca", "distill", "labels")
+DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
 FLAGS = {
-    "captioning": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
-    "coca": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
+    **dict.fromkeys((*VIRTEX, "coca"), DECODER),
+    "masked_lm": {**DECODER, "mask_proportion": 0.4},
     "distill": {"feature_weight": 0.5},
 }
 
@@ -150,7 +152,7 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
     flags = dict(FLAGS.get(name, {}))
     if name == "distill":
         flags["teacher"] = "a teacher"
-    if name == "captioning":
+    if name in VIRTEX:
         flags["decoder_dropout"] = 0.1 if dropout else 0.0
     objective = cls(cls.Options(**flags), parts)
     visual = objective.model.visual
@@ -184,6 +186,7 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
     captions = [" ".join(WORDS[i] for i in row[: 2 + row[0] % 3]) for row in draws]
     columns = {"image": image, "text": tokenizer()(captions), "said": captions}
     columns["key"] = [str(row) for row in range(ROWS)]
+    columns["mask_seed"] = torch.randint(0, 2**53, (ROWS,), generator=generator)
     size = ROWS // count
     return [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
 

@@ -87,11 +87,8 @@ def create_captioner(
 
 def create_masked_captioner(
     name: str,
+    tokenizer: Any,
     *,
-    vocab_size: int,
-    context_length: int,
-    eot_id: int | None,
-    pad_id: int | None = None,
     decoder_width: int | None = None,
     decoder_layers: int | None = None,
     decoder_heads: int | None = None,
@@ -101,14 +98,14 @@ def create_masked_captioner(
 ) -> MaskedCaptioner:
     """A model of masked words with random weights; [MASK] is the id behind the tokenizer's own.
 
-    Keywords are those of :func:`create_captioner`. Raises ``UserError`` as it does.
+    Other keywords are those of :func:`create_captioner`. Raises ``UserError`` as it does.
     """
-    eot_id = _end_of_text(eot_id)
-    preset = _tailored_preset(name, vocab_size, context_length, pad_id, eot_id, overrides)
+    eot_id, size = _end_of_text(tokenizer.eot_id), tokenizer.vocab_size
+    length, pad_id = tokenizer.context_length, tokenizer.pad_id
+    preset = _tailored_preset(name, size, length, pad_id, eot_id, overrides)
     shape = _decoder_shape(preset.decoder, decoder_width, decoder_layers, decoder_heads)
-    return MaskedCaptioner(
-        *_tower_and_decoder(preset, vocab_size + 1, shape, dropout, pre_norm), **_sizes(preset)
-    )
+    visual, decoder = _tower_and_decoder(preset, size + 1, shape, dropout, pre_norm)
+    return MaskedCaptioner(visual, decoder, tokenizer, **_sizes(preset))
 
 
 def create_coca(

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from fastclip.data.text.tag_words import Found, every_word
+from fastclip.models.caption_decoder import CaptionDecoder
 from fastclip.models.grid_decoder import GridDecoder
+from fastclip.models.tower import ImageTower
 from fastclip.models.vocabulary_head import fp32_linear
 
 
@@ -19,8 +22,15 @@ class MaskedCaptioner(GridDecoder):
     VirTex's masked language model: the captioner's decoder in which every token sees every other.
     ``forward(image, tokens, lengths)`` takes pictures [b, 3, s, s], uint8 or standardized floats,
     token ids [b, L] (int64), of which ``mask_id`` stands for a masked one, and how many of each row
-    are no padding, [b]; it returns hidden states [b, L, width].
+    are no padding, [b]; it returns hidden states [b, L, width]. Words of a text are those that
+    ``tokenizer`` makes pieces of.
     """
+
+    def __init__(
+        self, visual: ImageTower, decoder: CaptionDecoder, tokenizer: Any, **sizes: Any
+    ) -> None:
+        super().__init__(visual, decoder, **sizes)
+        self.tokenizer = tokenizer
 
     @property
     def mask_id(self) -> int:
@@ -38,60 +48,60 @@ class MaskedCaptioner(GridDecoder):
         used = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         return self.decoder(grid, tokens, mask=used[:, None, None])
 
-    def foresee_masked(
-        self,
-        image: Tensor,
-        texts: Sequence[str],
-        spans: Sequence[tuple[int, int]],
-        tokenizer: Any,
-    ) -> Tensor:
-        """Rank of the true word of each text where it is masked whole, int64 [b] on the host.
-
-        Args:
-            image: pictures [b, 3, s, s], uint8 or standardized floats, on the model's device.
-            spans: characters ``text[start:end]`` that are the word: all of its pieces are masked.
-            tokenizer: with ``sot_id``, ``eot_id``, ``pieces(text)`` and ``context_length``.
-
-        Returns:
-            0 where every piece is the likeliest in its place; for a word of several pieces, the
-            highest of theirs. Of equal logits the true one counts as the lower. A word that is cut
-            off, wholly or in part, or that is no piece, has as its rank the size of the vocabulary.
-        """
-        vocabulary = len(self.head.weight)
-        rows = [_with_word(tokenizer, text, span) for text, span in zip(texts, spans, strict=True)]
-        length = max(len(ids) for ids, _ in rows)
-        tokens = torch.stack([F.pad(torch.tensor(ids), (0, length - len(ids))) for ids, _ in rows])
-        lengths = torch.tensor([len(ids) for ids, _ in rows])
-        known = [(row, place) for row, (_, places) in enumerate(rows) for place in places]
-        row, place = torch.tensor(known, dtype=torch.int64).view(-1, 2).unbind(1)
-        targets = tokens[row, place]
-        tokens[row, place] = self.mask_id
-        logits = self.masked_logits(image, tokens.to(image.device), lengths.to(image.device))
-        true = logits.gather(1, targets.to(logits.device)[:, None])
-        # `~(a <= b)` rather than `a > b`, so that NaN counts as a miss.
-        above = (~(logits <= true)).sum(1).cpu()
-        ranks = torch.full((len(rows),), -1).scatter_reduce(0, row, above, "amax")
-        return torch.where(ranks < 0, vocabulary, ranks)
-
-    def masked_logits(self, image: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def masked_logits(self, grid: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Logits [n, V] (fp32) of the n masked tokens of texts [b, L], row by row.
 
-        [MASK] itself is never foreseen: its logits are -inf.
+        V are the tokenizer's ids: [MASK] itself is left out.
         """
-        hidden = self(image, tokens, lengths)[tokens.eq(self.mask_id)]
-        logits = self.head(hidden, fp32_linear)
-        logits[:, self.mask_id] = -torch.inf
-        return logits
+        hidden = self.hidden(grid, tokens, lengths)[tokens.eq(self.mask_id)]
+        return self.head(hidden, fp32_linear)[:, : self.mask_id]
+
+    @property
+    def num_candidates(self) -> int:
+        """Among how many each piece of a masked word is sought."""
+        return self.mask_id
+
+    def maskable(self, text: str) -> list[Found]:
+        """The words of a text that lie whole among the tokens that the tokenizer keeps."""
+        words = every_word(text)
+        room = self.tokenizer.context_length - 1
+        # A text has no more pieces than bytes, and most texts are short.
+        if len(text.encode()) > room:
+            words = [w for w in words if len(self.tokenizer.pieces(text[: w.end])) <= room]
+        return words
+
+    def foresee_masked(self, grid: Tensor, texts: Sequence[str], masked: Sequence[Found]) -> Tensor:
+        """How many pieces are found as likely as each masked word's, or likelier: int64 [b].
+
+        ``grid`` [b, P, grid_width]; of every text one word is masked, all of its pieces, and the
+        highest of their numbers counts. A word of which nothing is kept counts as never foreseen.
+        """
+        rows = [
+            _pieces_around(self.tokenizer, text, word)
+            for text, word in zip(texts, masked, strict=True)
+        ]
+        lengths = torch.tensor([len(ids) for ids, _ in rows])
+        whole = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True)
+        is_masked = torch.zeros_like(whole, dtype=torch.bool)
+        for row, (_, places) in enumerate(rows):
+            is_masked[row, places] = True
+        tokens = whole.masked_fill(is_masked, self.mask_id)
+        logits = self.masked_logits(grid, tokens.to(grid.device), lengths.to(grid.device))
+        own = logits.gather(1, whole[is_masked].to(grid.device)[:, None])
+        # Not `logits >= own`: what is not finite is never right.
+        above = (~(logits < own)).sum(1) - 1
+        found = torch.full((len(rows),), -1, device=grid.device)
+        row_of_piece = is_masked.nonzero()[:, 0].to(grid.device)
+        found = found.scatter_reduce(0, row_of_piece, above, "amax")
+        return torch.where(found < 0, self.num_candidates, found)
 
 
-def _with_word(tokenizer: Any, text: str, span: tuple[int, int]) -> tuple[list[int], range]:
-    """Ids of a text, cut to the context length, and the places of one word's pieces.
-
-    No place where the word does not lie whole in what is kept.
-    """
-    start, end = span
-    before, word, after = (tokenizer.pieces(t) for t in (text[:start], text[start:end], text[end:]))
-    ids = [tokenizer.sot_id, *before, *word, *after, tokenizer.eot_id]
-    first, stop = 1 + len(before), 1 + len(before) + len(word)
-    kept = ids[: tokenizer.context_length]
-    return kept, range(first, stop) if stop <= len(kept) else range(0)
+def _pieces_around(tokenizer: Any, text: str, word: Found) -> tuple[list[int], slice]:
+    """Ids of a text as the tokenizer keeps them, without padding, and where the word's are."""
+    before, own, after = (
+        tokenizer.pieces(part)
+        for part in (text[: word.start], text[word.start : word.end], text[word.end :])
+    )
+    ids = [tokenizer.sot_id, *before, *own, *after, tokenizer.eot_id]
+    first = 1 + len(before)
+    return ids[: tokenizer.context_length], slice(first, first + len(own))

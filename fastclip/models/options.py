@@ -69,9 +69,8 @@ def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Capt
 
 def build_masked_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> MaskedCaptioner:
     """The image tower that ``config`` names and a decoder of masked words."""
-    return _finished(
-        create_masked_captioner(config.model, **_given(config, tokenizer), **decoder), config
-    )
+    sizes = {} if config.image_size is None else {"image_size": config.image_size}
+    return _finished(create_masked_captioner(config.model, tokenizer, **sizes, **decoder), config)
 
 
 def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:

@@ -103,6 +103,32 @@ def test_a_trained_vocabulary_has_clips_layout(vocab_size):
     assert ids.argmax(1).tolist() == [(row != 0).sum() - 1 for row in ids]
 
 
+STRIPPED = {
+    "Caf\u00e9 NA\u00cfVE \u0130stanbul": "cafe naive istanbul",
+    "\u210b\ufb01ne \uff26\uff35 \u00bd": "hfine fu 1 \u2044 2",
+    "\u4e2d\u6587 \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \U0001f600": (
+        "\u4e2d\u6587 \u0440\u0443\u0441\u0441\u043a\u0438\u0438 \U0001f600"
+    ),
+    "\ud55c\u0323 fish, chips!": "\u1112\u1161\u11ab fish , chips !",
+}
+
+
+@pytest.mark.parametrize("text", STRIPPED)
+def test_without_accents_every_other_sign_is_kept_in_lower_case(text):
+    bpe = train_bpe(CAPTIONS, vocab_size=530, context_length=90, strip_accents=True)
+    assert bpe.decode(bpe([text])[0]) == bpe.decode(bpe.pieces(text)) == STRIPPED[text]
+    assert bpe.pieces(STRIPPED[text]) == bpe.pieces(text)
+
+
+def test_a_cut_text_may_lose_its_end():
+    bpe = train_bpe(CAPTIONS, vocab_size=514, context_length=6, keep_end=False)
+    short, whole, long = bpe(["abc", "abcd", "abcdefgh"]).tolist()
+    assert short == [bpe.sot_id, *bpe.pieces("abc"), bpe.eot_id, 0]
+    assert whole == [bpe.sot_id, *bpe.pieces("abcd"), bpe.eot_id]
+    assert long == [bpe.sot_id, *bpe.pieces("abcdefgh")[:5]]
+    assert len(bpe.pieces("abcdefgh")) == 8
+
+
 def test_frequent_words_become_one_piece_and_any_text_is_encoded_without_loss():
     bpe = train_bpe(CAPTIONS * 3, vocab_size=600, context_length=200)
     (ids,) = bpe(["a tiny red cat"])
@@ -144,7 +170,7 @@ def test_padding_with_the_end_token():
 
 
 def test_a_saved_tokenizer_reads_back_the_same(tmp_path):
-    bpe = train_bpe(CAPTIONS * 3, vocab_size=560, context_length=20, pad="eot")
+    bpe = train_bpe(CAPTIONS * 3, 560, 20, pad="eot", strip_accents=True, keep_end=False)
     bpe.save(tmp_path / "t.json")
     again = load_tokenizer(tmp_path / "t.json")
     assert again.fingerprint == bpe.fingerprint
@@ -157,9 +183,11 @@ def test_the_fingerprint_tells_tokenizers_apart():
         BpeTokenizer([("a", "b</w>")], 21),
         BpeTokenizer([("a", "c</w>")], 20),
         BpeTokenizer([("a", "b</w>")], 20, pad="eot"),
+        BpeTokenizer([("a", "b</w>")], 20, strip_accents=True),
+        BpeTokenizer([("a", "b</w>")], 20, keep_end=False),
     ]
     assert BpeTokenizer([("a", "b</w>")], 20).fingerprint == base.fingerprint
-    assert len({t.fingerprint for t in (base, *others)}) == 4
+    assert len({t.fingerprint for t in (base, *others)}) == 6
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,12 @@ def test_elsewhere_the_records_own_caption_alone_is_right(other):
     assert grammar.can_say(grammar.Attributes(**RED_RINGS))
 
 
+def test_a_caption_is_right_as_the_tokenizer_gives_its_pieces_back():
+    written = ["F\u00e9, red!"]
+    assert figures(ExactCaptions(), subject(written), split(written))["exact_captions"] == 1
+    assert figures(ExactCaptions(), subject(written), split(["fe , red !"]))["exact_captions"] == 0
+
+
 def test_captions_with_dollar_signs_are_drawn(tmp_path):
     drawn = ExactCaptions().run(subject(["one"]), split(["$a_$ for $5"])).pictures
     for name, draw in drawn.items():

@@ -60,27 +60,32 @@ def test_enough_beams_find_the_optimum(no_repeat, length_penalty):
         assert log_probs[row].item() == pytest.approx(best[0], abs=1e-5)
 
 
-def textbook(network: Network, row: int, beams: int) -> tuple[float, list[int]]:
+def textbook(
+    network: Network, row: int, beams: int, per_node: int = VOCAB
+) -> tuple[float, list[int]]:
     kept = [(0.0, [START])]
-    for _ in range(LENGTH - 1):
+    for place in range(LENGTH - 1):
         grown = []
         for score, prefix in kept:
             if prefix[-1] == END:
                 grown.append((score, [*prefix, END]))
             else:
                 steps = network.of(row, prefix)
-                grown += [(score + step, [*prefix, token]) for token, step in enumerate(steps)]
+                best = sorted(range(VOCAB), key=lambda token: -steps[token])
+                best = best[:per_node] if place else best
+                grown += [(score + steps[token], [*prefix, token]) for token in best]
         kept = sorted(grown, key=lambda text: -text[0])[:beams]
     return kept[0]
 
 
+@pytest.mark.parametrize("per_node", [1, 2, 9])
 @pytest.mark.parametrize("beams", [1, 2, 5])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_few_beams_find_what_a_loop_over_rows_finds(beams, seed):
+def test_few_beams_find_what_a_loop_over_rows_finds(beams, per_node, seed):
     network = Network(seed)
-    tokens, log_probs = beam_search(network, **WAY, beams=beams)
+    tokens, log_probs = beam_search(network, **WAY, beams=beams, per_node=per_node)
     for row in range(ROWS):
-        score, text = textbook(network, row, beams)
+        score, text = textbook(network, row, beams, per_node)
         assert tokens[row].tolist() == text
         assert log_probs[row].item() == pytest.approx(score, abs=1e-5)
 
@@ -145,6 +150,7 @@ def test_sampled_texts_stay_ended_and_repeat_nothing():
         ({"max_length": 0}, "max_length 0"),
         ({"end_id": START}, "start_id and end_id are both 2"),
         ({"beams": 0}, "beams is 0"),
+        ({"per_node": 0}, "per_node 0"),
     ],
 )
 def test_impossible_requests_are_refused(options, words):

@@ -71,6 +71,27 @@ def test_a_grid_alone_has_no_idle_parameter(kind):
     assert set(parameters) < whole
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "places"),
+    [
+        ("vgg16", 512, 4),
+        ("resnet50", 2048, 4),
+        ("vit_tiny_patch16_224", 192, 16),
+        ("convnext_atto", 320, 4),
+    ],
+)
+def test_towers_of_timm_end_in_their_last_map_and_keep_what_it_needs(name, width, places):
+    with torch.device("meta"):
+        tower = TimmTower(name, None, 64, {})
+        grid = tower.grid(torch.empty(2, 3, 64, 64))
+        assert grid.shape == (2, places, width) and tower.grid_width == width
+        named = {n: p for n, p in tower.named_parameters() if p.requires_grad}
+        found = torch.autograd.grad(grid.sum(), list(named.values()), allow_unused=True)
+    assert [n for n, g in zip(named, found, strict=True) if g is None] == []
+    largest = max(p.numel() for p in named.values())
+    assert largest <= 9 * 512 * 512  # of VGG-16 no fully connected layer is left
+
+
 def test_places_come_row_by_row():
     torch.manual_seed(0)
     image = torch.randn(2, 3, SIDE, 2 * SIDE)

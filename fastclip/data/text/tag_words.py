@@ -49,6 +49,11 @@ class TagWords:
         return sorted({number for number in known if number is not None})
 
 
+def every_word(text: str) -> list[Found]:
+    """Every word of ``text``, in its order; their ``number`` is 0."""
+    return [Found(match.start(), match.end(), 0) for match in _WORD.finditer(text)]
+
+
 def is_word(text: str) -> bool:
     """Whether ``text`` is one word as :class:`TagWords` finds them."""
     return _WORD.fullmatch(text) is not None
