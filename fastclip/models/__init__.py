@@ -3,14 +3,23 @@
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_captioner, create_coca, create_model, list_models
+from fastclip.models.factory import (
+    create_captioner,
+    create_coca,
+    create_model,
+    create_tagger,
+    list_models,
+)
+from fastclip.models.tagger import Tagger
 
 __all__ = [
     "Captioner",
     "CoCa",
     "DualEncoder",
+    "Tagger",
     "create_captioner",
     "create_coca",
     "create_model",
+    "create_tagger",
     "list_models",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.data.tags.source import TagSource
 from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_captioner, create_coca, create_model
+from fastclip.models.factory import create_captioner, create_coca, create_model, create_tagger
 from fastclip.models.locking import lock_image, lock_text
+from fastclip.models.tagger import Activation, Tagger
 
 
 @dataclass(kw_only=True)
@@ -66,14 +68,23 @@ def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
     return _finished(create_coca(config.model, **_given(config, tokenizer), **decoder), config)
 
 
+def build_tagger(config: ModelConfig, tags: TagSource, activation: Activation) -> Tagger:
+    """The image tower that ``config`` names, and an output for each of ``tags``."""
+    sizes = _given_sizes(config)
+    return _finished(create_tagger(config.model, tags=tags, activation=activation, **sizes), config)
+
+
+def _given_sizes(config: ModelConfig) -> dict[str, Any]:
+    return {} if config.image_size is None else {"image_size": config.image_size}
+
+
 def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
-    sizes = {} if config.image_size is None else {"image_size": config.image_size}
     return {
         "vocab_size": tokenizer.vocab_size,
         "context_length": tokenizer.context_length,
         "pad_id": tokenizer.pad_id,
         "eot_id": tokenizer.eot_id,
-        **sizes,
+        **_given_sizes(config),
     }
 
 
