@@ -28,15 +28,18 @@ _Read = tuple[str, Mapping[Field, Any]]
 
 
 def read_split_facts(
-    spec: DataSpec, also: Sequence[Field] = (), role: str = "--val-data"
+    spec: DataSpec,
+    with_json: bool = False,
+    also: Sequence[Field] = (),
+    role: str = "--val-data",
 ) -> SplitFacts:
     """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
 
-    ``also`` are fields that evaluations ask for beside the caption and the label, ``role`` is the
-    flag that named the data, for sentences. Raises :class:`UserError` for labels that no class has,
-    and where more records are bad, their pictures apart, than :func:`read_split` will take.
+    ``also`` are further fields that are asked for, ``role`` is the flag that named the data, for
+    sentences. Raises :class:`UserError` for labels that no class has, and where more records are
+    bad, their pictures apart, than :func:`read_split` will take.
     """
-    reading = Reading((), (CAPTION, LABEL, *also))
+    reading = Reading((), (*_facts_wanted(with_json), *also))
     source = open_source(spec, (), also=reading.optional, role=role)
     records: list[_Read] = []
     bad: list[BadRecord] = []
@@ -58,6 +61,7 @@ def read_split(
     image_size: int,
     ranks: Ranks = ONE_PROCESS,
     threads: int = 1,
+    with_json: bool = False,
     also: Sequence[Field] = (),
     progress: bool = True,
     role: str = "--val-data",
@@ -67,7 +71,10 @@ def read_split(
     Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
     """
     reading = Reading(
-        (PICTURE,), (CAPTION, LABEL, *also), image_size=image_size, max_pixels=spec.max_pixels
+        (PICTURE,),
+        (*_facts_wanted(with_json), *also),
+        image_size=image_size,
+        max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, role=role)
     expected = count_records(source)
@@ -121,6 +128,10 @@ def read_captions(spec: DataSpec, role: str = "--train-data") -> Iterator[str]:
             yield from captions_of(record)
 
 
+def _facts_wanted(with_json: bool) -> tuple[Field, ...]:
+    return (CAPTION, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
+
+
 def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRecord]:
     """Rows of pictures that any rank could not decode, in order."""
     mine = [
@@ -169,7 +180,7 @@ def _facts(
         classes,
         names.get("prompts"),
         names.get("captions"),
-        {field: [values.get(field) for _, values in records] for field in also},
+        also={field: [values.get(field) for _, values in records] for field in also},
     )
 
 

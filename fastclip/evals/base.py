@@ -127,8 +127,10 @@ class Evaluation(ABC):
     name: str
     needs: ClassVar[tuple[str, ...]]
     """Methods that the model must have."""
+    reads_json: ClassVar[bool] = False
+    """Whether it asks for the attributes in the records' json."""
     reads: tuple[Field, ...] = ()
-    """Fields that it asks for beside the caption and the label."""
+    """Further fields that it asks for."""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model can be asked at all."""

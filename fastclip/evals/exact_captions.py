@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.data.text.cleaning import clean
@@ -32,7 +31,7 @@ class ExactCaptions(Evaluation):
 
     name = "exact captions"
     needs = ("encode_grid", "next_token_logits")
-    reads = (ATTRIBUTES,)
+    reads_json = True
 
     def lacks(self, facts: SplitFacts) -> str | None:
         return None if all(facts.captions) else "captions"

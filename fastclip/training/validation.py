@@ -46,14 +46,14 @@ class Validation:
     ):
         self.cfg, self.ranks, self.model, self.tokenizer = cfg, ranks, model, tokenizer
         self.evaluations = evaluations_of(model)
-        fields = [field for evaluation in self.evaluations for field in evaluation.reads]
-        self.also = tuple(dict.fromkeys(fields))
+        self.with_json = any(evaluation.reads_json for evaluation in self.evaluations)
+        self.also = tuple({field for evaluation in self.evaluations for field in evaluation.reads})
         self.splits = dict(splits)
         self.notes: list[str] = []
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
         for name, spec in splits.items():
-            facts = read_split_facts(spec, self.also, role=f"--val-data {name}")
+            facts = read_split_facts(spec, self.with_json, self.also, f"--val-data {name}")
             check_split(f"--val-data {name}", self.evaluations, facts)
             self.notes += left_out(name, self.evaluations, facts)
         if cfg.data.imagenet_val:
@@ -129,6 +129,7 @@ class Validation:
             image_size=self.model.image_size,
             ranks=self.ranks,
             threads=self.cfg.data.workers,
+            with_json=self.with_json,
             also=self.also,
             progress=self.ranks.is_first,
         )

@@ -13,7 +13,6 @@ from shard_files import picture_bytes, record, write_csv, write_shard, write_sha
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
-from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.read_splits import read_captions, read_split, read_split_facts
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import ONE_PROCESS, Split
@@ -160,8 +159,8 @@ def test_an_evaluation_split_needs_no_text(tmp_path):
 def test_a_split_of_a_csv_file_has_no_attributes(tmp_path):
     path = write_csv(tmp_path, 3)
     for facts in (
-        read_split_facts(DataSpec(str(path)), also=(ATTRIBUTES,)),
-        read_split(DataSpec(str(path)), image_size=8, also=(ATTRIBUTES,), progress=False),
+        read_split_facts(DataSpec(str(path)), with_json=True),
+        read_split(DataSpec(str(path)), image_size=8, with_json=True, progress=False),
     ):
         assert facts.captions == [f"caption number {n}" for n in range(3)]
         assert facts.attributes == [{}] * 3

@@ -9,7 +9,6 @@ from ranks import run_ranks
 from small import SIDE, build, small_trainer, tokenizer
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.generated.shards import GeneratedSpec, generate
 from fastclip.data.read_splits import read_split
 from fastclip.data.sources.spec import DataSpec
@@ -33,7 +32,7 @@ def figures_of(subject: Subject, path: str, folder: Path | None = None) -> dict:
 
     def read():
         return read_split(
-            DataSpec(path), image_size=SIDE, ranks=subject.ranks, also=(ATTRIBUTES,), progress=False
+            DataSpec(path), image_size=SIDE, ranks=subject.ranks, with_json=True, progress=False
         )
 
     evaluations = evaluations_of(subject.model)
