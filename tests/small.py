@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torchvision
 from listed_sources import ListedRecords
+from small_bert import small_bert
 from step_loader import StepLoader
 from torch import Tensor, nn
 
@@ -18,10 +21,13 @@ from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.bpe import BpeTokenizer, train_bpe
+from fastclip.data.text.word_piece import WordPieceTokenizer
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher
+from fastclip.models.text_encoder import open_text_encoder
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Output, Parts
+from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.training.config import train_config
 
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -29,6 +35,7 @@ ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
 VIRTEX = ("captioning", "bicaptioning", "masked_lm")
 OBJECTIVES = ("clip", "siglip", *VIRTEX, "coca", "distill", "labels")
+OBJECTIVES += ("tp_postag", "tp_cluster", "token_classification")
 DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
 FLAGS = {
     **dict.fromkeys((*VIRTEX, "coca"), DECODER),
@@ -40,6 +47,28 @@ FLAGS = {
 @functools.cache
 def tokenizer() -> BpeTokenizer:
     return train_bpe([" ".join(WORDS)] * 4, 560, LENGTH)
+
+
+@functools.cache
+def bert_folder() -> tempfile.TemporaryDirectory:
+    """A folder of a BERT that knows the first words as pieces and spells the others."""
+    folder = tempfile.TemporaryDirectory()
+    small_bert(Path(folder.name), WORDS[:5])
+    return folder
+
+
+@functools.cache
+def pieces() -> WordPieceTokenizer:
+    """That BERT's tokenizer."""
+    return WordPieceTokenizer(open_text_encoder(bert_folder().name).definition, 2 * LENGTH)
+
+
+def learned_of(name: str) -> dict:
+    """What an objective that predicts tags learned of captions of :data:`WORDS`."""
+    if name == "tp_cluster":
+        centroids = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+        return {"tags": list("abcd"), "centroids": centroids}
+    return {"tags": list(WORDS)}
 
 
 @dataclass(kw_only=True)
@@ -154,6 +183,11 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
         flags["teacher"] = "a teacher"
     if name in VIRTEX:
         flags["decoder_dropout"] = 0.1 if dropout else 0.0
+    if issubclass(cls, TagPrediction):
+        parts = replace(parts, learned=learned_of(name))
+    if name == "tp_cluster":
+        flags["text_encoder"] = bert_folder().name
+        parts = replace(parts, tokenizer=pieces())
     objective = cls(cls.Options(**flags), parts)
     visual = objective.model.visual
     for stage in visual.stages:  # at zero, the convolutions before it get no gradient
@@ -185,10 +219,13 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
     draws = torch.randint(0, len(WORDS), (ROWS, 4), generator=generator).tolist()
     captions = [" ".join(WORDS[i] for i in row[: 2 + row[0] % 3]) for row in draws]
     columns = {"image": image, "text": tokenizer()(captions), "said": captions}
+    columns["captions_said"] = [(caption,) for caption in captions]
+    columns["captions_text"] = pieces()(captions)
     columns["key"] = [str(row) for row in range(ROWS)]
     columns["mask_seed"] = torch.randint(0, 2**53, (ROWS,), generator=generator)
     size = ROWS // count
-    return [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
+    found = [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
+    return [{**micro, "captions_offsets": torch.arange(size + 1)} for micro in found]
 
 
 def without_targets(batch: list[dict], which: range) -> list[dict]:

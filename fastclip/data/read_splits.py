@@ -28,15 +28,18 @@ _Read = tuple[str, Mapping[Field, Any]]
 
 
 def read_split_facts(
-    spec: DataSpec, with_json: bool = False, role: str = "--val-data"
+    spec: DataSpec,
+    with_json: bool = False,
+    also: Sequence[Field] = (),
+    role: str = "--val-data",
 ) -> SplitFacts:
     """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
 
-    ``role`` is the flag that named the data, for sentences. Raises :class:`UserError` for labels
-    that no class has, and where more records are bad, their pictures apart, than :func:`read_split`
-    will take.
+    ``also`` are further fields that are asked for, ``role`` is the flag that named the data, for
+    sentences. Raises :class:`UserError` for labels that no class has, and where more records are
+    bad, their pictures apart, than :func:`read_split` will take.
     """
-    reading = Reading((), _facts_wanted(with_json))
+    reading = Reading((), (*_facts_wanted(with_json), *also))
     source = open_source(spec, (), also=reading.optional, role=role)
     records: list[_Read] = []
     bad: list[BadRecord] = []
@@ -49,7 +52,7 @@ def read_split_facts(
     lost = sum(record.lost for record in bad)
     if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
         _judge(spec, len(records), bad)
-    return _facts(spec, source, records)
+    return _facts(spec, source, records, also)
 
 
 def read_split(
@@ -59,6 +62,7 @@ def read_split(
     ranks: Ranks = ONE_PROCESS,
     threads: int = 1,
     with_json: bool = False,
+    also: Sequence[Field] = (),
     progress: bool = True,
     role: str = "--val-data",
 ) -> Split:
@@ -67,7 +71,10 @@ def read_split(
     Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
     """
     reading = Reading(
-        (PICTURE,), _facts_wanted(with_json), image_size=image_size, max_pixels=spec.max_pixels
+        (PICTURE,),
+        (*_facts_wanted(with_json), *also),
+        image_size=image_size,
+        max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, role=role)
     expected = count_records(source)
@@ -104,7 +111,7 @@ def read_split(
     failed = _failed(own, ranks)
     _judge(spec, len(records) - len(failed), [*bad, *failed.values()])
     kept = [row for row in range(len(records)) if row not in failed]
-    facts = _facts(spec, source, [records[row] for row in kept])
+    facts = _facts(spec, source, [records[row] for row in kept], also)
     owner = torch.tensor([row % ranks.world_size for row in kept])
     owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
     return Split(
@@ -150,7 +157,9 @@ def _stack(pictures: list[Tensor], size: int) -> Tensor:
     return torch.stack(pictures)
 
 
-def _facts(spec: DataSpec, source: AnySource, records: Sequence[_Read]) -> SplitFacts:
+def _facts(
+    spec: DataSpec, source: AnySource, records: Sequence[_Read], also: Sequence[Field]
+) -> SplitFacts:
     if not records:
         raise UserError(f"{spec.path} holds no record")
     names = class_texts_of(source, spec)
@@ -171,6 +180,7 @@ def _facts(spec: DataSpec, source: AnySource, records: Sequence[_Read]) -> Split
         classes,
         names.get("prompts"),
         names.get("captions"),
+        also={field: [values.get(field) for _, values in records] for field in also},
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
+from fastclip.data.fields.base import Field
 
 ONE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
@@ -22,7 +23,8 @@ class SplitFacts:
     a classes.json beside the shards, where there is one: ``classes`` are their names, of which a
     label is an index, ``prompts`` templates in which ``{}`` stands for a name, ``class_captions`` a
     list of captions for each class, the nearest of which decides (so that a class of more captions
-    has more chances). ``attributes`` are the records' json, empty where it was not read.
+    has more chances). ``attributes`` are the records' json, empty where it was not read. ``also``
+    are the values of further fields that evaluations asked for, None where a record has none.
     """
 
     keys: list[str]
@@ -32,6 +34,7 @@ class SplitFacts:
     classes: list[str] | None = None
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
+    also: Mapping[Field, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from fastclip.data.fields import CAPTIONS, LABELS, TAGS
 from fastclip.evals.base import Evaluation
 from fastclip.evals.exact_captions import ExactCaptions
 from fastclip.evals.perplexity import Perplexity
 from fastclip.evals.retrieval import Retrieval
+from fastclip.evals.tags import TagPrecision
 from fastclip.evals.zeroshot import ZeroShot
 
 EVALUATIONS: tuple[Evaluation, ...] = (
@@ -15,6 +17,9 @@ EVALUATIONS: tuple[Evaluation, ...] = (
     Retrieval(),
     ExactCaptions(),
     Perplexity(),
+    TagPrecision(CAPTIONS),
+    TagPrecision(TAGS),
+    TagPrecision(LABELS),
 )
 
 

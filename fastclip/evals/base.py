@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
+from fastclip.data.fields import Field
 from fastclip.data.splits import Split, SplitFacts
 
 
@@ -123,11 +124,13 @@ class Subject:
 class Evaluation(ABC):
     """One question asked of a model on a split."""
 
-    name: ClassVar[str]
+    name: str
     needs: ClassVar[tuple[str, ...]]
     """Methods that the model must have."""
     reads_json: ClassVar[bool] = False
     """Whether it asks for the attributes in the records' json."""
+    reads: tuple[Field, ...] = ()
+    """Further fields that it asks for."""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model can be asked at all."""

@@ -8,18 +8,22 @@ from fastclip.models.factory import (
     create_coca,
     create_masked_captioner,
     create_model,
+    create_tagger,
     list_models,
 )
 from fastclip.models.masked_captioner import MaskedCaptioner
+from fastclip.models.tagger import Tagger
 
 __all__ = [
     "Captioner",
     "CoCa",
     "DualEncoder",
     "MaskedCaptioner",
+    "Tagger",
     "create_captioner",
     "create_coca",
     "create_masked_captioner",
     "create_model",
+    "create_tagger",
     "list_models",
 ]

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from typing import Any
 
+from fastclip.data.tags.source import TagSource
 from fastclip.errors import UserError
 from fastclip.models.build_towers import build_image_tower, build_text_tower
 from fastclip.models.caption_decoder import CaptionDecoder
@@ -18,6 +19,7 @@ from fastclip.models.presets import (
     TimmBackbone,
     VisionTransformer,
 )
+from fastclip.models.tagger import Activation, Tagger
 from fastclip.models.tower import ImageTower
 
 TIMM_PREFIX = "timm:"
@@ -169,6 +171,18 @@ def _tower_and_decoder(
         bidirectional=bidirectional,
     )
     return visual, decoder
+
+
+def create_tagger(
+    name: str, *, tags: TagSource, activation: Activation, **overrides: Any
+) -> Tagger:
+    """A tagger with random weights on the image tower that ``name`` has in :func:`create_model`.
+
+    ``overrides`` and errors are those of ``create_model``.
+    """
+    preset = _tailored_preset(name, None, None, None, None, overrides)
+    visual = build_image_tower(preset, grid_only=True)
+    return Tagger(visual, tags, activation, **_sizes(preset))
 
 
 def _end_of_text(eot_id: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.data.tags.source import TagSource
 from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
@@ -14,9 +15,11 @@ from fastclip.models.factory import (
     create_coca,
     create_masked_captioner,
     create_model,
+    create_tagger,
 )
 from fastclip.models.locking import lock_image, lock_text
 from fastclip.models.masked_captioner import MaskedCaptioner
+from fastclip.models.tagger import Activation, Tagger
 
 
 @dataclass(kw_only=True)
@@ -78,14 +81,23 @@ def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
     return _finished(create_coca(config.model, **_given(config, tokenizer), **decoder), config)
 
 
+def build_tagger(config: ModelConfig, tags: TagSource, activation: Activation) -> Tagger:
+    """The image tower that ``config`` names, and an output for each of ``tags``."""
+    sizes = _given_sizes(config)
+    return _finished(create_tagger(config.model, tags=tags, activation=activation, **sizes), config)
+
+
+def _given_sizes(config: ModelConfig) -> dict[str, Any]:
+    return {} if config.image_size is None else {"image_size": config.image_size}
+
+
 def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
-    sizes = {} if config.image_size is None else {"image_size": config.image_size}
     return {
         "vocab_size": tokenizer.vocab_size,
         "context_length": tokenizer.context_length,
         "pad_id": tokenizer.pad_id,
         "eot_id": tokenizer.eot_id,
-        **sizes,
+        **_given_sizes(config),
     }
 
 

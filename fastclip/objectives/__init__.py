@@ -15,6 +15,11 @@ _FILES = {
     "masked_lm": "masked_lm:MaskedLm",
     "coca": "coca:CoCa",
     "distill": "distill:Distill",
+    "tp_label": "tp_label:TpLabel",
+    "tp_postag": "tp_postag:TpPostag",
+    "tp_cluster": "tp_cluster:TpCluster",
+    "token_classification": "token_classification:TokenClassification",
+    "multilabel_classification": "multilabel_classification:MultilabelClassification",
 }
 
 OBJECTIVES = tuple(_FILES)

@@ -40,6 +40,14 @@ class Texts(Protocol):
         """The tags of each record that has a list of them."""
         ...
 
+    def labels(self) -> Iterable[tuple[int, ...]]:
+        """The numbers of the classes of each record that has a label or a list of them."""
+        ...
+
+    def class_names(self) -> list[str] | None:
+        """Names of the classes by number, where the data have any."""
+        ...
+
 
 def check_scale(scale: float | None) -> None:
     """Refuse an initial logit scale outside the range that training keeps it in."""
@@ -116,7 +124,8 @@ class Objective:
     """One line for ``--help``."""
     paper: ClassVar[str]
     """Authors, year and arXiv number or venue."""
-    fields: ClassVar[tuple[Field, ...]]
+    fields: tuple[Field, ...]
+    """What it needs of a record; may depend on the options."""
     in_order: ClassVar[bool] = False
     """Whether it predicts words in their order, which a bag-of-words tokenizer does not keep."""
 

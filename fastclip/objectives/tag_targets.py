@@ -27,14 +27,9 @@ from fastclip.objectives.base import MicroBatch, Texts
 
 
 @dataclass(kw_only=True)
-class TagOptions:
-    """Flags of objectives whose tags are words of captions."""
+class TagCountOptions:
+    """Flags of objectives whose tags are words."""
 
-    pos_pipeline: str | None = None
-    """Pipeline of spaCy that finds nouns, adjectives and verbs: an installed one's name or a
-    folder."""
-    tag_words: str | None = None
-    """File of the tags, one a line, in the place of a pipeline."""
     num_tags: int = 5000
     """Most tags: the most frequent words, or the first of --tag-words."""
     tag_min_count: int = 1
@@ -42,6 +37,20 @@ class TagOptions:
 
     def __post_init__(self) -> None:
         check_flags(self, ("num_tags", "tag_min_count"), "1 or more", lambda n: n >= 1)
+
+
+@dataclass(kw_only=True)
+class TagOptions(TagCountOptions):
+    """Flags of objectives whose tags are words of captions."""
+
+    pos_pipeline: str | None = None
+    """Pipeline of spaCy that finds nouns, adjectives and verbs: an installed one's name or a
+    folder."""
+    tag_words: str | None = None
+    """File of the tags, one a line, in the place of a pipeline."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pos_pipeline is not None and self.tag_words is not None:
             raise UserError("--pos-pipeline and --tag-words both say which words are tags")
 
@@ -69,13 +78,13 @@ def learn_words(options: TagOptions, texts: Texts, objective: str) -> list[str]:
     return _not_empty(most_frequent(found, options.num_tags, options.tag_min_count), options)
 
 
-def learn_tags(options: TagOptions, texts: Texts) -> list[str]:
+def learn_tags(options: TagCountOptions, texts: Texts) -> list[str]:
     """The records' own tags in lower case, the most frequent first."""
     counts = Counter(tag.strip().lower() for tags in texts.tags() for tag in set(tags))
     return _not_empty(most_frequent(counts, options.num_tags, options.tag_min_count), options)
 
 
-def _not_empty(words: list[str], options: TagOptions) -> list[str]:
+def _not_empty(words: list[str], options: TagCountOptions) -> list[str]:
     if not words:
         raise UserError(
             f"--tag-min-count is {options.tag_min_count}: no word of the training data is a tag "

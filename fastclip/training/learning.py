@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.bad_records import BadValueError
-from fastclip.data.fields import CAPTION, CAPTIONS, TAGS, Field
+from fastclip.data.class_texts import class_texts_of
+from fastclip.data.fields import CAPTION, CAPTIONS, LABELS, TAGS, Field
+from fastclip.data.fields.labels import labels_of
 from fastclip.data.fields.spoken import captions_of
 from fastclip.data.fields.tags import tags_of
 from fastclip.data.sources.base import Record
@@ -21,9 +24,11 @@ from fastclip.objectives.base import Learned
 from fastclip.runs.learned import load_learned
 from fastclip.training.config import TrainConfig
 
+T = TypeVar("T")
+
 
 class SpecTexts:
-    """Captions and tags of the records of ``spec``; what cannot be read is left out."""
+    """Captions, tags and labels of the records of ``spec``; what cannot be read is left out."""
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
@@ -36,13 +41,25 @@ class SpecTexts:
 
     def tags(self) -> Iterator[tuple[str, ...]]:
         """The tags of each record that has a list of them."""
-        for record in self._records(TAGS):
+        return self._held(TAGS, tags_of)
+
+    def labels(self) -> Iterator[tuple[int, ...]]:
+        """The numbers of the classes of each record that has a label or a list of them."""
+        return self._held(LABELS, labels_of)
+
+    def class_names(self) -> list[str] | None:
+        """Names of the classes by number, where the data have any."""
+        source = open_source(self.spec, (), also=(LABELS,), role="--train-data")
+        return class_texts_of(source, self.spec).get("classes")
+
+    def _held(self, field: Field, value_of: Callable[[Mapping[str, Any]], T | None]) -> Iterator[T]:
+        for record in self._records(field):
             try:
-                tags = tags_of(record.values)
+                value = value_of(record.values)
             except BadValueError:  # booked when it is read for training
                 continue
-            if tags is not None:
-                yield tags
+            if value is not None:
+                yield value
 
     def _records(self, *fields: Field) -> Iterator[Record]:
         source = open_source(self.spec, (), also=fields, role="--train-data")

@@ -47,12 +47,13 @@ class Validation:
         self.cfg, self.ranks, self.model, self.tokenizer = cfg, ranks, model, tokenizer
         self.evaluations = evaluations_of(model)
         self.with_json = any(evaluation.reads_json for evaluation in self.evaluations)
+        self.also = tuple({field for evaluation in self.evaluations for field in evaluation.reads})
         self.splits = dict(splits)
         self.notes: list[str] = []
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
         for name, spec in splits.items():
-            facts = read_split_facts(spec, self.with_json, role=f"--val-data {name}")
+            facts = read_split_facts(spec, self.with_json, self.also, f"--val-data {name}")
             check_split(f"--val-data {name}", self.evaluations, facts)
             self.notes += left_out(name, self.evaluations, facts)
         if cfg.data.imagenet_val:
@@ -129,6 +130,7 @@ class Validation:
             ranks=self.ranks,
             threads=self.cfg.data.workers,
             with_json=self.with_json,
+            also=self.also,
             progress=self.ranks.is_first,
         )
         self._sizes[name] = len(split)

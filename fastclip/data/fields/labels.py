@@ -32,14 +32,10 @@ class Labels(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> tuple[int, ...]:
         """The classes' numbers; a record with one label has that alone."""
-        if not is_missing(values.get("labels")):
-            return tuple(map(read_label, read_list(values["labels"], "labels are not a list")))
-        found = list_in_json(values, "labels")
-        if found is not None:
-            return tuple(map(read_label, found))
-        if is_missing(values.get("label")):
+        labels = labels_of(values)
+        if labels is None:
             raise NotHeldError(self.name)
-        return (read_label(values["label"]),)
+        return labels
 
     def collate(
         self, built: Sequence[tuple[int, ...]], draws: Draws | None, reading: Reading
@@ -50,6 +46,19 @@ class Labels(Field):
             self.column: torch.tensor(numbers, dtype=torch.int64),
             "labels_offsets": row_offsets([len(row) for row in built]),
         }
+
+
+def labels_of(values: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The classes' numbers among raw values, else in their json, else the one label.
+
+    None where there are none; raises :class:`BadValueError` for anything but numbers of classes.
+    """
+    if not is_missing(values.get("labels")):
+        return tuple(map(read_label, read_list(values["labels"], "labels are not a list")))
+    found = list_in_json(values, "labels")
+    if found is not None:
+        return tuple(map(read_label, found))
+    return None if is_missing(values.get("label")) else (read_label(values["label"]),)
 
 
 LABELS = Labels()

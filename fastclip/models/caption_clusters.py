@@ -1,0 +1,98 @@
+"""Tags that are the clusters of captions, by a frozen text encoder's states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastclip.data.fields import CAPTIONS
+from fastclip.data.progress import Progress
+from fastclip.data.tags.source import TagSource
+from fastclip.errors import UserError
+from fastclip.models.text_encoder import TextEncoder, open_text_encoder
+
+_SEED = 0
+_ROWS = 1024
+
+
+class CaptionClusters(TagSource):
+    """A record has the cluster of each of its captions.
+
+    Args:
+        centroids: ``[K, width]`` fp32.
+        names: of the clusters; of each the caption nearest to it.
+        tokenizer: the encoder's.
+        text_encoder: name or folder of the encoder, which is opened when it is first asked.
+    """
+
+    field = CAPTIONS
+
+    def __init__(
+        self, centroids: Tensor, names: Sequence[str], tokenizer: Any, text_encoder: str
+    ) -> None:
+        self.centroids = centroids
+        self.names = list(names)
+        self.tokenizer = tokenizer
+        self.text_encoder = text_encoder
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The frozen encoder."""
+        return open_text_encoder(self.text_encoder)
+
+    def numbers(self, records: Sequence[Sequence[str]]) -> list[list[int]]:
+        every = [text for texts in records for text in texts]
+        found = [self.nearest(self.tokenizer(every[i : i + _ROWS])) for i in _starts(every)]
+        each = iter([number for part in found for number in part.tolist()])
+        return [sorted({next(each) for _ in texts}) for texts in records]
+
+    def nearest(self, ids: Tensor) -> Tensor:
+        """The cluster of each text of ids int64 ``[b, L]``: int64 ``[b]`` on their device."""
+        sentences = self.encoder.sentences(ids)
+        with torch.autocast(ids.device.type, enabled=False):
+            return _nearest(sentences, self.centroids.to(ids.device))
+
+
+def find_clusters(
+    captions: Mapping[str, int], encoder: TextEncoder, tokenizer: Any, num_clusters: int
+) -> tuple[Tensor, list[str]]:
+    """Centroids ``[K, width]`` fp32 of the captions' sentence states, and their names.
+
+    ``captions`` and how often each of them occurs, which is its weight. scikit-learn's k-means over
+    mini-batches, from a fixed seed. Raises :class:`UserError` for more clusters than captions.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    texts = list(captions)
+    if num_clusters > len(texts):
+        raise UserError(
+            f"--num-clusters is {num_clusters}, expected at most the {len(texts)} different "
+            "captions of the training data"
+        )
+    found = []
+    with Progress("encoding captions", len(texts), "caption") as bar:
+        for start in _starts(texts):
+            part = texts[start : start + _ROWS]
+            found.append(encoder.sentences(tokenizer(part)))
+            bar.update(len(part))
+    sentences = torch.cat(found)
+    kmeans = MiniBatchKMeans(num_clusters, random_state=_SEED)
+    kmeans.fit(sentences.numpy(), sample_weight=np.array(list(captions.values())))
+    centroids = torch.from_numpy(kmeans.cluster_centers_).float()
+    return centroids, [texts[row] for row in _nearest(centroids, sentences).tolist()]
+
+
+def _starts(texts: Sequence[str]) -> range:
+    return range(0, len(texts), _ROWS)
+
+
+def _nearest(rows: Tensor, points: Tensor) -> Tensor:
+    """Which of ``points [m, D]`` is nearest to each of ``rows [n, D]``, int64 ``[n]``."""
+    squares = points.square().sum(1)
+    parts = [(squares - 2 * part @ points.T).argmin(1) for part in rows.split(_ROWS)]
+    return torch.cat(parts) if parts else rows.new_zeros(0, dtype=torch.int64)
