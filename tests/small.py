@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torchvision
 from listed_sources import ListedRecords
+from small_bert import small_bert
 from step_loader import StepLoader
 from torch import Tensor, nn
 
@@ -18,8 +21,10 @@ from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.bpe import BpeTokenizer, train_bpe
+from fastclip.data.text.word_piece import WordPieceTokenizer
 from fastclip.models.options import ModelConfig, build_dual_encoder
 from fastclip.models.teacher import Teacher
+from fastclip.models.text_encoder import open_text_encoder
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Output, Parts
 from fastclip.training.config import train_config
@@ -28,16 +33,36 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
 OBJECTIVES = ("clip", "siglip", "captioning", "coca", "distill", "labels")
+OBJECTIVES += ("icmlm_tfm", "icmlm_attfc")
+WITH_BERT = ("icmlm_tfm", "icmlm_attfc")
 FLAGS = {
     "captioning": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
     "coca": {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2},
     "distill": {"feature_weight": 0.5},
+    "icmlm_tfm": {"fusion_heads": 2, "fusion_layers": 2},
+    "icmlm_attfc": {"fusion_heads": 2, "att_query": "all", "att_fuse": "concat"},
 }
 
 
 @functools.cache
 def tokenizer() -> BpeTokenizer:
     return train_bpe([" ".join(WORDS)] * 4, 560, LENGTH)
+
+
+@functools.cache
+def bert_folder() -> tempfile.TemporaryDirectory:
+    """A folder of a BERT that knows the first words as pieces and spells the others."""
+    folder = tempfile.TemporaryDirectory()
+    small_bert(Path(folder.name), WORDS[:5])
+    return folder
+
+
+def bert_parts(config: ModelConfig, ranks: Ranks = ONE, **how) -> Parts:
+    """What an objective on that BERT is built from."""
+    encoder = open_text_encoder(bert_folder().name)
+    learned = {"words": WORDS[:6], "width": encoder.width, "fingerprint": encoder.fingerprint}
+    pieces = WordPieceTokenizer(encoder.definition, 2 * LENGTH)
+    return Parts(config, pieces, ranks, 1 << 20, learned=learned, **how)
 
 
 @dataclass(kw_only=True)
@@ -150,6 +175,10 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
     flags = dict(FLAGS.get(name, {}))
     if name == "distill":
         flags["teacher"] = "a teacher"
+    if name in WITH_BERT:
+        flags["text_encoder"] = bert_folder().name
+        parts = bert_parts(config, ranks, open_teacher=lambda _: None)
+        torch.manual_seed(0)
     if name == "captioning":
         flags["decoder_dropout"] = 0.1 if dropout else 0.0
     objective = cls(cls.Options(**flags), parts)
@@ -183,18 +212,20 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
     draws = torch.randint(0, len(WORDS), (ROWS, 4), generator=generator).tolist()
     captions = [" ".join(WORDS[i] for i in row[: 2 + row[0] % 3]) for row in draws]
     columns = {"image": image, "text": tokenizer()(captions), "said": captions}
+    columns["captions_said"] = [(caption,) for caption in captions]
+    columns["mask_seed"] = 1000 * seed + torch.arange(ROWS)
     columns["key"] = [str(row) for row in range(ROWS)]
     size = ROWS // count
     return [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
 
 
 def without_targets(batch: list[dict], which: range) -> list[dict]:
-    """The batch with captions that end where they start in some of its micro-batches."""
+    """The batch with captions that say nothing in some of its micro-batches."""
     out = [dict(micro) for micro in batch]
     for index in which:
         text = torch.zeros_like(out[index]["text"])
         text[:, 0] = tokenizer().eot_id
-        out[index]["text"] = text
+        out[index]["text"], out[index]["said"] = text, [""] * len(text)
     return out
 
 

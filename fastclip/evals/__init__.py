@@ -6,6 +6,7 @@ from torch import nn
 
 from fastclip.evals.base import Evaluation
 from fastclip.evals.exact_captions import ExactCaptions
+from fastclip.evals.masked_words import MaskedWords
 from fastclip.evals.perplexity import Perplexity
 from fastclip.evals.retrieval import Retrieval
 from fastclip.evals.zeroshot import ZeroShot
@@ -15,6 +16,7 @@ EVALUATIONS: tuple[Evaluation, ...] = (
     Retrieval(),
     ExactCaptions(),
     Perplexity(),
+    MaskedWords(),
 )
 
 

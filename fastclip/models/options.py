@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.data.text.masking import WordMasking
 from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
 from fastclip.models.dual_encoder import DualEncoder
-from fastclip.models.factory import create_captioner, create_coca, create_model
+from fastclip.models.factory import (
+    create_captioner,
+    create_coca,
+    create_masked_word_model,
+    create_model,
+)
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.locking import lock_image, lock_text
+from fastclip.models.masked_word_model import MaskedWordModel
 
 
 @dataclass(kw_only=True)
@@ -66,15 +75,30 @@ def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
     return _finished(create_coca(config.model, **_given(config, tokenizer), **decoder), config)
 
 
+def build_masked_word_model(
+    config: ModelConfig,
+    make_fusion: Callable[[int], Any],
+    masking: WordMasking,
+    text_encoder: LazyTextEncoder,
+) -> MaskedWordModel:
+    """The image tower that ``config`` names with an ICMLM's fusion and heads on its grid."""
+    sizes = {"context_length": masking.tokenizer.context_length, **_image_size(config)}
+    model = create_masked_word_model(config.model, make_fusion, masking, text_encoder, **sizes)
+    return _finished(model, config)
+
+
 def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
-    sizes = {} if config.image_size is None else {"image_size": config.image_size}
     return {
         "vocab_size": tokenizer.vocab_size,
         "context_length": tokenizer.context_length,
         "pad_id": tokenizer.pad_id,
         "eot_id": tokenizer.eot_id,
-        **sizes,
+        **_image_size(config),
     }
+
+
+def _image_size(config: ModelConfig) -> dict[str, int]:
+    return {} if config.image_size is None else {"image_size": config.image_size}
 
 
 def _finished(model: Any, config: ModelConfig) -> Any:

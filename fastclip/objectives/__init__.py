@@ -13,6 +13,8 @@ _FILES = {
     "captioning": "captioning:Captioning",
     "coca": "coca:CoCa",
     "distill": "distill:Distill",
+    "icmlm_tfm": "icmlm_tfm:IcmlmTfm",
+    "icmlm_attfc": "icmlm_attfc:IcmlmAttfc",
 }
 
 OBJECTIVES = tuple(_FILES)
