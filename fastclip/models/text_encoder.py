@@ -14,7 +14,7 @@ from fastclip.errors import UserError, expand_home
 from fastclip.models.fingerprint import weights_fingerprint
 
 CACHE_BYTES = 1 << 30
-_ROWS, _PLACES = 32, 8
+_ROWS, _PLACES = 16, 8
 _FLAG = "--text-encoder"
 
 

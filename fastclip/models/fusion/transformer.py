@@ -1,5 +1,7 @@
 """ICMLM's transformer over a picture's grid and a caption's states (tfm)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,8 @@ class TransformerFusion(nn.Module):
         to words too.
         """
         query, joined, used = self._before_last(grid, states, place)
-        weights = self.layers[-1].attention.weights(query, joined, used)
+        last: Any = self.layers[-1]
+        weights = last.attention.weights(query, joined, used)
         return weights[:, :, 0, : grid.shape[1]].mean(1)
 
     def _before_last(
