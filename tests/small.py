@@ -35,12 +35,15 @@ ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
 VIRTEX = ("captioning", "bicaptioning", "masked_lm")
 OBJECTIVES = ("clip", "siglip", *VIRTEX, "coca", "distill", "labels")
-OBJECTIVES += ("tp_postag", "tp_cluster", "token_classification")
+OBJECTIVES += ("icmlm_tfm", "icmlm_attfc", "tp_postag", "tp_cluster", "token_classification")
+WITH_BERT = ("icmlm_tfm", "icmlm_attfc")
 DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
 FLAGS = {
     **dict.fromkeys((*VIRTEX, "coca"), DECODER),
     "masked_lm": {**DECODER, "mask_proportion": 0.4},
     "distill": {"feature_weight": 0.5},
+    "icmlm_tfm": {"fusion_heads": 2, "fusion_layers": 2},
+    "icmlm_attfc": {"fusion_heads": 2, "att_query": "all", "att_fuse": "concat"},
 }
 
 
@@ -69,6 +72,14 @@ def learned_of(name: str) -> dict:
         centroids = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
         return {"tags": list("abcd"), "centroids": centroids}
     return {"tags": list(WORDS)}
+
+
+def bert_parts(config: ModelConfig, ranks: Ranks = ONE, **how) -> Parts:
+    """What an objective on that BERT is built from."""
+    encoder = open_text_encoder(bert_folder().name)
+    learned = {"words": WORDS[:6], "width": encoder.width, "fingerprint": encoder.fingerprint}
+    pieces = WordPieceTokenizer(encoder.definition, 2 * LENGTH)
+    return Parts(config, pieces, ranks, 1 << 20, learned=learned, **how)
 
 
 @dataclass(kw_only=True)
@@ -181,6 +192,10 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
     flags = dict(FLAGS.get(name, {}))
     if name == "distill":
         flags["teacher"] = "a teacher"
+    if name in WITH_BERT:
+        flags["text_encoder"] = bert_folder().name
+        parts = bert_parts(config, ranks, open_teacher=lambda _: None)
+        torch.manual_seed(0)
     if name in VIRTEX:
         flags["decoder_dropout"] = 0.1 if dropout else 0.0
     if issubclass(cls, TagPrediction):
@@ -229,12 +244,12 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
 
 
 def without_targets(batch: list[dict], which: range) -> list[dict]:
-    """The batch with captions that end where they start in some of its micro-batches."""
+    """The batch with captions that say nothing in some of its micro-batches."""
     out = [dict(micro) for micro in batch]
     for index in which:
         text = torch.zeros_like(out[index]["text"])
         text[:, 0] = tokenizer().eot_id
-        out[index]["text"] = text
+        out[index]["text"], out[index]["said"] = text, [""] * len(text)
     return out
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from fastclip.data.fields import CAPTIONS, LABELS, TAGS
 from fastclip.evals.base import Evaluation
 from fastclip.evals.exact_captions import ExactCaptions
+from fastclip.evals.masked_words import MaskedWords
 from fastclip.evals.perplexity import Perplexity
 from fastclip.evals.retrieval import Retrieval
 from fastclip.evals.tags import TagPrecision
@@ -20,6 +21,7 @@ EVALUATIONS: tuple[Evaluation, ...] = (
     TagPrecision(CAPTIONS),
     TagPrecision(TAGS),
     TagPrecision(LABELS),
+    MaskedWords(),
 )
 
 

@@ -37,7 +37,7 @@ class ExactCaptions(Evaluation):
 
     def run(self, subject: Subject, split: Split) -> Result:
         captions = write_captions(subject, split)
-        scenes = [scene for said in split.attributes if (scene := _scene(said)) is not None]
+        scenes = [scene for said in split.attributes if (scene := scene_of(said)) is not None]
         if len(scenes) == len(captions):
             figures = _by_grammar(captions, scenes)
         else:
@@ -76,7 +76,7 @@ def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[s
     return [tokenizer.decode(row) for row in found.tolist()]
 
 
-def _scene(said: Mapping[str, Any]) -> grammar.Attributes | None:
+def scene_of(said: Mapping[str, Any]) -> grammar.Attributes | None:
     """What a record of the generated set shows; None for a record of another set."""
     names = [field.name for field in fields(grammar.Attributes)]
     if not all(name in said for name in names):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -33,7 +34,7 @@ class Attention(nn.Module):
         ``mask`` (bool, broadcast to [b, heads, L, K]) is true where a state may look.
         """
         query, key, value = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            self._heads(projection(x))
             for projection, x in (
                 (self.q_proj, states),
                 (self.k_proj, memory),
@@ -43,6 +44,18 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal)
         return self.out_proj(seen.transpose(1, 2).flatten(2))
+
+    def weights(self, states: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each state looks at each place of the memory, [b, heads, L, K]; as above."""
+        query, key = self._heads(self.q_proj(states)), self._heads(self.k_proj(memory))
+        scores = query @ key.mT / query.shape[-1] ** 0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1)
+
+    def _heads(self, rows: Tensor) -> Tensor:
+        """[b, n, width] to [b, heads, n, width / heads]."""
+        return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class DecoderLayer(nn.Module):

@@ -1,16 +1,20 @@
 """From a name to a model."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 from fastclip.data.tags.source import TagSource
+from fastclip.data.text.masking import WordMasking
 from fastclip.errors import UserError
 from fastclip.models.build_towers import build_image_tower, build_text_tower
 from fastclip.models.caption_decoder import CaptionDecoder
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa, UnimodalText
 from fastclip.models.dual_encoder import DualEncoder
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.masked_captioner import MaskedCaptioner
+from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.presets import (
     PRESETS,
     DecoderShape,
@@ -183,6 +187,24 @@ def create_tagger(
     preset = _tailored_preset(name, None, None, None, None, overrides)
     visual = build_image_tower(preset, grid_only=True)
     return Tagger(visual, tags, activation, **_sizes(preset))
+
+
+def create_masked_word_model(
+    name: str,
+    make_fusion: Callable[[int], Any],
+    masking: WordMasking,
+    text_encoder: LazyTextEncoder,
+    *,
+    context_length: int,
+    **overrides: Any,
+) -> MaskedWordModel:
+    """A preset's image tower with an ICMLM's fusion and heads on its grid, with random weights.
+
+    ``name`` and ``overrides`` are those of :func:`create_model`.
+    """
+    preset = _tailored_preset(name, None, context_length, None, None, overrides)
+    visual = build_image_tower(preset, grid_only=True)
+    return MaskedWordModel(visual, make_fusion, masking, text_encoder, **_sizes(preset))
 
 
 def _end_of_text(eot_id: int | None) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fastclip.data.tags.source import TagSource
+from fastclip.data.text.masking import WordMasking
 from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
@@ -14,11 +16,14 @@ from fastclip.models.factory import (
     create_captioner,
     create_coca,
     create_masked_captioner,
+    create_masked_word_model,
     create_model,
     create_tagger,
 )
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.locking import lock_image, lock_text
 from fastclip.models.masked_captioner import MaskedCaptioner
+from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.tagger import Activation, Tagger
 
 
@@ -83,12 +88,20 @@ def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
 
 def build_tagger(config: ModelConfig, tags: TagSource, activation: Activation) -> Tagger:
     """The image tower that ``config`` names, and an output for each of ``tags``."""
-    sizes = _given_sizes(config)
+    sizes = _image_size(config)
     return _finished(create_tagger(config.model, tags=tags, activation=activation, **sizes), config)
 
 
-def _given_sizes(config: ModelConfig) -> dict[str, Any]:
-    return {} if config.image_size is None else {"image_size": config.image_size}
+def build_masked_word_model(
+    config: ModelConfig,
+    make_fusion: Callable[[int], Any],
+    masking: WordMasking,
+    text_encoder: LazyTextEncoder,
+) -> MaskedWordModel:
+    """The image tower that ``config`` names with an ICMLM's fusion and heads on its grid."""
+    sizes = {"context_length": masking.tokenizer.context_length, **_image_size(config)}
+    model = create_masked_word_model(config.model, make_fusion, masking, text_encoder, **sizes)
+    return _finished(model, config)
 
 
 def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
@@ -97,8 +110,12 @@ def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
         "context_length": tokenizer.context_length,
         "pad_id": tokenizer.pad_id,
         "eot_id": tokenizer.eot_id,
-        **_given_sizes(config),
+        **_image_size(config),
     }
+
+
+def _image_size(config: ModelConfig) -> dict[str, int]:
+    return {} if config.image_size is None else {"image_size": config.image_size}
 
 
 def _finished(model: Any, config: ModelConfig) -> Any:

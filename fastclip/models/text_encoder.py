@@ -14,7 +14,7 @@ from fastclip.errors import UserError, expand_home
 from fastclip.models.fingerprint import weights_fingerprint
 
 CACHE_BYTES = 1 << 30
-_ROWS = 32
+_ROWS, _PLACES = 16, 8
 _FLAG = "--text-encoder"
 
 
@@ -76,19 +76,25 @@ class TextEncoder(nn.Module):
     def _run(self, ids: Tensor) -> Tensor:
         """States ``[b, L, width]`` on the host.
 
-        Always so many rows at a time, whatever texts are unknown yet: a product of another number
-        of rows may round otherwise, and a resumed run would not go on to the bit.
+        Always so many rows at a time, and so many places as a text's own length says, whatever
+        texts are unknown yet: a product of another number of rows may round otherwise, and a
+        resumed run would not go on to the bit.
         """
         device = next(self.bert.parameters()).device
-        found = []
-        for part in ids.split(_ROWS):
-            rows = F.pad(part, (0, 0, 0, _ROWS - len(part)), value=self.pad_id).to(device)
-            rows[len(part) :, 0] = part[0, 0]  # attention to nothing would be NaN
-            used = rows.ne(self.pad_id)
-            with torch.autocast(device.type, enabled=False):
-                states = self.bert(input_ids=rows, attention_mask=used.long()).last_hidden_state
-            found.append((states.float() * used[..., None])[: len(part)].cpu())
-        return torch.cat(found)
+        found = torch.zeros(*ids.shape, self.width)
+        lengths = ids.ne(self.pad_id).sum(1).add(_PLACES - 1).div(_PLACES, rounding_mode="floor")
+        lengths = lengths.mul(_PLACES).clamp(max=ids.shape[1])
+        for length in lengths.unique().tolist():
+            for part in lengths.eq(length).nonzero()[:, 0].split(_ROWS):
+                rows = ids[part, :length]
+                rows = F.pad(rows, (0, 0, 0, _ROWS - len(part)), value=self.pad_id).to(device)
+                rows[len(part) :, 0] = rows[0, 0]  # attention to nothing would be NaN
+                used = rows.ne(self.pad_id)
+                with torch.autocast(device.type, enabled=False):
+                    out = self.bert(input_ids=rows, attention_mask=used.long())
+                states = out.last_hidden_state.float() * used[..., None]
+                found[part, :length] = states[: len(part)].cpu()
+        return found
 
     def _keep(self, new: dict[bytes, Tensor]) -> None:
         for key, states in new.items():

@@ -15,6 +15,8 @@ _FILES = {
     "masked_lm": "masked_lm:MaskedLm",
     "coca": "coca:CoCa",
     "distill": "distill:Distill",
+    "icmlm_tfm": "icmlm_tfm:IcmlmTfm",
+    "icmlm_attfc": "icmlm_attfc:IcmlmAttfc",
     "tp_label": "tp_label:TpLabel",
     "tp_postag": "tp_postag:TpPostag",
     "tp_cluster": "tp_cluster:TpCluster",

@@ -1,8 +1,10 @@
 """Every objective's losses and gradients against a textbook in fp64; that they can be learned."""
 
+import random
+
 import pytest
 import torch
-from small import ONE, ROWS, VIRTEX, build, micro_batches, tokenizer, without_targets
+from small import ONE, ROWS, VIRTEX, WORDS, build, micro_batches, tokenizer, without_targets
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -144,6 +146,32 @@ def distill(objective, micro):
     }
 
 
+def icmlm(objective, micro):
+    """One word a caption, drawn by its seed; sigmoids of all words of all pictures."""
+    model = objective.model
+    grid, told = model.encode_grid(micro["image"]), []
+    for row, (text, seed) in enumerate(
+        zip(micro["said"], micro["mask_seed"].tolist(), strict=True)
+    ):
+        listed = [w for w in text.split() if w in WORDS[:6]]
+        if not listed:
+            continue
+        place = random.Random(seed).choice([i for i, w in enumerate(text.split()) if w in listed])
+        ids = model.masking.tokenizer([" ".join(["[MASK]" if i == place else w for i, w in
+                                                 enumerate(text.split())])])  # fmt: skip
+        at = ids[0].eq(model.masking.tokenizer.mask_id).nonzero()[:, 0]
+        hidden = model.fusion(grid[row : row + 1], objective.frozen.states(ids), at)
+        logits = F.linear(hidden, model.word_head.weight, model.word_head.bias)[0]
+        told.append(-logits.log_softmax(0)[WORDS.index(text.split()[place])])
+    targets = torch.tensor(
+        [[float(w in text.split()) for w in WORDS[:6]] for text in micro["said"]]
+    )
+    logits = F.linear(grid.mean(1), model.tag_head.weight, model.tag_head.bias)
+    tags = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="sum")
+    assert 0 < len(told) < ROWS
+    return {"masked_word_loss": sum(told) / len(told), "tag_loss": tags / ROWS}
+
+
 TWINS = {
     "clip": clip,
     "siglip": siglip,
@@ -153,6 +181,7 @@ TWINS = {
     "coca": coca,
     "distill": distill,
 }
+TWINS |= {"icmlm_tfm": icmlm, "icmlm_attfc": icmlm}
 
 
 def numbers(losses: dict[str, Tensor]) -> dict[str, float]:
@@ -242,7 +271,7 @@ def test_64_samples_are_learned(name):
         found = [batch["said"][row] for row in (image @ text.T).argmax(1).tolist()]
         right = sum(a == b for a, b in zip(found, batch["said"], strict=True))
         assert right > 0.8 * len(found), (right, history[-1])
-    for key in ("caption_loss", "masked_lm_loss", "feature_loss"):
+    for key in ("caption_loss", "masked_lm_loss", "feature_loss", "masked_word_loss"):
         if key in history[0]:
             assert history[-1][key] < 0.4 * history[0][key], history[-1]
 

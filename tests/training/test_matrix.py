@@ -35,7 +35,7 @@ SEED, BAR = 5, 1e-5
 STAGES, WORLDS, COUNTS = (0, 1, 2, 3), (1, 2), (1, 2, 4)
 # Which micro-batches of the global batch have no caption token to predict, of 4.
 WITHOUT = {"none": range(0), "a micro-batch": range(1), "a rank": range(2), "all": range(4)}
-WITH_TOKENS = (*VIRTEX, "coca", "token_classification")
+WITH_TOKENS = (*VIRTEX, "coca", "token_classification", "icmlm_tfm", "icmlm_attfc")
 SGD = {"opt": "sgd", "lr": 0.05, "wd": 1e-3}
 # Flags of the runs that are resumed.
 RESUMED: dict[str, dict] = {

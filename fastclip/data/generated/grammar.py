@@ -99,6 +99,18 @@ def said(text: str) -> Said:
     return Said() if scene is None else Said(scene.shape, scene.color, scene.count)
 
 
+def kind_of_word(text: str, start: int, end: int) -> str | None:
+    """Whether the word ``text[start:end]`` of a sentence says ``color``, ``shape`` or ``count``."""
+    word = text[start:end].lower()
+    if word in COLORS:
+        return "color"
+    if any(word in (shape, _things(shape, 2)) for shape in SHAPES):
+        return "shape"
+    # "one above the other" counts nothing.
+    counts = word in NUMBERS and not text[end:].startswith(" above the other")
+    return "count" if counts else None
+
+
 def _reading(text: str) -> Attributes | None:
     """A scene that a text fits, with anything for what it leaves unsaid."""
     text = " ".join(text.split())

@@ -1,0 +1,116 @@
+"""An image tower, a fusion with a caption's states, and the heads that tell words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.data.text.masking import WordMasking, masked_ids
+from fastclip.data.text.tag_words import Found
+from fastclip.models.image_model import ImageModel
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
+from fastclip.models.linear_head import LinearHead
+from fastclip.models.tower import ImageTower
+from fastclip.models.vocabulary_head import fp32_linear
+
+
+class MaskedWordModel(ImageModel):
+    """Pictures and captions with one word masked to that word (ICMLM), and pictures to tags.
+
+    ``visual`` is what a user keeps: it has neither pooling nor projection, so
+    :meth:`encode_image` gives the mean of the grid. The caption's states are those of a frozen
+    BERT, ``text_encoder``, which is no module of the model and is opened where texts are given.
+
+    Args:
+        make_fusion: builds a module of :mod:`fastclip.models.fusion` for a grid's width.
+        masking: which words are masked, and among how many they are sought.
+    """
+
+    def __init__(
+        self,
+        visual: ImageTower,
+        make_fusion: Callable[[int], Any],
+        masking: WordMasking,
+        text_encoder: LazyTextEncoder,
+        *,
+        image_size: int,
+        context_length: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        super().__init__(
+            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
+        )
+        self.fusion: nn.Module = make_fusion(visual.grid_width)
+        self.word_head = LinearHead(self.fusion.width, masking.num_candidates)  # type: ignore[arg-type]
+        self.tag_head = LinearHead(visual.grid_width, len(masking.words))
+        self.masking = masking
+        self.text_encoder = text_encoder
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that are masked, which are the tags too."""
+        return self.masking.words.words
+
+    @property
+    def num_candidates(self) -> int:
+        """Among how many a masked word is sought."""
+        return self.masking.num_candidates
+
+    def encode_grid(self, image: Tensor) -> Tensor:
+        """Pictures [b, 3, s, s], uint8 or standardized floats, to [b, P, grid_width]."""
+        return self.visual.grid(self.pixels(image))
+
+    def fill_logits(self, image: Tensor, states: Tensor, place: Tensor) -> Tensor:
+        """Logits [b, candidates] (fp32) of the word at each caption's ``place``, int64 [b].
+
+        ``states`` [b, L, width] are the encoder's of captions with one ``[MASK]``.
+        """
+        return self._logits(self.encode_grid(image), states, place)
+
+    def attention(self, image: Tensor, states: Tensor, place: Tensor) -> Tensor:
+        """How much the masked word looks at each place of the grid, [b, P]; as above."""
+        return self.fusion.attention(self.encode_grid(image), states, place)  # type: ignore[operator]
+
+    def tag_logits(self, image: Tensor) -> Tensor:
+        """Logits [b, words] (fp32) of each word being a tag of the picture."""
+        return self.tag_head(self.encode_grid(image).mean(1), fp32_linear)
+
+    def maskable(self, text: str) -> list[Found]:
+        """The words of a text that can be masked."""
+        return self.masking.maskable(text)
+
+    def foresee_masked(self, grid: Tensor, texts: Sequence[str], masked: Sequence[Found]) -> Tensor:
+        """How many candidates are found as likely as each masked word, or likelier: int64 [b].
+
+        ``grid`` [b, P, grid_width]; of every text one word of :meth:`maskable` is masked.
+        """
+        ids, places = self.mask(texts, masked)
+        logits = self._logits(
+            grid, self.text_encoder.states(ids.to(grid.device)), places.to(grid.device)
+        )
+        own = logits.gather(1, torch.tensor([[m.number] for m in masked], device=grid.device))
+        # Not `logits >= own`: what is not finite is never right.
+        return (~(logits < own)).sum(1) - 1
+
+    def mask(self, texts: Sequence[str], masked: Sequence[Found]) -> tuple[Tensor, Tensor]:
+        """Ids int64 [b, L] of the texts with one ``[MASK]`` each, and its places int64 [b]."""
+        tokenizer = self.masking.tokenizer
+        pairs = [
+            masked_ids(tokenizer, text, word.start, word.end)
+            for text, word in zip(texts, masked, strict=True)
+        ]
+        if not pairs:
+            empty = torch.zeros(0, dtype=torch.int64)
+            return empty.view(0, tokenizer.context_length), empty
+        return torch.stack([ids for ids, _ in pairs]), torch.tensor([place for _, place in pairs])
+
+    def _logits(self, grid: Tensor, states: Tensor, place: Tensor) -> Tensor:
+        return self.word_head(self.fusion(grid, states, place), fp32_linear)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the inputs of blocks only, and recompute their activations in the backward pass."""
+        self.visual.set_grad_checkpointing(enable)

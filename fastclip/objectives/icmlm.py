@@ -1,0 +1,233 @@
+"""ICMLM: foresee one masked word of a caption from the picture and the caption's other words."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastclip.comm.ranks import Ranks
+from fastclip.data.fields import CAPTION, CAPTIONS, MASK_SEED, PICTURE
+from fastclip.data.text.interface import Tokenizer
+from fastclip.data.text.masking import MaskedVocabulary, WordMasking
+from fastclip.data.text.tag_words import Found, TagWords
+from fastclip.data.text.word_piece import WordPieceTokenizer
+from fastclip.errors import UserError, check_flags
+from fastclip.loss import linear_cross_entropy
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
+from fastclip.models.masked_word_model import MaskedWordModel
+from fastclip.models.options import build_masked_word_model
+from fastclip.models.text_encoder import TextEncoder, open_text_encoder
+from fastclip.objectives.base import Learned, MicroBatch, Objective, Output, Part, Parts, Texts
+from fastclip.objectives.tag_targets import TagOptions, learn_words, mark_tags, tag_sum
+from fastclip.ops import dispatch
+
+CONTEXT_LENGTH = 32
+
+
+@dataclass(kw_only=True)
+class IcmlmOptions(TagOptions):
+    """Flags that both forms share."""
+
+    text_encoder: str = ""
+    """Frozen BERT that reads captions: a folder of transformers or a name on its hub."""
+    masked_vocabulary: MaskedVocabulary = "words"
+    """Among what a masked word is sought: the learned words, or all pieces of the encoder's
+    tokenizer, with which only words of one piece are masked."""
+    fusion_heads: int = 12
+    """Attention heads of the fusion."""
+    tag_loss_weight: float = 1.0
+    """Weight of the loss of the picture's tags."""
+    backbone_lr: float | None = None
+    """Peak learning rate of the image tower; --lr where left out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flags(self, ("fusion_heads",), "1 or more", lambda n: n >= 1)
+        check_flags(self, ("tag_loss_weight",), "0 or more", lambda weight: weight >= 0)
+        check_flags(self, ("backbone_lr",), "more than 0", lambda rate: rate > 0)
+
+
+class MaskedWordLosses(nn.Module):
+    """Cross entropies of masked words and of tags, over the global batch's counts."""
+
+    def __init__(self, model: MaskedWordModel, tag_weight: float, workspace_bytes: int):
+        super().__init__()
+        self.model = model
+        self.tag_weight = tag_weight
+        self.workspace_bytes = workspace_bytes
+
+    def forward(self, micro_batch, step, given, features_only=False) -> Output:
+        model, count = self.model, step["masked_words"]
+        grid = model.encode_grid(micro_batch["image"])
+        rows, places = micro_batch["masked_rows"], micro_batch["masked_places"]
+        hidden = model.fusion(grid[rows], given["states"], places)
+        take = partial(_words_loss, micro_batch["masked_words"], self.workspace_bytes)
+        words = model.word_head(hidden, take) * (1 / count if count else 0.0)
+        tags = tag_sum(
+            model.tag_head, grid.mean(1), micro_batch, step["pictures"], self.workspace_bytes
+        )
+        return Output(sums={"masked_word_loss": words, "tag_loss": self.tag_weight * tags})
+
+
+def _words_loss(
+    targets: Tensor, workspace_bytes: int, hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    return linear_cross_entropy(
+        hidden, weight, targets, bias, reduction="sum", workspace_bytes=workspace_bytes
+    )
+
+
+def mask_captions(batch: Sequence[MicroBatch], model: MaskedWordModel, ranks: Ranks) -> float:
+    """Masked words of the global batch: one of each caption that has any, drawn by its seed.
+
+    Leaves in each micro-batch, of its m captions with a masked word, ``masked_rows`` (places of
+    their pictures), ``masked_places`` and ``masked_words`` (the right candidates), int64 ``[m]``,
+    and for ``text`` their masked ids, int64 ``[m, L]``.
+    """
+    own = 0
+    for micro_batch in batch:
+        rows: list[int] = []
+        masked: list[Found] = []
+        seeds = micro_batch["mask_seed"].tolist()
+        for row, (text, seed) in enumerate(zip(micro_batch["said"], seeds, strict=True)):
+            if found := model.maskable(text):
+                rows.append(row)
+                masked.append(random.Random(seed).choice(found))
+        texts = [micro_batch["said"][row] for row in rows]
+        micro_batch["text"], micro_batch["masked_places"] = model.mask(texts, masked)
+        micro_batch["masked_rows"] = torch.tensor(rows, dtype=torch.int64)
+        numbers = [word.number for word in masked]
+        micro_batch["masked_words"] = torch.tensor(numbers, dtype=torch.int64)
+        own += len(rows)
+    return ranks.total([own])[0]
+
+
+class Icmlm(Objective):
+    """What both forms share; a subclass builds the fusion.
+
+    Sariyildiz et al., 2020: the captions' encoder is frozen, the image tower learns by the word
+    that is missing, and by tags (TP_Postag), which are the words that are masked. A reconstruction:
+    the authors' code is not public. A loss is the mean over the global batch's masked words, a
+    picture's tags count as a sum.
+    """
+
+    paper = "Sariyildiz, Perez and Larlus 2020 (ICMLM), arXiv 2008.01392"
+    fields = (PICTURE, CAPTION, CAPTIONS, MASK_SEED)
+    name: ClassVar[str]
+
+    options: IcmlmOptions
+    model: MaskedWordModel
+    frozen: TextEncoder | None = None
+
+    def __init__(self, options: IcmlmOptions, parts: Parts):
+        self.options = options
+        learned, width = parts.learned, parts.learned["width"]
+        if width % options.fusion_heads:
+            raise UserError(
+                f"--fusion-heads is {options.fusion_heads}, expected a divisor of {width}, the "
+                "width of --text-encoder"
+            )
+        self.words = TagWords(learned["words"])
+        assert isinstance(parts.tokenizer, WordPieceTokenizer)
+        masking = WordMasking(parts.tokenizer, self.words, options.masked_vocabulary)
+        if parts.open_teacher is not None:
+            self.frozen = open_text_encoder(options.text_encoder)
+        encoder = LazyTextEncoder(options.text_encoder, learned["fingerprint"], self.frozen)
+        self.model = build_masked_word_model(
+            parts.model, partial(self.build_fusion, width), masking, encoder
+        )
+        weight = options.tag_loss_weight
+        self.network = MaskedWordLosses(self.model, weight, parts.workspace_bytes)
+        learns = any(p.requires_grad for p in self.model.visual.parameters())
+        if options.backbone_lr is not None and not learns:
+            raise UserError("--backbone-lr does nothing with --lock-image, which freezes the tower")
+
+    @abstractmethod
+    def build_fusion(self, width: int, grid_width: int) -> nn.Module:
+        """The module that joins a grid with a caption's states of a ``width``."""
+
+    @classmethod
+    def own_tokenizer(cls, options: IcmlmOptions, context_length: int | None) -> Tokenizer:
+        encoder = cls._open_encoder(options)
+        length = context_length or min(CONTEXT_LENGTH, encoder.longest)
+        if length > encoder.longest:
+            raise UserError(
+                f"--context-length is {length}, expected at most {encoder.longest}, the pieces "
+                "that --text-encoder reads"
+            )
+        return WordPieceTokenizer(encoder.definition, length)
+
+    @classmethod
+    def learn(
+        cls, options: IcmlmOptions, tokenizer: Tokenizer, texts: Texts, ranks: Ranks
+    ) -> Learned:
+        """The words that are masked, and what the encoder is."""
+        encoder = cls._open_encoder(options)
+        words = learn_words(options, texts, cls.name)
+        assert isinstance(tokenizer, WordPieceTokenizer)
+        masking = WordMasking(tokenizer, TagWords(words), options.masked_vocabulary)
+        if not masking.num_maskable:
+            raise UserError(
+                f"--masked-vocabulary is pieces: none of the {len(words)} words is one piece of "
+                "--text-encoder's tokenizer"
+            )
+        return {"words": words, "width": encoder.width, "fingerprint": encoder.fingerprint}
+
+    @classmethod
+    def _open_encoder(cls, options: IcmlmOptions) -> TextEncoder:
+        if not options.text_encoder:
+            raise UserError(
+                f"--objective {cls.name} needs --text-encoder, the folder or name of a BERT"
+            )
+        return open_text_encoder(options.text_encoder)
+
+    def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
+        for micro_batch in batch:
+            micro_batch.pop("captions_text", None)  # ids that nothing reads
+        return {
+            "masked_words": mask_captions(batch, self.model, ranks),
+            "pictures": mark_tags(batch, self.words, "captions", ranks),
+        }
+
+    def given(self, micro_batch: MicroBatch) -> dict[str, Any]:
+        """The encoder's states of the masked captions, ``[m, longest, width]``."""
+        assert self.frozen is not None
+        ids = micro_batch["text"]
+        if not len(ids):
+            return {"states": torch.zeros(0, 1, self.frozen.width, device=ids.device)}
+        longest = int(ids.ne(self.frozen.pad_id).sum(1).max())
+        return {"states": self.frozen.states(ids)[:, :longest]}
+
+    def groups(self) -> Iterable[Part]:
+        named = dict(self.network.named_parameters())
+        tower = {n: p for n, p in named.items() if n.startswith("model.visual.")}
+        rest = {n: p for n, p in named.items() if n not in tower}
+        return [Part("tower", tower, lr=self.options.backbone_lr), Part("fusion", rest)]
+
+    def identity(self) -> dict[str, Any]:
+        """The encoder counts by its weights, wherever it lies."""
+        shared = super().identity()
+        del shared["--text-encoder"]
+        return {**shared, "the text encoder's weights": self._encoder_now()}
+
+    def _encoder_now(self) -> str:
+        return self.model.text_encoder.open().fingerprint
+
+    def trained(self) -> dict[str, Any]:
+        """The words, and the encoder that reads captions for :meth:`MaskedWordModel.fill_logits`.
+
+        The encoder is opened when it is first used.
+        """
+        return {"words": list(self.words.words), "text_encoder": self.model.text_encoder}
+
+    @classmethod
+    def check_backend(cls, device: torch.device) -> None:
+        for operation in ("linear_cross_entropy", "linear_sigmoid_cross_entropy"):
+            dispatch.resolved(operation, "auto", device)

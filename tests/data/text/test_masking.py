@@ -1,0 +1,65 @@
+"""Words that can be masked, and captions with one word masked."""
+
+import pytest
+import torch
+from small_bert import small_bert
+
+from fastclip.data.text.masking import WordMasking, masked_ids
+from fastclip.data.text.tag_words import TagWords
+from fastclip.data.text.word_piece import WordPieceTokenizer
+from fastclip.models.text_encoder import open_text_encoder
+
+KNOWN = ("a", "red", "ring", "on", "the", "left", "don", "s")
+WORDS = TagWords(["red", "cyan", "ring", "don't", "café", "ж"])
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory):
+    return open_text_encoder(str(small_bert(tmp_path_factory.mktemp("bert"), KNOWN))).definition
+
+
+def tokenizer(definition, length=16):
+    return WordPieceTokenizer(definition, length)
+
+
+@pytest.mark.parametrize(
+    "text", ["a red ring", "Red", "cyan, RED!", "a red-cyan ring", "3red ", "[MASK] red", "é red"]
+)
+def test_one_mask_stands_for_a_word_whatever_its_pieces(definition, text):
+    tokens = tokenizer(definition)
+    for found in WordMasking(tokens, WORDS, "words").maskable(text):
+        ids, place = masked_ids(tokens, text, found.start, found.end)
+        whole = tokens([f"{text[: found.start]}[MASK]{text[found.end :]}"])[0]
+        assert torch.equal(ids, whole)
+        assert ids[place] == tokens.mask_id
+        assert int(ids.eq(tokens.mask_id).sum()) == 1 + text.count("[MASK]")
+
+
+def test_candidates_are_words_or_pieces(definition):
+    tokens = tokenizer(definition)
+    words, pieces = (WordMasking(tokens, WORDS, kind) for kind in ("words", "pieces"))
+    text = "a red cyan ring on café ж don't"
+    assert (words.num_candidates, words.num_maskable) == (6, 6)
+    assert [words.candidate(f.number) for f in words.maskable(text)] == [
+        "red", "cyan", "ring", "café", "ж", "don't",
+    ]  # fmt: skip
+    assert pieces.num_candidates == tokens.vocab_size
+    assert pieces.num_maskable == 2  # others are several pieces, or unknown
+    assert [pieces.candidate(f.number) for f in pieces.maskable(text)] == ["red", "ring"]
+
+
+@pytest.mark.parametrize("length", range(3, 10))
+def test_words_that_are_cut_off_are_not_masked(definition, length):
+    tokens = tokenizer(definition, length)
+    text = "a cyan red ring"  # 1, 4, 1 and 1 pieces
+    found = WordMasking(tokens, WORDS, "words").maskable(text)
+    starts = {"cyan": 1, "red": 5, "ring": 6}
+    expected = [word for word, start in starts.items() if start < length - 2]
+    assert [text[f.start : f.end] for f in found] == expected
+    for f in found:
+        ids, place = masked_ids(tokens, text, f.start, f.end)
+        assert ids[place] == tokens.mask_id
+        assert tokens.eot_id in ids.tolist()
+    if length < 9:
+        with pytest.raises(ValueError, match="the masked word is piece 7, expected one of the fir"):
+            masked_ids(tokens, text, 11, 15)
