@@ -77,8 +77,8 @@ def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Capt
 
 def build_masked_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> MaskedCaptioner:
     """The image tower that ``config`` names and a decoder of masked words."""
-    sizes = {} if config.image_size is None else {"image_size": config.image_size}
-    return _finished(create_masked_captioner(config.model, tokenizer, **sizes, **decoder), config)
+    settings = {**_image_size(config), **decoder}
+    return _finished(create_masked_captioner(config.model, tokenizer, **settings), config)
 
 
 def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
@@ -114,7 +114,7 @@ def _given(config: ModelConfig, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _image_size(config: ModelConfig) -> dict[str, int]:
+def _image_size(config: ModelConfig) -> dict[str, Any]:
     return {} if config.image_size is None else {"image_size": config.image_size}
 
 

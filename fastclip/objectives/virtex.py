@@ -56,7 +56,7 @@ class VirTex(Objective):
     Options: ClassVar[type] = VirTexOptions
     name: ClassVar[str]
     """Of the objective, as ``--objective`` takes it."""
-    fields: ClassVar[tuple[Field, ...]] = (PICTURE, CAPTION)
+    fields: tuple[Field, ...] = (PICTURE, CAPTION)
 
     in_order = True
     strip_accents = True
