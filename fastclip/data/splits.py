@@ -23,6 +23,7 @@ class SplitFacts:
     label is an index, ``prompts`` templates in which ``{}`` stands for a name, ``class_captions`` a
     list of captions for each class, the nearest of which decides (so that a class of more captions
     has more chances). ``attributes`` are the records' json, empty where it was not read.
+    ``all_captions`` are all of each record, of which ``captions`` has the first.
     """
 
     keys: list[str]
@@ -32,6 +33,12 @@ class SplitFacts:
     classes: list[str] | None = None
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
+    all_captions: list[tuple[str, ...]] | None = None
+
+    @property
+    def references(self) -> list[tuple[str, ...]]:
+        """All captions of each record; its only one where ``all_captions`` is not told."""
+        return self.all_captions or [(caption,) for caption in self.captions]
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -10,10 +10,14 @@ from small import ONE, SIDE, tokenizer
 from fastclip.comm.division import Division
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split
+from fastclip.evals import written_captions as written
 from fastclip.evals.base import Subject
-from fastclip.evals.exact_captions import ExactCaptions, write_captions
-from fastclip.evals.perplexity import Perplexity
+from fastclip.evals.bleu import Bleu
+from fastclip.evals.cider import Cider
+from fastclip.evals.exact_captions import ExactCaptions
+from fastclip.evals.perplexity import Perplexity, count_words, derangement
 from fastclip.evals.runner import plain
+from fastclip.evals.written_captions import write_captions
 
 RED_RINGS = {"shape": "ring", "color": "red", "size": "small", "count": 2}
 RED_RINGS |= {"place": "side by side", "background": "plain", "tone": "dark"}
@@ -105,7 +109,47 @@ def test_perplexity_of_a_known_certainty():
     found = figures(Perplexity(), subject(captions), split(captions))
     assert found["perplexity"] == pytest.approx(1 + (vocabulary - 1) * math.exp(-9), rel=1e-5)
     assert found["token_accuracy"] == 1
+    # Each word is one piece here, so that there are as many tokens as words and ends.
+    assert found["word_perplexity"] == pytest.approx(found["perplexity"], rel=1e-5)
     assert found["perplexity_candidates"] == found["token_candidates"] == vocabulary
+
+
+def test_perplexity_beside_anothers_picture():
+    captions = ["one red ring", "two red ring"]  # another's script is wrong at the first word
+    size = tokenizer().vocab_size
+    found = figures(Perplexity(), subject(captions), split(captions))
+    surely = math.log(1 + (size - 1) * math.exp(-9))
+    total = 2 * (4 * surely + 9)
+    assert found["shuffled_word_perplexity"] == pytest.approx(math.exp(total / 8), rel=1e-4)
+    alone = figures(Perplexity(), subject(captions[:1]), split(captions[:1]))
+    assert "shuffled_word_perplexity" not in alone
+
+
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_every_row_has_another_place(count):
+    others = derangement(count)
+    assert sorted(others.tolist()) == list(range(count))
+    assert not others.eq(torch.arange(count)).any()
+    assert torch.equal(others, derangement(count))
+
+
+def test_words_are_counted_by_white_space_as_far_as_a_text_is_kept():
+    # Of eight ids six are pieces: "zq" is two of them, "x.y" three.
+    cases = {"": 1, "red": 2, "Red  STAR ring": 4, "zq x.y": 3, "x.y zq red": 4, "x.y zq zq": 3}
+    cases |= {"red " * 6: 7, "red " * 7: 7, "zqzqzq red": 2}
+    assert count_words(tokenizer(), list(cases)) == list(cases.values())
+
+
+def test_captions_are_written_once_for_all_evaluations(monkeypatch):
+    times = []
+    whole = written.write_captions
+    monkeypatch.setattr(written, "write_captions", lambda *args: times.append(args) or whole(*args))
+    asked, of = subject(["one red ring", "two"]), split(["one red ring", "two"])
+    for evaluation in (ExactCaptions(), Bleu(), Cider()):
+        found = figures(evaluation, asked, of)
+    assert found["cider_d"] > 0 and len(times) == 1
+    assert figures(Bleu(), asked, split(["one red ring", "one red ring"]))["bleu_4"] < 1
+    assert len(times) == 2
 
 
 def test_a_model_that_diverged_has_figures_too():
