@@ -123,6 +123,11 @@ class Objective:
     strip_accents: ClassVar[bool] = False
     """Whether a trained tokenizer leaves accents out, as VirTex's does."""
 
+    writes_captions: ClassVar[bool] = False
+    """Whether ``model`` has ``encode_grid`` and ``next_token_logits`` that write captions."""
+    fills_masks: ClassVar[bool] = False
+    """Whether :meth:`trained` gives a ``filler`` (:class:`fastclip.models.filler.Filler`)."""
+
     options: Any
     model: nn.Module
     """What a finished run is loaded as; a part of ``network``."""

@@ -110,6 +110,7 @@ class Captioning(Objective):
     fields = (PICTURE, CAPTION)
 
     in_order = True
+    writes_captions = True
 
     model: Captioner
 
