@@ -55,10 +55,14 @@ class Row:
     filled: Filled | None = None
 
     def line(self) -> str:
-        """Columns between tabs: the path, the text, and words with their probabilities."""
+        """Columns between tabs: the path, the text, and words with their probabilities.
+
+        What cannot be printed, such as a tab in a caption, is spelled out.
+        """
         words = self.filled.words if self.filled else []
         shares = ", ".join(f"{word} {probability:.3f}" for word, probability in words)
-        return "\t".join([printable(str(self.path)), self.text, *([shares] if words else [])])
+        columns = [str(self.path), self.text, *([shares] if words else [])]
+        return "\t".join(map(printable, columns))
 
     def plain(self) -> dict[str, Any]:
         """The same as JSON values."""
