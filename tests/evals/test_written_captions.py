@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from reciter import Reciter
 from small import ONE, SIDE, tokenizer
 
 from fastclip.comm.division import Division
@@ -21,26 +22,6 @@ from fastclip.evals.written_captions import write_captions
 
 RED_RINGS = {"shape": "ring", "color": "red", "size": "small", "count": 2}
 RED_RINGS |= {"place": "side by side", "background": "plain", "tone": "dark"}
-
-
-class Reciter(torch.nn.Module):
-    """Goes on with the caption whose number is the first pixel, with logits of ``sureness``."""
-
-    def __init__(self, captions, sureness=9.0):
-        super().__init__()
-        self.script, self.sureness = tokenizer()(captions), sureness
-
-    def encode_grid(self, pictures):
-        return pictures[:, 0, 0, 0].long()
-
-    def hidden(self, grid, tokens):
-        return self.sureness * torch.eye(tokenizer().vocab_size)[self.script[grid, 1:]]
-
-    def head(self, hidden, take):
-        return take(hidden, torch.eye(tokenizer().vocab_size), None)
-
-    def next_token_logits(self, grid, tokens):
-        return self.hidden(grid, tokens)[:, tokens.shape[1] - 1]
 
 
 def subject(written, **how):

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from captioning_runs import WORDS, filling, finished_captioner, trained, write_pictures
+from captioning_runs import (
+    WORDS,
+    filling,
+    finished_captioner,
+    greys,
+    reciting,
+    trained,
+    write_pictures,
+)
 from PIL import Image
 from small import build, tokenizer
 
@@ -37,7 +45,23 @@ def test_files_and_folders_are_lines_in_their_order(run, tmp_path, capsys):
     drawn = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
     expected = trained().caption(paths, top_p=0.9, seed=2)
     assert drawn == [printable(text) for text in expected]
-    assert any("\t" in text for text in expected)  # as an untrained model has it
+
+
+def test_a_line_is_a_line_whatever_a_caption_holds():
+    row = caption_files.Row(Path("a\nb.png"), "one\tred\x07 ring")
+    assert row.line() == "a\\nb.png\tone\\tred\\x07 ring"
+    assert row.plain()["caption"] == "one\tred\x07 ring"
+
+
+def test_captions_follow_their_pictures_past_bad_ones(tmp_path, capsys, monkeypatch):
+    captions = ["one red ring", "two red rings", "a blue star"]
+    monkeypatch.setattr(caption_files, "load_run", lambda folder: reciting(captions))
+    monkeypatch.setattr(caption_files, "_BATCH", 2)
+    greys(tmp_path, 3)
+    (tmp_path / "00.png").write_text("no")
+    assert main(["a run", str(tmp_path)]) == 0
+    said = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    assert said == captions
 
 
 def test_json_and_a_sheet_say_the_same(run, tmp_path, capsys):

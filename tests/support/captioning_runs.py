@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from PIL import Image
+from reciter import Reciter
 from shard_files import picture_bytes
 from small import FLAGS, ONE, SIDE, build, tokenizer
 
@@ -15,18 +17,23 @@ from fastclip.training.config import train_config
 WORDS = ("red", "ring", "star", "blue", "two", "one")
 
 
-def built(name: str):
-    """An objective that hears its grid loud enough for pictures to differ."""
-    objective = build(name)
-    if name == "captioning":
-        objective.model.decoder.grid_projection.weight.data.mul_(100)
-    return objective
-
-
 def trained(name: str = "captioning") -> Trained:
     """A run as ``load_run`` gives it, its weights from a seed."""
-    objective = built(name)
+    objective = build(name)
     return Trained(name, objective.model.eval(), tokenizer(), objective.trained())
+
+
+def reciting(captions: list[str]) -> Trained:
+    """A run that says ``captions[n]`` of a picture in the grey n."""
+    return Trained("captioning", Reciter(captions), tokenizer(), {})
+
+
+def greys(folder: Path, count: int) -> list[Path]:
+    """Pictures in the greys 0, 1, 2, ... of different shapes, as PNG files."""
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.new("L", (20 + number, 31), number).save(path)
+    return paths
 
 
 def finished_captioner(folder: Path) -> Path:
@@ -37,7 +44,7 @@ def finished_captioner(folder: Path) -> Path:
     assert find_objective("captioning").writes_captions
     run_folder.write(folder, cfg, {})
     tokenizer().save(folder / "tokenizer.json")
-    weights.save(built("captioning"), folder / "model.safetensors", ONE)
+    weights.save(build("captioning"), folder / "model.safetensors", ONE)
     return folder
 
 
