@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
@@ -41,7 +42,7 @@ def bleu_4(written: Sequence[list[str]], references: Sequence[Sequence[list[str]
 
     most = max(map(len, references))
     # One stream for the first references of all pictures, one for the second: None where none is.
-    streams = [
+    streams: Any = [
         [" ".join(those[place]) if place < len(those) else None for those in references]
         for place in range(most)
     ]

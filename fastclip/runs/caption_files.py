@@ -88,13 +88,14 @@ def caption_files(run: Path, named: Sequence[str], request: Request) -> bool:
         trained.check_fills()
     else:
         trained.check_writes()
-    _move(trained.model, request.device)
+    model: Any = trained.model
+    _move(model, request.device)
     rows: list[Row] = []
     lost = 0
     # On a terminal the lines themselves show how far it is.
     with Progress("captioning", len(paths), "picture", not sys.stdout.isatty()) as bar:
         generator = torch.Generator(trained.device).manual_seed(request.seed)
-        for batch in read_files(paths, trained.model.image_size, _BATCH):
+        for batch in read_files(paths, model.image_size, _BATCH):
             good = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
             for path, why in batch:
                 if isinstance(why, str):
