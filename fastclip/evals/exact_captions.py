@@ -11,7 +11,6 @@ import torch
 
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
-from fastclip.data.text.cleaning import clean
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_sheet import caption_sheet
 from fastclip.evals.written_captions import WRITES, written_captions
@@ -24,7 +23,7 @@ class ExactCaptions(Evaluation):
 
     On the generated set a right caption is any sentence that its grammar can give for the picture,
     and beside it stand the shares that say the right shape, color and count and that are
-    grammatical. Elsewhere it is the record's own caption, after the tokenizer's cleaning.
+    grammatical. Elsewhere it is the record's own caption, as the tokenizer spells it.
     """
 
     name = "exact captions"
@@ -40,7 +39,9 @@ class ExactCaptions(Evaluation):
         if len(scenes) == len(captions):
             figures = _by_grammar(captions, scenes)
         else:
-            right = [c == clean(own) for c, own in zip(captions, split.captions, strict=True)]
+            # It may set punctuation apart.
+            own = map(subject.tokenizer.decode, subject.tokenizer(split.captions).tolist())
+            right = [caption == text for caption, text in zip(captions, own, strict=True)]
             figures = [_share("exact_captions", "exact captions", right)]
         return Result(figures, _drawn(split, captions))
 

@@ -77,6 +77,12 @@ def test_elsewhere_the_records_own_caption_alone_is_right(other):
     assert grammar.can_say(grammar.Attributes(**RED_RINGS))
 
 
+def test_punctuation_that_the_tokenizer_sets_apart_is_right():
+    own = ["red: one", "two"]
+    assert write_captions(subject(own), split(own)) == ["red : one", "two"]
+    assert figures(ExactCaptions(), subject(own), split(own))["exact_captions"] == 1
+
+
 def test_captions_with_dollar_signs_are_drawn(tmp_path):
     drawn = ExactCaptions().run(subject(["one"]), split(["$a_$ for $5"])).pictures
     for name, draw in drawn.items():
