@@ -7,7 +7,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ngram_baseline
 import yaml
+
+from fastclip.training.validation import parse_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -69,7 +72,21 @@ def one_run(run: Run) -> dict:
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     batch = json.loads((run.folder / "deepspeed.json").read_text())["train_batch_size"]
     return {
-        "results": json.loads((run.folder / "results.json").read_text()),
+        "results": _with_ngram(run, json.loads((run.folder / "results.json").read_text())),
         "steps": len(rows),
         "minutes": round(sum(batch / row["samples_per_second"] for row in rows) / 60, 3),
     }
+
+
+def _with_ngram(run: Run, results: dict) -> dict:
+    """Figures of each split, with the best n-gram's where the recipe is held to it."""
+    if all(term.get("over") != ngram_baseline.NAME for term in terms(run.name).get("figures", [])):
+        return results
+    flags = dict(zip(*[iter(data_flags(run.name))] * 2, strict=True))
+    splits = parse_splits(flags["--val-data"])
+    for split, (value, told) in ngram_baseline.of_run(
+        run.folder, flags["--train-data"], splits
+    ).items():
+        print(f"{split}: {ngram_baseline.NAME} {value:.4g} ({told})", flush=True)
+        results[split][ngram_baseline.NAME] = value
+    return results

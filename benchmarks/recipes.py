@@ -3,9 +3,11 @@
     python benchmarks/recipes.py [NAME ...] --seeds 0 1 2
 
 A recipe is ``configs/recipes/small/NAME.yaml``: the trainer's flags, and in a second document what
-its runs are held to. Every run's outcome is stored as soon as it is known, so that a call that was
-stopped goes on where it was (``--again`` starts over). Writes benchmarks/results/recipes.json and
-the README's table of it; exits with code 1 where a bar was missed.
+its runs are held to: figures of results.json, or how many times another figure they are (``over``:
+one of the same split, or the best n-gram's ``ngram_word_perplexity``). Every run's outcome is
+stored as soon as it is known, so that a call that was stopped goes on where it was (``--again``
+starts over). Writes benchmarks/results/recipes.json and the README's table of it; exits with code 1
+where a bar was missed.
 """
 
 import argparse
@@ -71,7 +73,7 @@ def figures(name: str, known: dict) -> list[dict]:
         seeds, baselines, sizes = {}, {}, set()
         for seed, runs in outcomes.items():
             split = runs[""]["results"][term["split"]]
-            seeds[seed] = split[term["figure"]]
+            seeds[seed] = split[term["figure"]] / (split[term["over"]] if "over" in term else 1)
             sizes.add(split["pictures"])
             other = term.get("baseline", {}).get("run")
             if other is not None:
@@ -84,7 +86,7 @@ def figures(name: str, known: dict) -> list[dict]:
         every = [runs[""] for runs in outcomes.values()]
         entries.append(
             {
-                "figure": term["figure"],
+                "figure": " / ".join(term[key] for key in ("figure", "over") if key in term),
                 "split": term["split"],
                 "n": max(sizes),
                 "higher_is_better": term.get("higher_is_better", True),
@@ -127,13 +129,15 @@ def table(report: dict) -> str:
     ]
     for name, entries in report.items():
         for entry in entries:
-            values = ", ".join(f"{value:.1%}" for value in entry["seeds"].values())
+            is_ratio = " / " in entry["figure"]
+            shown = "{:.2f}".format if is_ratio else "{:.1%}".format
+            values = ", ".join(map(shown, entry["seeds"].values()))
             base, bar = entry["baseline"], entry["bar"]
             told = f"{base['name']}: {base['value']:.1%}" if base else ""
             if isinstance(bar, dict):
                 bar = f"gain > {bar['every']:.0%} each, mean at least {bar['mean']:.0%}"
             elif bar is not None:
-                bar = f"{100 * bar:.3g}%"
+                bar = f"{bar:g}" if is_ratio else f"{100 * bar:.3g}%"
             met = {None: "", True: ", met", False: ", missed"}[entry["met"]]
             what = entry["figure"].replace("_", " ")
             lines.append(

@@ -25,6 +25,7 @@ class SplitFacts:
     list of captions for each class, the nearest of which decides (so that a class of more captions
     has more chances). ``attributes`` are the records' json, empty where it was not read. ``also``
     are the values of further fields that evaluations asked for, None where a record has none.
+    ``all_captions`` are all of each record, of which ``captions`` has the first.
     """
 
     keys: list[str]
@@ -35,6 +36,12 @@ class SplitFacts:
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
     also: Mapping[Field, list[Any]] = field(default_factory=dict)
+    all_captions: list[tuple[str, ...]] | None = None
+
+    @property
+    def references(self) -> list[tuple[str, ...]]:
+        """All captions of each record; its only one where ``all_captions`` is not told."""
+        return self.all_captions or [(caption,) for caption in self.captions]
 
     def __len__(self) -> int:
         return len(self.keys)

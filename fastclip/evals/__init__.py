@@ -6,6 +6,8 @@ from torch import nn
 
 from fastclip.data.fields import CAPTIONS, LABELS, TAGS
 from fastclip.evals.base import Evaluation
+from fastclip.evals.bleu import Bleu
+from fastclip.evals.cider import Cider
 from fastclip.evals.exact_captions import ExactCaptions
 from fastclip.evals.masked_words import MaskedWords
 from fastclip.evals.perplexity import Perplexity
@@ -22,9 +24,16 @@ EVALUATIONS: tuple[Evaluation, ...] = (
     TagPrecision(TAGS),
     TagPrecision(LABELS),
     MaskedWords(),
+    Bleu(),
+    Cider(),
 )
 
 
 def evaluations_of(model: nn.Module) -> list[Evaluation]:
     """Those that ``model`` can be asked; a split's first figure is its figure of merit."""
-    return [evaluation for evaluation in EVALUATIONS if evaluation.fits(model)]
+    return [e for e in EVALUATIONS if e.fits(model) and e.unavailable() is None]
+
+
+def unavailable_for(model: nn.Module) -> list[str]:
+    """Why evaluations that would fit ``model`` cannot be asked here, a sentence each."""
+    return [told for e in EVALUATIONS if e.fits(model) and (told := e.unavailable()) is not None]

@@ -68,6 +68,7 @@ class Subject:
         model, tokenizer: those of a run; an evaluation says by ``needs`` which methods it uses.
         batch: rows of one forward pass.
         autocast: makes the context of every forward pass.
+        kept: what one evaluation found on a split and others ask for too.
     """
 
     model: Any
@@ -75,6 +76,7 @@ class Subject:
     ranks: Ranks
     batch: int
     autocast: Callable[[], AbstractContextManager]
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def over_pictures(self, split: Split, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """``function(pictures [b, 3, S, S], rows [b])`` of all pictures, ``[n, ...]``.
@@ -128,13 +130,17 @@ class Evaluation(ABC):
     needs: ClassVar[tuple[str, ...]]
     """Methods that the model must have."""
     reads_json: ClassVar[bool] = False
-    """Whether it asks for the attributes in the records' json."""
+    """Whether it asks for the attributes or all captions in the records' json."""
     reads: tuple[Field, ...] = ()
     """Further fields that it asks for."""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model can be asked at all."""
         return all(hasattr(model, method) for method in self.needs)
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be asked anywhere here, in a sentence; None where it can."""
+        return None
 
     @abstractmethod
     def lacks(self, facts: SplitFacts) -> str | None:

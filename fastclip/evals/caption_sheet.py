@@ -8,9 +8,13 @@ from torch import Tensor
 
 from fastclip.evals.drawing import PLAIN_TEXT
 
+OWN_GREY = "written by the model; the record's own caption grey"
 
-def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path) -> None:
-    """Pictures ``[n, 3, H, W]`` uint8 beside the caption written and, in grey, their own."""
+
+def caption_sheet(
+    pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path, title: str = OWN_GREY
+) -> None:
+    """Pictures ``[n, 3, H, W]`` uint8 beside the caption written and, in grey, another text."""
     from matplotlib.figure import Figure
 
     columns = min(3, len(pictures))
@@ -26,5 +30,5 @@ def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path)
         text_axes.text(0, 0.95, textwrap.fill(written, 42), fontsize=8, va="top", **PLAIN_TEXT)
         own = textwrap.fill(own, 46)
         text_axes.text(0, 0.05, own, fontsize=7, va="bottom", color="0.5", **PLAIN_TEXT)
-    figure.suptitle("written by the model; the record's own caption grey", fontsize=9)
-    figure.savefig(path, dpi=130)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=130, format="png")

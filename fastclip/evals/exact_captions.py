@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_sheet import caption_sheet
-from fastclip.models.beams import beam_search
+from fastclip.evals.written_captions import WRITES, written_captions
 
 _SHOWN = 24
-BEAMS = 5
 
 
 class ExactCaptions(Evaluation):
@@ -25,55 +23,27 @@ class ExactCaptions(Evaluation):
 
     On the generated set a right caption is any sentence that its grammar can give for the picture,
     and beside it stand the shares that say the right shape, color and count and that are
-    grammatical. Elsewhere it is the record's own caption, as the tokenizer gives back its pieces.
+    grammatical. Elsewhere it is the record's own caption, as the tokenizer spells it.
     """
 
     name = "exact captions"
-    needs = ("encode_grid", "next_token_logits")
+    needs = WRITES
     reads_json = True
 
     def lacks(self, facts: SplitFacts) -> str | None:
         return None if all(facts.captions) else "captions"
 
     def run(self, subject: Subject, split: Split) -> Result:
-        captions = write_captions(subject, split)
+        captions = written_captions(subject, split)
         scenes = [scene for said in split.attributes if (scene := scene_of(said)) is not None]
         if len(scenes) == len(captions):
             figures = _by_grammar(captions, scenes)
         else:
-            tokenizer = subject.tokenizer
-            wanted = [tokenizer.decode(tokenizer.pieces(own)) for own in split.captions]
-            right = [c == own for c, own in zip(captions, wanted, strict=True)]
+            # It may set punctuation apart.
+            own = map(subject.tokenizer.decode, subject.tokenizer(split.captions).tolist())
+            right = [caption == text for caption, text in zip(captions, own, strict=True)]
             figures = [_share("exact_captions", "exact captions", right)]
         return Result(figures, _drawn(split, captions))
-
-
-def write_captions(subject: Subject, split: Split, beams: int = BEAMS) -> list[str]:
-    """A caption for every picture; every rank must call, and takes as many steps."""
-    model, tokenizer, device = subject.model, subject.tokenizer, subject.ranks.device
-
-    def write(pictures: Tensor, _: Tensor) -> Tensor:
-        grid = model.encode_grid(pictures.to(device))
-
-        def next_log_probs(tokens: Tensor, rows: Tensor) -> Tensor:
-            log_probs = model.next_token_logits(grid[rows], tokens).float().log_softmax(-1)
-            # A model that is not finite writes nothing right, and as many steps as the others.
-            return log_probs.masked_fill(log_probs.isnan(), -torch.inf)
-
-        tokens, _ = beam_search(
-            next_log_probs,
-            rows=len(pictures),
-            start_id=tokenizer.sot_id,
-            end_id=tokenizer.eot_id,
-            max_length=tokenizer.context_length,
-            beams=beams,
-            **getattr(model, "beam_options", {}),
-            device=device,
-        )
-        return tokens
-
-    found = subject.over_pictures(split, write)
-    return [tokenizer.decode(row) for row in found.tolist()]
 
 
 def scene_of(said: Mapping[str, Any]) -> grammar.Attributes | None:

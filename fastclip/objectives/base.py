@@ -134,6 +134,11 @@ class Objective:
     keep_end: ClassVar[bool] = True
     """Whether a caption that is cut keeps the end in place of a piece; VirTex's loses it."""
 
+    writes_captions: ClassVar[bool] = False
+    """Whether ``model`` has ``encode_grid`` and ``next_token_logits`` that write captions."""
+    fills_masks: ClassVar[bool] = False
+    """Whether :meth:`trained` gives a ``filler`` (:class:`fastclip.models.filler.Filler`)."""
+
     options: Any
     model: nn.Module
     """What a finished run is loaded as; a part of ``network``."""

@@ -53,6 +53,7 @@ class Bicaptioning(VirTex):
     name = "bicaptioning"
     summary = "predict a caption's words from the picture's grid, forward and backward"
     paper = "Desai and Johnson 2021 (VirTex), arXiv 2006.06666"
+    writes_captions = True
 
     model: Captioner
 

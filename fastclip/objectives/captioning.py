@@ -42,6 +42,7 @@ class Captioning(VirTex):
     name = "captioning"
     summary = "predict a caption's words from the picture's grid and the words before"
     paper = "Desai and Johnson 2021 (VirTex, forward captioning), arXiv 2006.06666"
+    writes_captions = True
 
     model: Captioner
 

@@ -72,6 +72,7 @@ class CoCa(Clip):
     paper = "Yu et al. 2022, arXiv 2205.01917"
 
     in_order = True
+    writes_captions = True
 
     model: CoCaModel  # type: ignore[assignment]
 

@@ -1,10 +1,21 @@
 """What a finished run is to its user."""
 
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch import nn
 
 from fastclip.data.text import Tokenizer
+from fastclip.errors import UserError
+from fastclip.objectives import OBJECTIVES, find_objective
+
+if TYPE_CHECKING:
+    from fastclip.models.filler import Filler
+    from fastclip.runs.filling import Filled
+    from fastclip.runs.pictures import Picture
 
 
 class Trained(tuple):
@@ -13,6 +24,9 @@ class Trained(tuple):
     Runs with a contrastive loss have ``logit_scale``, the factor, beside ``log_logit_scale``, and
     SigLIP's ``logit_bias``; they unpack as ``model, tokenizer, logit_scale = trained``, others as
     ``model, tokenizer = trained``. ``objective`` is the name of the objective.
+
+    Runs of objectives that write captions have :meth:`caption`, those that foresee masked words
+    :meth:`fill`. Both run where the model is (``trained.model.to("cuda")``).
     """
 
     objective: str
@@ -21,14 +35,84 @@ class Trained(tuple):
     logit_scale: float
     log_logit_scale: float
     logit_bias: float
+    filler: Filler
 
     def __new__(
         cls, objective: str, model: nn.Module, tokenizer: Tokenizer, scalars: dict[str, Any]
-    ) -> "Trained":
+    ) -> Trained:
         scale = [scalars["logit_scale"]] if "logit_scale" in scalars else []
         self = super().__new__(cls, (model, tokenizer, *scale))
         self.__dict__.update(scalars, objective=objective, model=model, tokenizer=tokenizer)
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def caption(
+        self,
+        pictures: Picture | Iterable[Picture],
+        beams: int = 5,
+        *,
+        top_p: float | None = None,
+        seed: int = 0,
+        batch: int = 32,
+    ) -> list[str]:
+        """A caption for each picture, also where only one is given, by beam search.
+
+        Args:
+            pictures: files, images of Pillow's, or pixels uint8 ``[3, H, W]`` (all of one size may
+                be ``[n, 3, H, W]``), which go through the evaluation transform.
+            top_p: draw from the smallest sets of tokens that hold so much of the probability
+                (Holtzman et al. 2020, arXiv 1904.09751), instead of searching with ``beams``.
+            seed: of what is drawn. The same pictures in the same batches get the same captions.
+            batch: pictures at a time.
+
+        Raises :class:`UserError` for a run that writes none and a picture that cannot be read.
+        """
+        from fastclip.runs.captions import check_decoding, write
+        from fastclip.runs.pictures import each_picture, stacked
+
+        self.check_writes()
+        check_decoding(beams, top_p)
+        if batch < 1:
+            raise UserError(f"batch is {batch}, expected 1 or more")
+        generator = torch.Generator(self.device).manual_seed(seed)
+        every, size, found = each_picture(pictures), self.model.image_size, []
+        for start in range(0, len(every), batch):
+            part = stacked(every[start : start + batch], size).to(self.device)  # type: ignore[arg-type]
+            found += write(self.model, self.tokenizer, part, beams, top_p, generator)
+        return found
+
+    def fill(self, picture: Picture, sentence: str, top: int = 5) -> Filled:
+        """The ``top`` likeliest words for the one ``[MASK]`` in a sentence about a picture.
+
+        Raises :class:`UserError` for a run that foresees none, a picture that cannot be read and a
+        sentence without exactly one mask.
+        """
+        from fastclip.runs.filling import fill
+        from fastclip.runs.pictures import stacked
+
+        self.check_fills()
+        [pixels] = stacked([picture], self.model.image_size).to(self.device)  # type: ignore[arg-type]
+        return fill(self.filler, pixels, sentence, top)
+
+    def check_writes(self) -> None:
+        """Raise :class:`UserError` for a run that writes no captions."""
+        if not find_objective(self.objective).writes_captions:
+            raise UserError(
+                f"a run of objective {self.objective} writes no captions, expected one of "
+                f"{_that('writes_captions')}"
+            )
+
+    def check_fills(self) -> None:
+        """Raise :class:`UserError` for a run that foresees no masked words."""
+        if "filler" not in self.__dict__:
+            raise UserError(
+                f"a run of objective {self.objective} foresees no masked words, expected one of "
+                f"{_that('fills_masks')}"
+            )
 
     def __getnewargs__(self) -> tuple[str, nn.Module, Tokenizer, dict[str, Any]]:
         known = ("objective", "model", "tokenizer")
@@ -41,3 +125,8 @@ class Trained(tuple):
     def __repr__(self) -> str:
         facts = {k: v for k, v in self.__dict__.items() if k not in ("model", "tokenizer")}
         return f"Trained({type(self.model).__name__}, {facts})"
+
+
+def _that(can: str) -> str:
+    """Names of the objectives whose classes say that they can."""
+    return ", ".join(name for name in OBJECTIVES if getattr(find_objective(name), can, False))

@@ -14,7 +14,7 @@ from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import Split
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
-from fastclip.evals import evaluations_of
+from fastclip.evals import evaluations_of, unavailable_for
 from fastclip.evals.base import Subject
 from fastclip.evals.runner import Found, as_json, check_split, evaluate, left_out, sentences
 from fastclip.evals.zeroshot import ZeroShot
@@ -49,7 +49,7 @@ class Validation:
         self.with_json = any(evaluation.reads_json for evaluation in self.evaluations)
         self.also = tuple({field for evaluation in self.evaluations for field in evaluation.reads})
         self.splits = dict(splits)
-        self.notes: list[str] = []
+        self.notes = unavailable_for(model) if splits else []
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
         for name, spec in splits.items():

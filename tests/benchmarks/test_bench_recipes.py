@@ -40,7 +40,7 @@ def test_every_small_recipe_reads(path):
     for other in terms.get("needs", {}).values():
         assert (recipe_runs.SMALL / f"{other}.yaml").exists()
     for term in terms.get("figures", []):
-        assert term.keys() <= {"figure", "split", "bar", "baseline", "higher_is_better"}
+        assert term.keys() <= {*("figure", "over", "split", "bar", "baseline", "higher_is_better")}
 
 
 def test_a_student_runs_with_its_teacher_and_beside_itself_alone(started, tmp_path):
@@ -91,6 +91,37 @@ def test_real_pictures_are_taken_from_the_folder_that_is_named(monkeypatch):
     with pytest.raises(SystemExit, match=f"name their folder in {recipe_runs.DATA}"):
         recipe_runs.data_flags("distill")
     assert recipe_runs.data_flags("captioning") == []
+
+
+def test_a_figure_is_held_to_another(started, tmp_path, monkeypatch):
+    term = {"figure": "recall@10", "over": "pictures", "split": "val-seen", "bar": 0.2}
+    monkeypatch.setattr(recipes, "terms", lambda name: {"figures": [term]})
+    known: dict = {}
+    recipes.run_recipe("any", 0, known, tmp_path)
+    [entry] = recipes.figures("any", known)
+    assert entry["figure"] == "recall@10 / pictures" and not entry["met"]
+    assert entry["seeds"] == {"0": pytest.approx(0.5 / 3)}
+    row = "| any | recall@10 / pictures | val-seen | 3 | 0.17 |  | 0.2, missed |"
+    assert row in recipes.table({"any": [entry]})
+
+
+def test_the_best_ngram_stands_among_a_runs_figures(tmp_path, monkeypatch):
+    monkeypatch.setenv(recipe_runs.DATA, "/pictures")
+    asked = []
+
+    def of_run(*args):
+        asked.append(args)
+        return {"val-seen": (9.5, "order 2"), "val-unseen": (90.0, "order 1")}
+
+    monkeypatch.setattr(recipe_runs.ngram_baseline, "of_run", of_run)
+    found = {"val-seen": {"word_perplexity": 7.0}, "val-unseen": {"word_perplexity": 70.0}}
+    same = recipe_runs._with_ngram(Run("captioning", 0, tmp_path), found)
+    assert same is found and not asked
+    named = recipe_runs._with_ngram(Run("virtex_captioning_emoji", 0, tmp_path), found)
+    assert named["val-unseen"] == {"word_perplexity": 70.0, "ngram_word_perplexity": 90.0}
+    [(folder, train, splits)] = asked
+    assert folder == tmp_path and train == "/pictures/emoji/train-{0000..0004}.tar"
+    assert splits["val-seen"] == "/pictures/emoji/val-seen.tar"
 
 
 @pytest.mark.parametrize(

@@ -5,38 +5,23 @@ import math
 
 import pytest
 import torch
+from reciter import Reciter
 from small import ONE, SIDE, tokenizer
 
 from fastclip.comm.division import Division
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split
+from fastclip.evals import written_captions as written
 from fastclip.evals.base import Subject
-from fastclip.evals.exact_captions import ExactCaptions, write_captions
-from fastclip.evals.perplexity import Perplexity
+from fastclip.evals.bleu import Bleu
+from fastclip.evals.cider import Cider
+from fastclip.evals.exact_captions import ExactCaptions
+from fastclip.evals.perplexity import Perplexity, count_words, derangement
 from fastclip.evals.runner import plain
+from fastclip.evals.written_captions import write_captions
 
 RED_RINGS = {"shape": "ring", "color": "red", "size": "small", "count": 2}
 RED_RINGS |= {"place": "side by side", "background": "plain", "tone": "dark"}
-
-
-class Reciter(torch.nn.Module):
-    """Goes on with the caption whose number is the first pixel, with logits of ``sureness``."""
-
-    def __init__(self, captions, sureness=9.0):
-        super().__init__()
-        self.script, self.sureness = tokenizer()(captions), sureness
-
-    def encode_grid(self, pictures):
-        return pictures[:, 0, 0, 0].long()
-
-    def hidden(self, grid, tokens):
-        return self.sureness * torch.eye(tokenizer().vocab_size)[self.script[grid, 1:]]
-
-    def head(self, hidden, take):
-        return take(hidden, torch.eye(tokenizer().vocab_size), None)
-
-    def next_token_logits(self, grid, tokens):
-        return self.hidden(grid, tokens)[:, tokens.shape[1] - 1]
 
 
 def subject(written, **how):
@@ -92,10 +77,10 @@ def test_elsewhere_the_records_own_caption_alone_is_right(other):
     assert grammar.can_say(grammar.Attributes(**RED_RINGS))
 
 
-def test_a_caption_is_right_as_the_tokenizer_gives_its_pieces_back():
-    written = ["F\u00e9, red!"]
-    assert figures(ExactCaptions(), subject(written), split(written))["exact_captions"] == 1
-    assert figures(ExactCaptions(), subject(written), split(["fe , red !"]))["exact_captions"] == 0
+def test_punctuation_that_the_tokenizer_sets_apart_is_right():
+    own = ["red: one", "two"]
+    assert write_captions(subject(own), split(own)) == ["red : one", "two"]
+    assert figures(ExactCaptions(), subject(own), split(own))["exact_captions"] == 1
 
 
 def test_captions_with_dollar_signs_are_drawn(tmp_path):
@@ -111,7 +96,47 @@ def test_perplexity_of_a_known_certainty():
     found = figures(Perplexity(), subject(captions), split(captions))
     assert found["perplexity"] == pytest.approx(1 + (vocabulary - 1) * math.exp(-9), rel=1e-5)
     assert found["token_accuracy"] == 1
+    # Each word is one piece here, so that there are as many tokens as words and ends.
+    assert found["word_perplexity"] == pytest.approx(found["perplexity"], rel=1e-5)
     assert found["perplexity_candidates"] == found["token_candidates"] == vocabulary
+
+
+def test_perplexity_beside_anothers_picture():
+    captions = ["one red ring", "two red ring"]  # another's script is wrong at the first word
+    size = tokenizer().vocab_size
+    found = figures(Perplexity(), subject(captions), split(captions))
+    surely = math.log(1 + (size - 1) * math.exp(-9))
+    total = 2 * (4 * surely + 9)
+    assert found["shuffled_word_perplexity"] == pytest.approx(math.exp(total / 8), rel=1e-4)
+    alone = figures(Perplexity(), subject(captions[:1]), split(captions[:1]))
+    assert "shuffled_word_perplexity" not in alone
+
+
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_every_row_has_another_place(count):
+    others = derangement(count)
+    assert sorted(others.tolist()) == list(range(count))
+    assert not others.eq(torch.arange(count)).any()
+    assert torch.equal(others, derangement(count))
+
+
+def test_words_are_counted_by_white_space_as_far_as_a_text_is_kept():
+    # Of eight ids six are pieces: "zq" is two of them, "x.y" three.
+    cases = {"": 1, "red": 2, "Red  STAR ring": 4, "zq x.y": 3, "x.y zq red": 4, "x.y zq zq": 3}
+    cases |= {"red " * 6: 7, "red " * 7: 7, "zqzqzq red": 2}
+    assert count_words(tokenizer(), list(cases)) == list(cases.values())
+
+
+def test_captions_are_written_once_for_all_evaluations(monkeypatch):
+    times = []
+    whole = written.write_captions
+    monkeypatch.setattr(written, "write_captions", lambda *args: times.append(args) or whole(*args))
+    asked, of = subject(["one red ring", "two"]), split(["one red ring", "two"])
+    for evaluation in (ExactCaptions(), Bleu(), Cider()):
+        found = figures(evaluation, asked, of)
+    assert found["cider_d"] > 0 and len(times) == 1
+    assert figures(Bleu(), asked, split(["one red ring", "one red ring"]))["bleu_4"] < 1
+    assert len(times) == 2
 
 
 def test_a_model_that_diverged_has_figures_too():

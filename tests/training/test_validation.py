@@ -89,6 +89,7 @@ def test_each_model_is_asked_what_it_can_answer(alone):
     asked = {name: set(found) for name, found in figures.items()}
     assert {"zero_shot_accuracy", "recall@10", "caption_to_picture_recall@1"} <= asked["clip"]
     assert {"perplexity", "token_accuracy", "exact_captions"} <= asked["captioning"]
+    assert {"shuffled_word_perplexity", "bleu_4", "cider_d"} <= asked["captioning"]
     assert asked["coca"] == asked["clip"] | asked["captioning"]
     assert drawn["clip"] == ["retrieval.png", "similarity.png"]
     assert drawn["captioning"] == ["captions.png"]

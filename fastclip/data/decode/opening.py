@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A set in memory keeps pixels of at most so many times those of a crop.
 _MOST_KEPT = 4
+_UPRIGHT = Orientation()
 
 
 Decoded = tuple[np.ndarray, int]
@@ -90,14 +91,14 @@ class Opened:
         size = reading.image_size
         if reading.augment is None:
             crop = evaluation_crop(self, reading)
-            return _decoded(crop.permute(1, 2, 0).contiguous().numpy(), Orientation())
+            return open_pixels(crop.permute(1, 2, 0).contiguous().numpy())
         small = self.height * self.width <= _MOST_KEPT * size**2
         if small and not (self.header.for_turbo and min(self.height, self.width) >= 2 * size):
             pixels, _ = self.decode(reading.decode)
             top, left, height, width = self.region
             # A copy, lest a region keep the whole picture in memory.
             region = pixels[top : top + height, left : left + width].copy()
-            return _decoded(region, replace(self.orientation, transposed=False))
+            return open_pixels(region, replace(self.orientation, transposed=False))
         return replace(self, content=read_encoded(self.content))
 
 
@@ -115,7 +116,8 @@ def open_picture(raw: RawPicture, max_pixels: int) -> Opened:
     return Opened(encoded, header, region)
 
 
-def _decoded(pixels: np.ndarray, orientation: Orientation) -> Opened:
+def open_pixels(pixels: np.ndarray, orientation: Orientation = _UPRIGHT) -> Opened:
+    """Decoded pixels, uint8 ``[h, w, 3]``, that are transposed but not flipped yet."""
     height, width, _ = pixels.shape
     header = Header(height, width, orientation, for_turbo=False, several_scans=False)
     return Opened(pixels, header, Box(0, 0, height, width))
