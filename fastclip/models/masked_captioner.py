@@ -56,6 +56,17 @@ class MaskedCaptioner(GridDecoder):
         hidden = self.hidden(grid, tokens, lengths)[tokens.eq(self.mask_id)]
         return self.head(hidden, fp32_linear)[:, : self.mask_id]
 
+    def looks(self, grid: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """How much each token's state looks at each place of the grid, [b, L, P].
+
+        That of the last layer, the mean over heads.
+        """
+        last: Any = self.decoder.layers.layers[-1]
+        seen: list[Tensor] = []
+        with last.cross_attention.register_forward_pre_hook(lambda _, args: seen.extend(args)):
+            self.hidden(grid, tokens, lengths)
+        return last.cross_attention.weights(seen[0], seen[1]).mean(1)
+
     @property
     def num_candidates(self) -> int:
         """Among how many each piece of a masked word is sought."""

@@ -24,6 +24,7 @@ from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.options import build_masked_word_model
 from fastclip.models.text_encoder import TextEncoder, open_text_encoder
+from fastclip.models.word_fillers import WordFiller
 from fastclip.objectives.base import Learned, MicroBatch, Objective, Output, Part, Parts, Texts
 from fastclip.objectives.tag_targets import TagOptions, learn_words, mark_tags, tag_sum
 from fastclip.ops import dispatch
@@ -121,6 +122,7 @@ class Icmlm(Objective):
     paper = "Sariyildiz, Perez and Larlus 2020 (ICMLM), arXiv 2008.01392"
     fields = (PICTURE, CAPTION, CAPTIONS, MASK_SEED)
     name: ClassVar[str]
+    fills_masks = True
 
     options: IcmlmOptions
     model: MaskedWordModel
@@ -221,11 +223,15 @@ class Icmlm(Objective):
         return self.model.text_encoder.open().fingerprint
 
     def trained(self) -> dict[str, Any]:
-        """The words, and the encoder that reads captions for :meth:`MaskedWordModel.fill_logits`.
+        """The words, the encoder, and what puts a word in the place of a mask.
 
         The encoder is opened when it is first used.
         """
-        return {"words": list(self.words.words), "text_encoder": self.model.text_encoder}
+        return {
+            "words": list(self.words.words),
+            "text_encoder": self.model.text_encoder,
+            "filler": WordFiller(self.model),
+        }
 
     @classmethod
     def check_backend(cls, device: torch.device) -> None:

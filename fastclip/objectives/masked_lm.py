@@ -12,6 +12,7 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, MASK_SEED, PICTURE
 from fastclip.models.masked_captioner import MaskedCaptioner
 from fastclip.models.options import build_masked_captioner
+from fastclip.models.word_fillers import PieceFiller
 from fastclip.objectives.base import MicroBatch, Output, Parts
 from fastclip.objectives.masking import MaskingOptions, mask_tokens
 from fastclip.objectives.token_loss import token_sum
@@ -48,6 +49,7 @@ class MaskedLm(VirTex):
     summary = "predict masked words of a caption from the picture's grid and the other words"
     paper = "Desai and Johnson 2021 (VirTex, masked language modelling), arXiv 2006.06666"
     fields = (PICTURE, CAPTION, MASK_SEED)
+    fills_masks = True
 
     options: MaskingOptions
     model: MaskedCaptioner
@@ -81,3 +83,7 @@ class MaskedLm(VirTex):
         micro_batch["places"] = torch.tensor(places, dtype=torch.int64)
         micro_batch["targets"] = text[:, :size].flatten()[micro_batch["places"]]
         return len(places)
+
+    def trained(self) -> dict[str, Any]:
+        """What puts a word in the place of a mask."""
+        return {"filler": PieceFiller(self.model)}

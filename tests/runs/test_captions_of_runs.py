@@ -29,6 +29,7 @@ def test_captions_are_those_of_beam_search(tmp_path, name):
         end_id=tokenizer().eot_id,
         max_length=tokenizer().context_length,
         beams=4,
+        **getattr(run.model, "beam_options", {}),
     )
     expected = [tokenizer().decode(row) for row in tokens.tolist()]
     assert run.caption(paths, beams=4) == expected
