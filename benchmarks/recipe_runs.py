@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ngram_baseline
 import yaml
+from fetch_encoders import folder_of
 
 from fastclip.training.validation import parse_splits
 
@@ -57,11 +58,18 @@ def data_flags(name: str) -> list[str]:
     return [part for flag, path in data.items() for part in (f"--{flag}", os.path.expandvars(path))]
 
 
+def encoder_flags(name: str) -> list[str]:
+    """Flags of the encoders that a recipe names, which are fetched at first use; else none."""
+    encoders = terms(name).get("encoders", [])
+    return [part for flag in encoders for part in (f"--{flag}", str(folder_of(flag)))]
+
+
 def one_run(run: Run) -> dict:
     """Train as a user would; returns results, steps and minutes spent in them."""
     command = ["deepspeed", "--quiet", "fastclip/train.py", "--config", str(run.recipe)]
     command += ["--seed", str(run.seed), "--logs", str(run.folder.parent)]
-    command += ["--name", run.folder.name, *data_flags(run.name), *run.flags]
+    command += ["--name", run.folder.name, *data_flags(run.name)]
+    command += [*encoder_flags(run.name), *run.flags]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True

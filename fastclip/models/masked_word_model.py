@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastclip.data.text.masking import WordMasking, masked_ids
 from fastclip.data.text.tag_words import Found
@@ -64,20 +65,25 @@ class MaskedWordModel(ImageModel):
         """Pictures [b, 3, s, s], uint8 or standardized floats, to [b, P, grid_width]."""
         return self.visual.grid(self.pixels(image))
 
-    def fill_logits(self, image: Tensor, states: Tensor, place: Tensor) -> Tensor:
+    def word_logits(self, grid: Tensor, states: Tensor, place: Tensor) -> Tensor:
         """Logits [b, candidates] (fp32) of the word at each caption's ``place``, int64 [b].
 
-        ``states`` [b, L, width] are the encoder's of captions with one ``[MASK]``.
+        Of a grid [b, P, grid_width], and the encoder's states [b, L, width] of captions with one
+        ``[MASK]``, zero at padding.
         """
-        return self._logits(self.encode_grid(image), states, place)
+        return self.word_head(self.fusion(grid, states, place), fp32_linear)
+
+    def fill_logits(self, image: Tensor, states: Tensor, place: Tensor) -> Tensor:
+        """:meth:`word_logits` of pictures [b, 3, s, s]."""
+        return self.word_logits(self.encode_grid(image), states, place)
 
     def attention(self, image: Tensor, states: Tensor, place: Tensor) -> Tensor:
         """How much the masked word looks at each place of the grid, [b, P]; as above."""
         return self.fusion.attention(self.encode_grid(image), states, place)  # type: ignore[operator]
 
-    def tag_logits(self, image: Tensor) -> Tensor:
-        """Logits [b, words] (fp32) of each word being a tag of the picture."""
-        return self.tag_head(self.encode_grid(image).mean(1), fp32_linear)
+    def tag_log_probs(self, image: Tensor) -> Tensor:
+        """Log-probabilities [b, words] (fp32) of each word being a tag of the picture."""
+        return F.logsigmoid(self.tag_head(self.encode_grid(image).mean(1), fp32_linear))
 
     def maskable(self, text: str) -> list[Found]:
         """The words of a text that can be masked."""
@@ -89,9 +95,8 @@ class MaskedWordModel(ImageModel):
         ``grid`` [b, P, grid_width]; of every text one word of :meth:`maskable` is masked.
         """
         ids, places = self.mask(texts, masked)
-        logits = self._logits(
-            grid, self.text_encoder.states(ids.to(grid.device)), places.to(grid.device)
-        )
+        states = self.text_encoder.states(ids.to(grid.device))
+        logits = self.word_logits(grid, states, places.to(grid.device))
         own = logits.gather(1, torch.tensor([[m.number] for m in masked], device=grid.device))
         # Not `logits >= own`: what is not finite is never right.
         return (~(logits < own)).sum(1) - 1
@@ -107,9 +112,6 @@ class MaskedWordModel(ImageModel):
             empty = torch.zeros(0, dtype=torch.int64)
             return empty.view(0, tokenizer.context_length), empty
         return torch.stack([ids for ids, _ in pairs]), torch.tensor([place for _, place in pairs])
-
-    def _logits(self, grid: Tensor, states: Tensor, place: Tensor) -> Tensor:
-        return self.word_head(self.fusion(grid, states, place), fp32_linear)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep the inputs of blocks only, and recompute their activations in the backward pass."""

@@ -2,112 +2,33 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, CAPTIONS, MASK_SEED, PICTURE
 from fastclip.data.text.interface import Tokenizer
-from fastclip.data.text.masking import MaskedVocabulary, WordMasking
-from fastclip.data.text.tag_words import Found, TagWords
+from fastclip.data.text.masking import WordMasking
+from fastclip.data.text.tag_words import TagWords
 from fastclip.data.text.word_piece import WordPieceTokenizer
-from fastclip.errors import UserError, check_flags
-from fastclip.loss import linear_cross_entropy
+from fastclip.errors import UserError
 from fastclip.models.lazy_text_encoder import LazyTextEncoder
+from fastclip.models.masked_word_filler import MaskedWordFiller
 from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.options import build_masked_word_model
 from fastclip.models.text_encoder import TextEncoder, open_text_encoder
-from fastclip.models.word_fillers import WordFiller
-from fastclip.objectives.base import Learned, MicroBatch, Objective, Output, Part, Parts, Texts
-from fastclip.objectives.tag_targets import TagOptions, learn_words, mark_tags, tag_sum
+from fastclip.objectives.base import Learned, MicroBatch, Objective, Part, Parts, Texts
+from fastclip.objectives.icmlm_options import IcmlmOptions
+from fastclip.objectives.masked_words import MaskedWordLosses, mask_captions
+from fastclip.objectives.tag_targets import learn_words, mark_tags
 from fastclip.ops import dispatch
 
 CONTEXT_LENGTH = 32
-
-
-@dataclass(kw_only=True)
-class IcmlmOptions(TagOptions):
-    """Flags that both forms share."""
-
-    text_encoder: str = ""
-    """Frozen BERT that reads captions: a folder of transformers or a name on its hub."""
-    masked_vocabulary: MaskedVocabulary = "words"
-    """Among what a masked word is sought: the learned words, or all pieces of the encoder's
-    tokenizer, with which only words of one piece are masked."""
-    fusion_heads: int = 12
-    """Attention heads of the fusion."""
-    tag_loss_weight: float = 1.0
-    """Weight of the loss of the picture's tags."""
-    backbone_lr: float | None = None
-    """Peak learning rate of the image tower; --lr where left out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flags(self, ("fusion_heads",), "1 or more", lambda n: n >= 1)
-        check_flags(self, ("tag_loss_weight",), "0 or more", lambda weight: weight >= 0)
-        check_flags(self, ("backbone_lr",), "more than 0", lambda rate: rate > 0)
-
-
-class MaskedWordLosses(nn.Module):
-    """Cross entropies of masked words and of tags, over the global batch's counts."""
-
-    def __init__(self, model: MaskedWordModel, tag_weight: float, workspace_bytes: int):
-        super().__init__()
-        self.model = model
-        self.tag_weight = tag_weight
-        self.workspace_bytes = workspace_bytes
-
-    def forward(self, micro_batch, step, given, features_only=False) -> Output:
-        model, count = self.model, step["masked_words"]
-        grid = model.encode_grid(micro_batch["image"])
-        rows, places = micro_batch["masked_rows"], micro_batch["masked_places"]
-        hidden = model.fusion(grid[rows], given["states"], places)
-        take = partial(_words_loss, micro_batch["masked_words"], self.workspace_bytes)
-        words = model.word_head(hidden, take) * (1 / count if count else 0.0)
-        tags = tag_sum(
-            model.tag_head, grid.mean(1), micro_batch, step["pictures"], self.workspace_bytes
-        )
-        return Output(sums={"masked_word_loss": words, "tag_loss": self.tag_weight * tags})
-
-
-def _words_loss(
-    targets: Tensor, workspace_bytes: int, hidden: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
-    return linear_cross_entropy(
-        hidden, weight, targets, bias, reduction="sum", workspace_bytes=workspace_bytes
-    )
-
-
-def mask_captions(batch: Sequence[MicroBatch], model: MaskedWordModel, ranks: Ranks) -> float:
-    """Masked words of the global batch: one of each caption that has any, drawn by its seed.
-
-    Leaves in each micro-batch, of its m captions with a masked word, ``masked_rows`` (places of
-    their pictures), ``masked_places`` and ``masked_words`` (the right candidates), int64 ``[m]``,
-    and for ``text`` their masked ids, int64 ``[m, L]``.
-    """
-    own = 0
-    for micro_batch in batch:
-        rows: list[int] = []
-        masked: list[Found] = []
-        seeds = micro_batch["mask_seed"].tolist()
-        for row, (text, seed) in enumerate(zip(micro_batch["said"], seeds, strict=True)):
-            if found := model.maskable(text):
-                rows.append(row)
-                masked.append(random.Random(seed).choice(found))
-        texts = [micro_batch["said"][row] for row in rows]
-        micro_batch["text"], micro_batch["masked_places"] = model.mask(texts, masked)
-        micro_batch["masked_rows"] = torch.tensor(rows, dtype=torch.int64)
-        numbers = [word.number for word in masked]
-        micro_batch["masked_words"] = torch.tensor(numbers, dtype=torch.int64)
-        own += len(rows)
-    return ranks.total([own])[0]
 
 
 class Icmlm(Objective):
@@ -121,8 +42,8 @@ class Icmlm(Objective):
 
     paper = "Sariyildiz, Perez and Larlus 2020 (ICMLM), arXiv 2008.01392"
     fields = (PICTURE, CAPTION, CAPTIONS, MASK_SEED)
-    name: ClassVar[str]
     fills_masks = True
+    name: ClassVar[str]
 
     options: IcmlmOptions
     model: MaskedWordModel
@@ -217,20 +138,17 @@ class Icmlm(Objective):
         """The encoder counts by its weights, wherever it lies."""
         shared = super().identity()
         del shared["--text-encoder"]
-        return {**shared, "the text encoder's weights": self._encoder_now()}
-
-    def _encoder_now(self) -> str:
-        return self.model.text_encoder.open().fingerprint
+        return {**shared, "the text encoder's weights": self.frozen and self.frozen.fingerprint}
 
     def trained(self) -> dict[str, Any]:
-        """The words, the encoder, and what puts a word in the place of a mask.
+        """The words, the encoder that reads captions, and what fills a sentence's mask by them.
 
         The encoder is opened when it is first used.
         """
         return {
             "words": list(self.words.words),
             "text_encoder": self.model.text_encoder,
-            "filler": WordFiller(self.model),
+            "filler": MaskedWordFiller(self.model),
         }
 
     @classmethod

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from fastclip.models.fusion import AttentionFusion
-from fastclip.objectives.icmlm import Icmlm, IcmlmOptions
+from fastclip.objectives.icmlm import Icmlm
+from fastclip.objectives.icmlm_options import IcmlmOptions
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,8 @@ from torch import nn
 
 from fastclip.errors import check_flags
 from fastclip.models.fusion import TransformerFusion
-from fastclip.objectives.icmlm import Icmlm, IcmlmOptions
+from fastclip.objectives.icmlm import Icmlm
+from fastclip.objectives.icmlm_options import IcmlmOptions
 
 
 @dataclass(kw_only=True)

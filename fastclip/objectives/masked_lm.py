@@ -12,7 +12,7 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, MASK_SEED, PICTURE
 from fastclip.models.masked_captioner import MaskedCaptioner
 from fastclip.models.options import build_masked_captioner
-from fastclip.models.word_fillers import PieceFiller
+from fastclip.models.piece_filler import PieceFiller
 from fastclip.objectives.base import MicroBatch, Output, Parts
 from fastclip.objectives.masking import MaskingOptions, mask_tokens
 from fastclip.objectives.token_loss import token_sum

@@ -248,6 +248,16 @@ def test_a_run_opens_without_its_encoder_and_fills_with_it(tmp_path, monkeypatch
         trained.text_encoder.states(ids)
     small_bert(tmp_path / "bert", WORDS[:5])
     expected = objective.model.eval().fill_logits(image, objective.frozen.states(ids), places)
+    log_probs, attention = trained.filler.foresee(image[0], "One [MASK] two")
+    torch.testing.assert_close(log_probs, expected[0].log_softmax(0))
+    shown = objective.model.attention(image, objective.frozen.states(ids), places)[0]
+    torch.testing.assert_close(attention.flatten(), shown / shown.sum())
+    assert attention.shape == (2, 2)
+    assert trained.filler.word(int(log_probs.argmax())) in parts.tokenizer.decode(range(4, 99))
+    with pytest.raises(
+        UserError, match="is too long: the masked word is piece 21, expected one of"
+    ):
+        trained.filler.foresee(image[0], "one two " * 10 + "[MASK]")
     for again in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(trained)).model):
         found = again.fill_logits(image, again.text_encoder.states(ids), places)
         torch.testing.assert_close(found, expected)
@@ -262,3 +272,11 @@ def test_a_resumed_run_has_the_same_encoder_wherever_it_lies(tmp_path):
         parts = bert_parts(CONFIG, open_teacher=lambda _: None)
         found.append(cls(options, parts).identity())
     assert found[0] == found[1] != found[2]
+
+
+def test_tags_are_told_of_the_mean_of_the_grid():
+    model = build("icmlm_tfm", batch_norm=False).model.eval()
+    image = micro_batches(1)[0]["image"]
+    features = model.encode_image(image, normalize=False)
+    expected = torch.sigmoid(torch.nn.functional.linear(features, *model.tag_head.parameters()))
+    torch.testing.assert_close(model.tag_log_probs(image).exp(), expected)
