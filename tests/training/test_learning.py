@@ -51,21 +51,24 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
 
 
 def trained(rank: int, folder: str) -> None:
-    """Every run, cut after two of four steps and resumed with other words in the file of tags."""
+    """Every run, cut after its first step and resumed with other words in the file of tags."""
     from fastclip.data.generated.shards import GeneratedSpec, generate
     from fastclip.training import distributed, session
     from fastclip.training.config import train_config
 
     ranks, home = distributed.start(), Path(folder)
-    data = generate(home / "set", GeneratedSpec(num_samples=48, num_val=8), progress=False)
+    data = generate(home / "set", GeneratedSpec(num_samples=24, num_val=8), progress=False)
     small_bert(home / "bert", ["red", "blue", "circle", "a"])
     for name, own in RUNS.items():
         paths = {k: str(home / v) for k, v in own.items() if (k, v) in PATHS}
         flags = {"objective": name, "logs": str(home / "logs"), "name": name, **own, **paths}
         flags |= {"model": "tiny-convnet", "image_size": 16, "train_batch_size": 12, "epochs": 1}
         flags |= {"train_data": data.train, "val_data": data.val_seen, "vocab_size": 600}
-        flags |= {"warmup": 0, "report_to": "none", "save_frequency": 2}
-        for words, more in (("red\nbox\n", {"max_steps": 2}), ("blue\n", {"resume": "auto"})):
+        flags |= {"warmup": 0, "report_to": "none", "save_frequency": 1}
+        for words, more in (
+            ("red\nbox\n", {"max_steps": 1, "val_frequency": 0}),
+            ("blue\n", {"resume": "auto"}),
+        ):
             (home / "words.txt").write_text(words)
             session.run(train_config(**flags, **more), ranks)
     distributed.stop()
@@ -77,14 +80,14 @@ PATHS = {("tag_words", "words.txt"), ("text_encoder", "bert")}
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("learned")
-    run_ranks(trained, 1, str(folder))
+    run_ranks(trained, 1, str(folder), timeout=600)
     return folder / "logs"
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_resumed_run_goes_on_with_what_it_learned(logs, name):
     rows = [json.loads(line) for line in (logs / name / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [1, 2]
     assert all(row["tag_loss"] > 0 for row in rows)
     found, run = load_learned(logs / name), load_run(logs / name)
     if name == "tp_postag":
