@@ -36,7 +36,7 @@ def started(monkeypatch, tmp_path):
 def test_every_small_recipe_reads(path):
     assert load_recipe(path)
     terms = recipe_runs.terms(path.stem)
-    assert terms.keys() <= {"data", "needs", "beside", "figures"}
+    assert terms.keys() <= {"data", "encoders", "needs", "beside", "figures"}
     for other in terms.get("needs", {}).values():
         assert (recipe_runs.SMALL / f"{other}.yaml").exists()
     for term in terms.get("figures", []):

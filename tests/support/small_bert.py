@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -35,6 +36,8 @@ def small_bert(folder: Path, words: Sequence[str], width: int = 16, seed: int = 
         for parameter in bert.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(5)
-    bert.save_pretrained(folder)
+    # By hand: its own method writes on the first rank alone.
+    bert.config.save_pretrained(folder)
+    save_file(bert.state_dict(), str(folder / "model.safetensors"), metadata={"format": "pt"})
     torch.set_rng_state(state)
     return folder
