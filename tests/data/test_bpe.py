@@ -144,6 +144,11 @@ def test_training_is_deterministic_and_order_of_equal_counts_does_not_matter_to_
     assert one.fingerprint == two.fingerprint
 
 
+def test_ties_are_decided_alike_every_time():
+    captions = [a + b + c for a in "abcdefgh" for b in "ijklmnop" for c in "qrst"] * 2
+    assert len({train_bpe(captions, 600).fingerprint for _ in range(6)}) == 1
+
+
 def test_trained_merges_mean_the_same_to_open_clips_reader(tmp_path, captions):
     """The merges written in CLIP's file format, read by open_clip's own class."""
     open_clip = pytest.importorskip("open_clip")

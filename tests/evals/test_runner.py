@@ -7,7 +7,7 @@ from small import ONE, SIDE, build, tokenizer
 from fastclip.comm.division import Division
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.errors import UserError
-from fastclip.evals import EVALUATIONS, evaluations_of
+from fastclip.evals import evaluations_of
 from fastclip.evals.base import Figure, Subject
 from fastclip.evals.drawing import Matches, matched_pictures
 from fastclip.evals.runner import as_json, check_split, evaluate, left_out, plain, sentences
@@ -55,15 +55,16 @@ def test_figures_that_are_no_shares_are_shown_as_they_are():
 
 
 def test_a_split_on_which_nothing_can_be_measured_is_refused():
+    asked = evaluations_of(build("coca").model)
     bare = SplitFacts(["0"], [""], None, [{}])
     told = "val has no labels with class names and no captions: there is nothing to measure"
     with pytest.raises(UserError, match=told):
-        check_split("val", EVALUATIONS, bare)
+        check_split("val", asked, bare)
     captioned = SplitFacts(["0"], ["one"], None, [{}])
-    check_split("val", EVALUATIONS, captioned)
+    check_split("val", asked, captioned)
     told = "zero-shot is not measured on val, which has no labels with class names"
-    assert left_out("val", EVALUATIONS, captioned) == [told]
-    assert left_out("val", EVALUATIONS, split(["one", "two"])) == []
+    assert left_out("val", asked, captioned) == [told]
+    assert left_out("val", asked, split(["one", "two"])) == []
     check_split("val", (), bare)
 
 

@@ -17,6 +17,7 @@ from fastclip.models.hf import to_hf
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Parts
 from fastclip.runs import load_run
+from fastclip.runs.learned import save_learned
 from fastclip.runs.teacher import open_teacher
 from fastclip.training import run_folder, weights
 from fastclip.training.config import train_config
@@ -26,15 +27,17 @@ FLAGS = {"captioning": DECODER, "coca": DECODER, "distill": {"feature_weight": 1
 NAMES = ("clip", "siglip", "captioning", "coca", "distill")
 
 
-def finished(folder: Path, name: str, **flags):
+def finished(folder: Path, name: str, learned=None, **flags):
     """A run's folder as training leaves it, and the objective that it holds."""
     flags = {"model": "tiny-convnet", "image_size": SIDE, **FLAGS.get(name, {}), **flags}
     cfg = train_config(objective=name, **flags)
     torch.manual_seed(1)
-    objective = find_objective(name)(cfg.objective, Parts(cfg.model, tokenizer(), ONE, 1 << 20))
+    parts = Parts(cfg.model, tokenizer(), ONE, 1 << 20, learned=learned or {})
+    objective = find_objective(name)(cfg.objective, parts)
     if objective.scalars is not None:
         objective.scalars.logit_scale.data.fill_(3.0)
     run_folder.write(folder, cfg, {})
+    save_learned(learned or {}, folder)
     tokenizer().save(folder / "tokenizer.json")
     weights.save(objective, folder / "model.safetensors", ONE)
     return objective
@@ -64,6 +67,33 @@ def test_every_objective_gives_its_own_model(tmp_path, name):
     assert trained.log_logit_scale == pytest.approx(3.0)
     assert hasattr(trained, "logit_bias") == (name == "siglip")
     assert model.encode_image(micro["image"]).shape == (16, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "learned"),
+    [
+        ("tp_postag", {}, {"tags": ["red", "star"]}),
+        ("tp_label", {}, {"tags": ["cat", "dog", "cow"]}),
+        ("multilabel_classification", {"tags_from": "tags"}, {"tags": ["sea", "a boat"]}),
+        ("tp_cluster", {"text_encoder": "gone"}, {"tags": ["a b", "c"], "centroids": True}),
+        ("token_classification", {}, {}),
+    ],
+)
+def test_taggers_know_their_tags(tmp_path, name, flags, learned):
+    if "centroids" in learned:
+        learned = {**learned, "centroids": torch.randn(2, 16)}
+    objective = finished(tmp_path / "run", name, learned, **flags)
+    trained = load_run(tmp_path / "run")
+    names = learned.get("tags") or [tokenizer().decode([n]) for n in range(tokenizer().vocab_size)]
+    assert trained.tags == names
+    [micro] = micro_batches(1)
+    logits = trained.model.tag_logits(micro["image"])
+    assert torch.equal(logits, objective.model.eval().tag_logits(micro["image"]))
+    assert logits.shape == (16, len(names))
+    if "centroids" in learned:  # kept, though their encoder is not opened
+        assert torch.equal(trained.model.tags.centroids, learned["centroids"])
+    again = pickle.loads(pickle.dumps(trained))
+    assert again.tags == list(again.model.tags.names) == names
 
 
 def test_folders_of_runs_before_objectives_had_names(tmp_path):

@@ -113,6 +113,8 @@ def train_bpe(
         vocab_size=vocab_size - 2,
         min_frequency=2,
         initial_alphabet=symbols,
+        # Else the trainer numbers the symbols that end words in a random order, which decides ties.
+        special_tokens=[symbol + WORD_END for symbol in symbols],
         end_of_word_suffix=WORD_END,
         show_progress=False,
     )
