@@ -35,7 +35,7 @@ class MaskedCaptioner(GridDecoder):
     @property
     def mask_id(self) -> int:
         """The id behind the tokenizer's own."""
-        return len(self.head.weight) - 1
+        return self.tokenizer.vocab_size
 
     def forward(self, image: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         return self.hidden(self.encode_grid(image), tokens, lengths)

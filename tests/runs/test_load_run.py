@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import ONE, SIDE, micro_batches, tokenizer
+from small import ONE, SIDE, VIRTEX, micro_batches, tokenizer
 from transformers import CLIPModel
 
 from fastclip.errors import UserError
@@ -23,8 +23,11 @@ from fastclip.training import run_folder, weights
 from fastclip.training.config import train_config
 
 DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
-FLAGS = {"captioning": DECODER, "coca": DECODER, "distill": {"feature_weight": 1.0}}
-NAMES = ("clip", "siglip", "captioning", "coca", "distill")
+FLAGS = {
+    **dict.fromkeys((*VIRTEX, "coca"), DECODER),
+    "distill": {"feature_weight": 1.0},
+}
+NAMES = ("clip", "siglip", *VIRTEX, "coca", "distill")
 
 
 def finished(folder: Path, name: str, learned=None, **flags):
@@ -55,11 +58,15 @@ def test_every_objective_gives_its_own_model(tmp_path, name):
     ids = trained.tokenizer(["red star"])
     assert torch.equal(ids, tokenizer()(["red star"]))
     [micro] = micro_batches(1)
-    if name == "captioning":
+    if name in VIRTEX:
         model, _ = trained
         grid = model.encode_grid(micro["image"])
-        assert model.next_token_logits(grid, micro["text"][:, :2]).shape[0] == len(grid)
-        with pytest.raises(AttributeError, match="a run of objective captioning has no 'logit_sc"):
+        if name == "masked_lm":
+            words = [model.maskable(text)[0] for text in micro["said"]]
+            assert model.foresee_masked(grid, micro["said"], words).shape == (len(grid),)
+        else:
+            assert model.next_token_logits(grid, micro["text"][:, :2]).shape[0] == len(grid)
+        with pytest.raises(AttributeError, match=f"a run of objective {name} has no 'logit_sc"):
             _ = trained.logit_scale
         return
     model, _, scale = trained
