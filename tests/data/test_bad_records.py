@@ -170,7 +170,7 @@ def test_too_many_bad_texts_of_a_split_are_found_without_its_pictures(tmp_path, 
     records = {f"{n}": record(n, txt=b" " if n == 4 else b"x", png=b"broken") for n in range(10)}
     path = str(write_shard(tmp_path / "a.tar", records))
     with pytest.raises(
-        UserError, match="1 of 10 records are bad .1 x text is empty; the last: a/4"
+        UserError, match="1 of 10 records are bad .1 x text is empty; the first: a/4"
     ):
         read_split_facts(DataSpec(path, max_bad_share=0.05))
     caplog.clear()
