@@ -45,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="count records, show captions and bad records")
     _add_source(inspect)
-    inspect.add_argument("--captions", type=int, default=5, help="captions to print")
-    inspect.add_argument("--bad", type=int, default=10, help="bad records to name")
+    inspect.add_argument("--captions", type=int, default=5, help="captions to print, 0 or more")
+    inspect.add_argument("--bad", type=int, default=10, help="bad records to name, 0 or more")
     inspect.add_argument("--sheet", type=Path, help="write a PNG of random samples here")
-    inspect.add_argument("--sheet-samples", type=int, default=60, help="samples on the sheet")
-    inspect.add_argument("--seed", type=int, default=0, help="picks the samples of the sheet")
+    inspect.add_argument("--sheet-samples", type=int, help="samples on the sheet (60)")
+    inspect.add_argument("--seed", type=int, help="picks the samples of the sheet (0)")
     inspect.set_defaults(run=_inspect)
 
     pack = commands.add_parser("pack", help="turn any data set into webdataset shards")
@@ -58,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--val-share", type=float, default=0.0, help="part of the records for val")
     pack.add_argument(
         "--split-by",
-        default="key",
         help="what decides a record's side: its key, or a field of its json (default: key)",
     )
     pack.add_argument("--resize", type=int, help="shrink pictures to this shorter side in pixels")
@@ -81,7 +80,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         help="layout, by default told from path and content",
     )
     parser.add_argument("--image-root", default="", help="folder of the pictures that a file names")
-    parser.add_argument("--split", default="", help="split, where a layout has several")
+    parser.add_argument(
+        "--split", default="", help="split, where a layout has several, or all (default: train)"
+    )
     parser.add_argument(
         "--regions",
         choices=get_args(get_type_hints(DataSpec)["regions"]),
@@ -123,12 +124,21 @@ def _generate(args: argparse.Namespace) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from fastclip.data.survey import survey
 
+    least = {"captions": 0, "bad": 0, "sheet_samples": 1, "seed": 0}
+    for name, least_value in least.items():
+        value, flag = getattr(args, name), f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if value < least_value:
+            raise UserError(f"{flag} is {value}, expected {least_value} or more")
+        if name in ("sheet_samples", "seed") and not args.sheet:
+            raise UserError(f"{flag} needs --sheet")
     if args.sheet and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {args.sheet}: expected a name that ends in .png")
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
-    wanted = args.sheet_samples if args.sheet else 0
-    found = survey(_spec(args), wanted, random.Random(args.seed))
+    samples = 60 if args.sheet_samples is None else args.sheet_samples
+    found = survey(_spec(args), samples if args.sheet else 0, random.Random(args.seed or 0))
     print(found.report(args.captions, args.bad))
     if args.sheet and len(found.sheet_captions):
         from fastclip.data.contact_sheet import contact_sheet
@@ -143,7 +153,10 @@ def _inspect(args: argparse.Namespace) -> None:
 def _pack(args: argparse.Namespace) -> None:
     from fastclip.data.packing.pack import PackOptions, pack
 
-    options = PackOptions(args.val_share, args.split_by, args.resize, args.shard_records)
+    if args.split_by and not args.val_share:
+        raise UserError("--split-by needs --val-share")
+    by = args.split_by or "key"
+    options = PackOptions(args.val_share, by, args.resize, args.shard_records)
     spec = dataclasses.replace(_spec(args), max_bad_share=args.max_bad_share)
     print(pack(spec, args.out, options).report())
 

@@ -32,6 +32,7 @@ class Survey:
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     parts: int = 0
+    splits: list[str] = field(default_factory=list)
     wrong_sizes: list[str] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Survey:
             f"captions: {len(self.captions)}, {distinct} distinct, {words:.1f} words on average",
             f"labels:   {self.labelled}",
             f"tags:     {self.tagged}",
+            *(f"splits:   {sentence}" for sentence in self.splits),
         ]
         if self.sizes:
             widths, heights = zip(*self.sizes, strict=True)
@@ -103,7 +105,7 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, (PICTURE,), also=reading.optional, role="the data")
-    found = Survey()
+    found = Survey(splits=[choice.sentence() for choice in source.split_choices])
     kept: list[tuple[torch.Tensor, str]] = []
     with Progress(f"reading {spec.path}", count_records(source), "record") as bar:
         for raw in _records(source, found):

@@ -6,6 +6,9 @@ import time
 
 import torch
 
+from fastclip.data.sources.base import AnySource
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import count_records
 from fastclip.training.config import TrainConfig
 
 _SIDE, _SLOW = 512, 2.0
@@ -51,6 +54,18 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
                 f"--precision {precision}: on this CPU a {name} product takes {factor:.0f} times "
                 "as long as one in fp32; --precision auto takes fp32"
             )
+    return found
+
+
+def of_data(spec: DataSpec, source: AnySource) -> list[str]:
+    """What to tell of the training data: splits left out, records that come more than once."""
+    found = [f"--train-data: {note}" for choice in source.split_choices for note in choice.notes()]
+    records = None if source.forward_only else count_records(source)
+    if spec.num_samples and records and spec.num_samples > records:
+        found.append(
+            f"--train-num-samples {spec.num_samples} is more than the {records} records of "
+            f"{source.name}: each comes {spec.num_samples / records:.4g} times an epoch on average"
+        )
     return found
 
 

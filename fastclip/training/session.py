@@ -103,7 +103,7 @@ def check_backend(cfg: TrainConfig, device: torch.device) -> None:
 
 
 def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
-    """The training data and the named evaluation splits."""
+    """The training data, and the evaluation splits by their roles, such as ``--val-data NAME``."""
     data = cfg.data
     train, splits = data.train_data, {}
     if data.is_generated:
@@ -113,8 +113,10 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
     if data.val_data:
         splits = parse_splits(data.val_data)
     roles = {f"--val-data {name}": data.val_spec(path) for name, path in splits.items()}
+    if data.imagenet_val:
+        roles["--imagenet-val"] = data.val_spec(data.imagenet_val)
     specs = settings_of_each({"--train-data": data.train_spec(train), **roles})
-    return specs.pop("--train-data"), dict(zip(splits, specs.values(), strict=True))
+    return specs.pop("--train-data"), specs
 
 
 def build_objective(cfg: TrainConfig, tokenizer: Tokenizer, ranks: Ranks) -> Objective:
@@ -145,7 +147,7 @@ def build_training_loader(
         check_tags(source, captions)
     if captions.rows == "each":
         source = each_caption(source, open_source(spec, (), also=(CAPTIONS,)))
-    return build_loader(
+    loader = build_loader(
         source,
         spec,
         reading,
@@ -164,6 +166,8 @@ def build_training_loader(
         cache=cfg.data.cache_settings,
         progress=ranks.is_first,
     )
+    loader.notes = [*notes.of_data(spec, source), *loader.notes]
+    return loader
 
 
 def _agree(choice: tuple[Path, Path | None], ranks: Ranks) -> tuple[Path, Path | None]:

@@ -1,7 +1,9 @@
 """``fastclip-data``."""
 
+import pytest
 from PIL import Image
 from shard_files import record, write_shard, write_shards
+from source_checks import write_pictures
 
 from fastclip.data.cli import main
 
@@ -36,6 +38,36 @@ def test_a_sheet_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
         assert main(command) == 2
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert told.startswith("fastclip-data: --sheet") and words in told
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--captions", "-1"], "--captions is -1, expected 0 or more"),
+        (["--bad", "-1"], "--bad is -1, expected 0 or more"),
+        (["--sheet", "a.png", "--sheet-samples", "0"], "--sheet-samples is 0, expected 1 or more"),
+        (["--sheet", "a.png", "--sheet-samples", "-2"], "--sheet-samples is -2"),
+        (["--sheet", "a.png", "--seed", "-1"], "--seed is -1, expected 0 or more"),
+        (["--sheet-samples", "5"], "--sheet-samples needs --sheet"),
+        (["--seed", "5"], "--seed needs --sheet"),
+        (["--read-timeout", "-1"], "--read-timeout is -1"),
+    ],
+)
+def test_numbers_of_no_use_are_refused(tmp_path, monkeypatch, capsys, args, said):
+    monkeypatch.chdir(tmp_path)
+    write_shards(tmp_path, [1])
+    assert main(["inspect", "s-00.tar", *args]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_inspect_counts_all_splits(tmp_path, capsys):
+    write_pictures(tmp_path, "train/a/1.png", "train/a/2.png", "val/a/3.png")
+    assert main(["inspect", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "2 usable of 2" in told
+    assert "the splits train (2) and val (1): train is read, 1 of 3 pictures are left out" in told
+    assert main(["inspect", str(tmp_path), "--split", "all"]) == 0
+    assert "3 usable of 3" in capsys.readouterr().out
 
 
 def test_inspect_names_bad_records(tmp_path, capsys):

@@ -129,6 +129,7 @@ def test_bad_records_are_left_out_counted_and_too_many_leave_nothing(tmp_path, c
     ("args", "words"),
     [
         (["--val-share", "1"], "--val-share is 1"),
+        (["--split-by", "key"], "--split-by needs --val-share"),
         (["--resize", "0"], "--resize is 0"),
         (["--shard-records", "0"], "--shard-records is 0"),
         (["--val-share", "0.5", "--split-by", "who"], "--split-by is 'who'"),

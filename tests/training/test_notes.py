@@ -1,7 +1,10 @@
 """Settings that cannot do what their names say are told before the first step."""
 
 import pytest
+from listed_sources import ListedRecords
 
+from fastclip.data.sources.base import Record
+from fastclip.data.sources.spec import DataSpec
 from fastclip.training import notes
 from fastclip.training.config import train_config
 
@@ -13,6 +16,17 @@ def told(total_steps: int, steps_per_epoch: int = 4, precision: str = "fp32", **
 def test_a_run_that_can_do_all_it_is_told_says_nothing():
     assert told(500) == []
     assert told(500, train_data="a.tar", val_data="b.tar", val_frequency=2) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "times"), [(None, None), (4, None), (5, "1.25"), (4000, "1000")]
+)
+def test_records_that_come_more_than_once_an_epoch_are_told(wanted, times):
+    source = ListedRecords("a list", [[Record(f"{n}", {}) for n in range(4)]])
+    found = notes.of_data(DataSpec("a list", num_samples=wanted), source)
+    assert [f"the 4 records of a list: each comes {times} times" in note for note in found] == [
+        True
+    ] * (times is not None)
 
 
 @pytest.mark.parametrize(

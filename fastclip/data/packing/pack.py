@@ -60,6 +60,7 @@ class Packed:
     shards: dict[str, str]
     records: dict[str, int]
     bad: dict[str, int] = field(default_factory=dict)
+    splits: list[str] = field(default_factory=list)
 
     def report(self) -> str:
         """The findings as lines of text."""
@@ -68,6 +69,7 @@ class Packed:
             for name, shards in self.shards.items()
         ]
         lines += [f"left out: {count} x {reason}" for reason, count in self.bad.items()]
+        lines += [f"splits:   {sentence}" for sentence in self.splits]
         return "\n".join(lines)
 
 
@@ -117,6 +119,7 @@ def _pack_into(
         {name: writer.pattern() for name, writer in writers.items() if writer.records},
         {name: writer.records for name, writer in writers.items()},
         book.counts,
+        [choice.sentence() for choice in source.split_choices],
     )
 
 

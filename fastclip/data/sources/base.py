@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fastclip.data.bad_records import BadRecord
+from fastclip.data.sources.split_choice import SplitChoice
 
 Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json"]
 """Names of raw values of a record:
@@ -99,6 +100,7 @@ class Described(ABC):
         forward_only: (class) whether its records can only be read from a stream's start on.
         class_names: of its labels, by number, where the source itself knows them.
         weights: of each part, how often its records are drawn; None where all are drawn alike.
+        split_choices: of each data set in it that has splits, which one is read.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Described(ABC):
     forward_only: ClassVar[bool]
     class_names: list[str] | None = None
     weights: Sequence[float] | None = None
+    split_choices: Sequence[SplitChoice] = ()
 
     @property
     @abstractmethod

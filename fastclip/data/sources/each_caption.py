@@ -44,6 +44,7 @@ class EachCaption(Source):
     def __init__(self, source: Source, captions: Source) -> None:
         self.source, self.captions = source, captions
         self.name, self.class_names, self.weights = source.name, source.class_names, source.weights
+        self.split_choices = source.split_choices
         held = source.holds
         self.holds = None if held is None else (held - {"captions"}) | {"caption", "id"}
         self._ends: dict[int, array[int]] = {}

@@ -54,7 +54,10 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
     ("path", "said"),
     [
         ("", "no data given"),
-        ("::", "is empty"),
+        ("::", "part 1 of 2 is empty"),
+        ("s-00.tar::", "--train-data is 's-00.tar::', of which part 2 of 2 is empty"),
+        ("::s-00.tar", "part 1 of 2 is empty"),
+        ("s-00.tar:: ::s-01.tar", "part 2 of 3 is empty"),
         ("missing.parquet", r"'missing.parquet' \(no such file\); accepted are \.tar, .*COCO"),
         ("missing", r"no such file.*or a --dataset-type \(webdataset, .*synthetic\)"),
         ("shards", r"a folder: name its shards, e.g. shards/train-\{0000..0009\}.tar"),
