@@ -6,18 +6,21 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from layouts import CAPTIONED, COUNT, LABELLED
+from layouts import CAPTIONED, COUNT, LABELLED, caption
+from open_loader import epoch, open_loader
 from PIL import Image
 from shard_files import picture_bytes, record, write_shard
 
+from fastclip.data.captions import CaptionConfig
 from fastclip.data.cli import main
-from fastclip.data.fields import CAPTIONS, LABEL, PICTURE, TAGS
+from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, PICTURE, TAGS
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.packing.pack import PackOptions, pack
 from fastclip.data.sources.base import Record
+from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.walk import all_records
+from fastclip.data.sources.walk import all_records, count_records
 from fastclip.errors import UserError
 
 READING = Reading((PICTURE,), (CAPTIONS, LABEL, TAGS))
@@ -146,3 +149,36 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     path = str(write_shard(tmp_path / "a.tar", {"0": record(0)}))
     with pytest.raises(UserError, match="is there already"):
         pack(DataSpec(path), tmp_path, PackOptions(), progress=False)
+
+
+def test_packed_captions_are_all_drawn_and_each_is_a_row(tmp_path):
+    layout = CAPTIONED["coco"](tmp_path / "in")
+    packed = pack(DataSpec(layout.path), tmp_path / "out", PackOptions(), progress=False)
+    path = str(tmp_path / "out" / packed.shards["train"])
+    of_picture = [{caption(n, turn) for turn in range(5)} for n in range(COUNT)]
+    everything = set().union(*of_picture)
+    loader = open_loader(path, batch=COUNT, fields=(CAPTION,))
+    drawn = [set(epoch(loader, number)[0]["caption"]) for number in range(40)]
+    assert all(len(one) == COUNT for one in drawn)
+    assert set().union(*drawn) == everything
+    spec = DataSpec(path)
+    texts = open_source(spec, (), also=(CAPTIONS,))
+    rows = each_caption(open_source(spec, (PICTURE, CAPTION)), texts)
+    assert count_records(rows) == 5 * COUNT
+    said = [read(row, Reading((PICTURE, CAPTION)))[CAPTION].captions for row in all_records(rows)]
+    assert sorted(said) == sorted((text,) for text in everything)
+
+
+def test_no_two_records_of_one_list_in_json_share_a_batch(tmp_path):
+    said = [("a", "b"), ("c", "B "), ("d", "e"), ("f", "g")]
+    records = {
+        str(n): record(n, txt=f"{n}".encode(), json=json.dumps({"captions": texts}).encode())
+        for n, texts in enumerate(said)
+    }
+    path = write_shard(tmp_path / "a.tar", records)
+    loader = open_loader(
+        path, batch=2, captions=CaptionConfig(distinct=True), in_memory="always", num_samples=4
+    )
+    batches = [set(one["key"]) for number in range(8) for one in epoch(loader, number)]
+    assert batches
+    assert {"a/0", "a/1"} not in batches
