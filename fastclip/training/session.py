@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABEL
-from fastclip.data.fields.reading import Reading, check_tags
+from fastclip.data.fields.held import check_found, check_tags
+from fastclip.data.fields.reading import Reading
 from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
@@ -141,6 +142,7 @@ def build_training_loader(
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by)
+    check_found(source, reading, spec.max_bad_share, wanted_by)
     if ranks.is_first or not source.forward_only:  # a stream is started for it
         check_tags(source, captions)
     if captions.rows == "each":
