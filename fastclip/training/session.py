@@ -19,6 +19,7 @@ from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.ignored_settings import settings_of_each
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
@@ -75,7 +76,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
         remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
-        for note in [*remarks, *loader.notes, *validation.notes]:
+        again = listed_twice(spec.path, "--train-data")
+        for note in [*remarks, *again, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.read_splits import read_split, read_split_facts
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import Split
 from fastclip.data.text.interface import Tokenizer
@@ -54,6 +55,7 @@ class Validation:
         for name, spec in splits.items():
             facts = read_split_facts(spec, self.with_json, role=f"--val-data {name}")
             check_split(f"--val-data {name}", self.evaluations, facts)
+            self.notes += listed_twice(spec.path, f"--val-data {name}")
             self.notes += left_out(name, self.evaluations, facts)
         if cfg.data.imagenet_val:
             self._add_imagenet(cfg)

@@ -20,6 +20,7 @@ from fastclip.data.packing.shard_writer import ShardWriter, write_sizes
 from fastclip.data.packing.split import PICTURE_ITSELF, side
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import Record
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import all_records, count_records
@@ -53,12 +54,13 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: shards and records of each split, and how many records were bad."""
+    """What was written: shards and records of each split, how many records were bad, and notes."""
 
     folder: Path
     shards: dict[str, str]
     records: dict[str, int]
     bad: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
         """The findings as lines of text."""
@@ -67,7 +69,9 @@ class Packed:
             + (f" in {self.folder / self.shards[name]}" if count else "")
             for name, count in self.records.items()
         ]
-        lines += [f"left out: {count} x {reason}" for reason, count in self.bad.items()]
+        for reason, count in self.bad.items():
+            lines.append(f"left out: {count} x {reason}" if count else f"found: {reason}")
+        lines += [f"found: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -120,6 +124,7 @@ def _pack_into(
         {name: writer.pattern() for name, writer in writers.items() if writer.records},
         {name: writer.records for name, writer in writers.items()},
         book.counts,
+        listed_twice(spec.path, "the data"),
     )
 
 
