@@ -55,10 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser("pack", help="turn any data set into webdataset shards")
     _add_source(pack)
     pack.add_argument("out", type=Path, help="folder to write, new or empty")
-    pack.add_argument("--val-share", type=float, default=0.0, help="part of the records for val")
+    pack.add_argument("--val-share", type=float, default=0.0, help="part of the pictures for val")
     pack.add_argument(
         "--split-by",
-        help="what decides a record's side: its key, or a field of its json (default: key)",
+        help="what decides a record's side: its picture (by default), its key, or a field of its "
+        "source, such as image_id, filepath, a column or a name in its json",
     )
     pack.add_argument("--resize", type=int, help="shrink pictures to this shorter side in pixels")
     pack.add_argument("--shard-records", type=int, default=10_000, help="records a shard")
@@ -155,7 +156,7 @@ def _pack(args: argparse.Namespace) -> None:
 
     if args.split_by and not args.val_share:
         raise UserError("--split-by needs --val-share")
-    by = args.split_by or "key"
+    by = args.split_by or "picture"
     options = PackOptions(args.val_share, by, args.resize, args.shard_records)
     spec = dataclasses.replace(_spec(args), max_bad_share=args.max_bad_share)
     print(pack(spec, args.out, options).report())

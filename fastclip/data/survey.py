@@ -14,6 +14,7 @@ from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import AnySource, ForwardSource, Record
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import count_records, part_records
@@ -33,6 +34,7 @@ class Survey:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     parts: int = 0
     splits: list[str] = field(default_factory=list)
+    listed_twice: list[str] = field(default_factory=list)
     wrong_sizes: list[str] = field(default_factory=list)
     bad: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Survey:
                 f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
                 f"high; most common {common}"
             )
+        lines += [f"found:    {sentence}" for sentence in self.listed_twice]
         lines += [f"sizes:    {sentence}" for sentence in self.wrong_sizes]
         for reason, lost in self.bad.items():
             count = f"bad:      {lost} x" if lost else "found:   "
@@ -105,7 +108,10 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, (PICTURE,), also=reading.optional, role="the data")
-    found = Survey(splits=[choice.sentence() for choice in source.split_choices])
+    found = Survey(
+        splits=[choice.sentence() for choice in source.split_choices],
+        listed_twice=listed_twice(spec.path, "the data"),
+    )
     kept: list[tuple[torch.Tensor, str]] = []
     with Progress(f"reading {spec.path}", count_records(source), "record") as bar:
         for raw in _records(source, found):

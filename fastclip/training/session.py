@@ -12,12 +12,14 @@ import torch.distributed as dist
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABEL
-from fastclip.data.fields.reading import Reading, check_tags
+from fastclip.data.fields.held import check_found, check_tags
+from fastclip.data.fields.reading import Reading
 from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.ignored_settings import settings_of_each
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
@@ -74,7 +76,8 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
         remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
-        for note in [*remarks, *loader.notes, *validation.notes]:
+        again = listed_twice(spec.path, "--train-data")
+        for note in [*remarks, *again, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 
@@ -143,6 +146,7 @@ def build_training_loader(
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by)
+    check_found(source, reading, spec.max_bad_share, wanted_by)
     if ranks.is_first or not source.forward_only:  # a stream is started for it
         check_tags(source, captions)
     if captions.rows == "each":

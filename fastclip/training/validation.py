@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.read_splits import read_split, read_split_facts
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import Split
 from fastclip.data.text.interface import Tokenizer
@@ -71,7 +72,7 @@ class Validation:
                 )
         facts = read_split_facts(spec, with_json, role=role)
         check_split(role, evaluations, facts)
-        self.notes += facts.notes
+        self.notes += [*facts.notes, *listed_twice(spec.path, role)]
         if name != IMAGENET:
             self.notes += left_out(name, evaluations, facts)
         self.splits[name], self._roles[name] = spec, role

@@ -16,7 +16,7 @@ EXPECTED = {
     "missing": "absent.tar",
     "format": "cannot tell the format",
     "empty": "the shard list '::' is empty",
-    "corrupt": "records are bad (6 x picture is corrupt; the last: corrupt/00005)",
+    "corrupt": "records are bad (6 x picture is corrupt; the last: corrupt/00005",
     "batch": "--train-micro-batch-size-per-gpu is 7, expected a divisor of 64",
     "fp16": "--precision fp16 is not supported by this accelerator (cpu)",
     "model": "unknown name 'ViT-Z'",

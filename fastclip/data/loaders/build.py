@@ -6,7 +6,8 @@ import os
 from typing import Any, Literal
 
 from fastclip.data.cache.settings import CacheSettings, refuse_useless
-from fastclip.data.fields.reading import Reading, check_held
+from fastclip.data.fields.held import check_held
+from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.chosen import DistinctOrders, SampledOrders

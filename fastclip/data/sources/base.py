@@ -15,7 +15,9 @@ from typing import Any, ClassVar, Literal
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.split_choice import SplitChoice
 
-Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json"]
+Value = Literal[
+    "picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json", "row"
+]
 """Names of raw values of a record:
 
 * ``picture``: a :data:`RawPicture`.
@@ -28,6 +30,7 @@ Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "te
 * ``id``: the picture's number (``int``) or name (``str`` or ``bytes``), the same for all records of
   one picture; where a source has none, the record's key stands for it.
 * ``json``: undecoded ``bytes`` of an object, or a mapping: further attributes.
+* ``row``: of a table, all cells of a record by their columns' own names.
 """
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastclip.data.fields.base import Field
-from fastclip.data.fields.reading import check_held, wanted_of
+from fastclip.data.fields.held import check_held
+from fastclip.data.fields.reading import wanted_of
 from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.ignored_settings import only_read, refuse_ignored

@@ -50,7 +50,7 @@ def find_files(pattern: str, split: str) -> list[Path]:
             found += [path for path in map(Path, sorted(inside)) if path.is_file()]
         else:
             found += map(Path, expand(one))
-    found = [path for path in dict.fromkeys(found) if not is_hidden(path.name)]
+    found = [path for path in found if not is_hidden(path.name)]
     if not found:
         raise UserError(f"{pattern} holds no file that ends in .parquet")
     if split in ("", ALL):
