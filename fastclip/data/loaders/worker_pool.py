@@ -1,6 +1,7 @@
 """The worker processes of a torch ``DataLoader``, watched so that none can stop a run unseen."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fastclip.data.loaders.children import RecordingForks, ended_by, on_child_signal, signal_name
-from fastclip.data.loaders.sharing import unpack
+from fastclip.data.loaders.sharing import folder_of_sockets, unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
 
@@ -32,9 +33,9 @@ class WorkerPool:
     for what they promise."""
 
     def __init__(self, function: Function, workers: int, timeout: float) -> None:
-        self._timeout, self._parent = timeout, os.getpid()
+        self._timeout = timeout
         self._context = RecordingForks()
-        self._signs = SignsOfLife()
+        self._signs, self._folder = SignsOfLife(), folder_of_sockets()
         self._tasks = _Tasks()
         self._awaited_since: float | None = None
         self._hung = False
@@ -49,7 +50,11 @@ class WorkerPool:
             persistent_workers=True,
             multiprocessing_context=self._context,
             worker_init_fn=partial(
-                begin, function=function, parent=self._parent, signs=self._signs
+                begin,
+                function=function,
+                parent=os.getpid(),
+                signs=self._signs,
+                folder=self._folder,
             ),
             # Of its own, or every epoch would draw a number from torch's global one.
             generator=torch.Generator(),
@@ -83,8 +88,6 @@ class WorkerPool:
 
     def end(self) -> None:
         """End every worker: in order where it can, by force after a few seconds."""
-        if os.getpid() != self._parent:
-            return  # a fork of the parent that ends is no reason
         self._ended.set()
         restore = on_child_signal(self._interrupt)
         deadline = time.monotonic() + GRACE
@@ -99,6 +102,7 @@ class WorkerPool:
         self._kill()
         for process in self._context.started:
             process.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._loader = None
         restore()
 

@@ -1,7 +1,7 @@
 """Items made by worker processes, in the order of their tasks; a worker's failure ends the run."""
 
-import weakref
 from collections.abc import Generator, Iterable
+from multiprocessing.util import Finalize
 from typing import Any
 
 from fastclip.data.loaders.sharing import check_room
@@ -37,7 +37,7 @@ class WorkerItems:
         self.function, self.workers = function, workers
         self.item_nbytes, self.timeout = item_nbytes, timeout
         self._running: Items | None = None
-        self._end_pool: weakref.finalize | None = None
+        self._end_pool: Finalize | None = None
         self._pool: WorkerPool | None = None
 
     def items(self, tasks: Iterable[Any]) -> Items:
@@ -71,7 +71,8 @@ class WorkerItems:
                 # One more than is prefetched: the one that is being used.
                 check_room(self.item_nbytes, self.workers * PREFETCH + 1)
                 self._pool = WorkerPool(self.function, self.workers, self.timeout)
-                self._end_pool = weakref.finalize(self, self._pool.end)
+                # Not in a fork of this process, of which the end is no reason.
+                self._end_pool = Finalize(self, self._pool.end, exitpriority=100)
             for item in self._pool.items(tasks):
                 if isinstance(item, Refusal):
                     raise UserError(item.sentence)

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import faulthandler
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,12 +10,11 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import pytest
 import torch
-from processes import is_running, wait_until_ended
+from processes import Parent, is_running, wait_until_ended
 
 from fastclip.data.loaders.workers import WorkerItems
 from fastclip.errors import UserError
@@ -65,7 +63,7 @@ def test_a_worker_killed_between_two_items_is_told_at_the_next(number, workers):
     items = made.items(range(1000))
     pids = [next(items)["pid"] for _ in range(workers)]
     os.kill(pids[-1], number)
-    assert wait_until_ended(pids[-1:])
+    os.waitid(os.P_PID, pids[-1], os.WEXITED | os.WNOWAIT)
     time.sleep(0.1)  # nothing is raised here, wherever the parent is
     with pytest.raises(UserError, match=expected_sentence(number)):
         next(items)
@@ -158,44 +156,6 @@ def test_workers_serve_another_thread_than_the_main_one():
     thread.start()
     thread.join(30)
     assert found == list(range(5))
-
-
-class Parent:
-    """A process that calls ``body``; whoever calls ``note`` leaves its pid in ``folder``."""
-
-    def __init__(self, folder, body):
-        self.folder = folder
-        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(body,))
-        self.process.start()
-
-    def _run(self, body):
-        with (self.folder / "log").open("w", buffering=1) as log:
-            for number in (1, 2):
-                os.dup2(log.fileno(), number)
-            sys.stdout = sys.stderr = log
-            try:
-                body(self.note)
-            except BaseException:
-                traceback.print_exc()
-                raise
-
-    def note(self, pid=None):
-        (self.folder / f"{pid or os.getpid()}.pid").touch()
-
-    def noted(self, count):
-        deadline = time.monotonic() + 60
-        while len(pids := [int(p.stem) for p in self.folder.glob("*.pid")]) < count:
-            assert time.monotonic() < deadline, "the processes did not start"
-            time.sleep(0.02)
-        return pids
-
-    def finish(self, number=None):
-        """What it printed until its end, for which signal ``number`` is sent."""
-        if number is not None:
-            os.kill(self.process.pid, number)
-        self.process.join(60)
-        assert self.process.exitcode is not None
-        return (self.folder / "log").read_text().strip()
 
 
 def compute():
