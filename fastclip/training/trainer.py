@@ -22,7 +22,7 @@ from fastclip.training.reporting import Reporter
 from fastclip.training.scalars import ScalarsOptimizer
 from fastclip.training.schedules import Schedule
 from fastclip.training.steps import StepContext, accumulate_gradients, unseen_loss_scale
-from fastclip.training.waits import Waits
+from fastclip.training.waits import Waits, cores_here
 
 Validate = Callable[[int], dict[str, float]]
 """Evaluates after so many epochs and returns figures for the log; {} where none are due."""
@@ -119,10 +119,9 @@ class Trainer:
             reporter.close()
 
     def _diagnosis(self, waits: Waits) -> list[str]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world_size))
         told = waits.diagnosis(
-            self.loader.seconds, self.cfg.data.workers, max(1, (cores or 1) // ranks)
+            self.loader.seconds, self.cfg.data.workers, max(1, cores_here() // ranks)
         )
         return [told] if told else []
 

@@ -19,13 +19,18 @@ from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOf
 from fastclip.errors import UserError
 
 _SECONDS_BETWEEN_REQUESTS = 0.1
+_SECONDS_FOR_OUR_OWN_END = 0.5
 PREFETCH = 2
 """Items a worker makes ahead."""
 
 Result = TypeVar("Result")
 
 _COMPLETE = object()
-_MEMORY = {signal.SIGKILL, signal.SIGBUS}
+_TAKE_LESS = "take fewer --workers or a smaller batch"
+_OFTEN: dict[int, str] = {
+    signal.SIGKILL: f", often the out-of-memory killer's: {_TAKE_LESS}",
+    signal.SIGBUS: f", often for want of room in /dev/shm: {_TAKE_LESS}",
+}
 
 
 class WorkerPool:
@@ -40,7 +45,7 @@ class WorkerPool:
         self._awaited_since: float | None = None
         self._hung = False
         self._ended = threading.Event()
-        self._loader: DataLoader | None = DataLoader(
+        self._loader: DataLoader | None = _Loader(
             Calls(function),
             batch_size=None,
             sampler=self._tasks,
@@ -155,10 +160,11 @@ class WorkerPool:
                 f"a worker process (pid {first.pid}) ended by itself with exit code "
                 f"{first.exitcode} in mid-run"
             )
-        why = ""
-        if number in _MEMORY:
-            why = ": memory or /dev/shm may have run out; take fewer --workers or a smaller batch"
-        return f"a worker process (pid {first.pid}) was killed by {signal_name(number)}{why}"
+        if number == signal.SIGTERM:
+            # Who ends the workers may be ending this process too, which then tells of that.
+            time.sleep(_SECONDS_FOR_OUR_OWN_END)
+        often = _OFTEN.get(number, "")
+        return f"a worker process (pid {first.pid}) was ended by {signal_name(number)}{often}"
 
     def _watch(self) -> None:
         """Ends workers that give no sign of life for too long, which ends the wait for them."""
@@ -189,6 +195,11 @@ class _Tasks:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.now)
+
+
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: a run says itself that there are too many."""
 
 
 class _WorkerEndedError(Exception):

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from fastclip.data.loaders.children import ON_SIGTERM
 from fastclip.data.loaders.sharing import pack
 from fastclip.errors import UserError
 
@@ -113,9 +114,9 @@ _leaving = False
 
 def _leave(signum: int, frame: Any) -> None:
     global _leaving
-    _leaving = True
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(0)
+    if not _leaving:  # what comes again does not end the work of ending
+        _leaving = True
+        sys.exit(ON_SIGTERM)
 
 
 def _end(function: Function, parent: int, folder: str) -> None:
@@ -127,7 +128,7 @@ def _end(function: Function, parent: int, folder: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         if _leaving or is_orphan:
             # Otherwise the process waits until its last items are read, which nobody does.
-            os._exit(128 + signal.SIGTERM)
+            os._exit(ON_SIGTERM)
 
 
 def _watch(parent: int, folder: str) -> None:
