@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastclip.data.distinct import separate_groups
-from fastclip.data.epoch_order import EpochOrder, Window
 from fastclip.data.loaders.kept import KeptRecord, KeptSet
-from fastclip.data.sampler import Sampler
+from fastclip.data.order import EpochOrder, Sampler, Window, separate_groups
 from fastclip.data.seeding import torch_generator
 from fastclip.errors import UserError
 
@@ -22,7 +20,7 @@ _PASSES_KEPT = 2
 
 
 class SetIndex:
-    """What a sampler may know of a set; see :class:`fastclip.data.sampler.SetIndex`."""
+    """What a sampler may know of a set; see :class:`fastclip.data.order.sampling.SetIndex`."""
 
     def __init__(self, kept: KeptSet) -> None:
         by_column = [{f.column: value for f, value in one.values.items()} for one in kept.good]

@@ -9,7 +9,7 @@ import torch
 from numbered import LABEL, NUMBER, TAGS, NumberedSource, in_ranks, joined, keys, make, run
 
 from fastclip.data.captions import CaptionConfig
-from fastclip.data.distinct import separate_groups
+from fastclip.data.order import separate_groups
 from fastclip.data.seeding import torch_generator
 from fastclip.data.sources.base import CroppedPicture
 from fastclip.errors import UserError
