@@ -51,8 +51,9 @@ def _run(argv: list[str] | None) -> int:
     except UserError as error:
         distributed.report_error(error)
         return 2
-    except RuntimeError:
-        if distributed.error_was_told():
+    except RuntimeError as error:
+        # Another process may have ended, on an error that it has told or the same interrupt.
+        if exit_code(error) is None and distributed.error_was_told():
             return 2
         raise
     distributed.stop()

@@ -99,8 +99,9 @@ class Trainer:
             config=to_plain(self.cfg),
         )
         waits = Waits()
-        try:
-            for epoch, batch in waits.timed(self._batches(reporter)):
+        given = waits.timed(self._batches(reporter))
+        with contextlib.closing(reporter), contextlib.closing(given) as batches:
+            for epoch, batch in batches:
                 metrics = self.train_step(batch)
                 seconds = waits.step_metrics()
                 rate = self.cfg.run.train_batch_size / seconds["compute_seconds"]
@@ -115,8 +116,6 @@ class Trainer:
                 reporter.note(sentence)
             if at_the_end:
                 reporter.last_validation(self.step, at_the_end())
-        finally:
-            reporter.close()
 
     def _diagnosis(self, waits: Waits) -> list[str]:
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world_size))

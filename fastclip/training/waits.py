@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ class Waits:
         self._last_wait = 0.0
         self._given_at: float | None = None
 
-    def timed(self, batches: Generator[Item, None, None]) -> Iterator[Item]:
+    def timed(self, batches: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """``batches``: until one comes is waiting, until the next is asked for is computing."""
         with closing(batches):
             while True:

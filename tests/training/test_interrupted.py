@@ -17,6 +17,14 @@ from fastclip.training import checkpoint
 STREAMED = ("--in-memory", "never", "--workers", "2", "--epochs", "50")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Also where a shell has started the tests in the background, which makes it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def until(process, ready):
     deadline = time.monotonic() + 240
     while not ready():
