@@ -12,12 +12,14 @@ from typing import get_args, get_type_hints
 
 from fastclip.data.sources.spec import DatasetType, DataSpec
 from fastclip.errors import UserError
+from fastclip.whole_files import appearing_whole
 
 _SPEC_FLAGS = {field.name for field in dataclasses.fields(DataSpec)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0, or 2 after one sentence on standard error for bad input."""
+    """Run the command line; 0, or 2 after one sentence on standard error for bad input, 130 after
+    Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
     try:
@@ -25,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fastclip-data: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fastclip-data: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -145,7 +150,8 @@ def _inspect(args: argparse.Namespace) -> None:
         from fastclip.data.contact_sheet import contact_sheet
 
         try:
-            contact_sheet(found.sheet_pictures, found.sheet_captions).save(args.sheet)
+            with appearing_whole(args.sheet) as partial:
+                contact_sheet(found.sheet_pictures, found.sheet_captions).save(partial)
         except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")

@@ -19,7 +19,6 @@ from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.ignored_settings import settings_of_each
-from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text.interface import Tokenizer
@@ -75,9 +74,10 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
-        remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
-        again = listed_twice(spec.path, "--train-data")
-        for note in [*remarks, *again, *loader.notes, *validation.notes]:
+        remarks = notes.of_run(
+            cfg, trainer.total_steps, loader.steps_per_epoch, precision, ranks.world_size
+        )
+        for note in [*remarks, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
 
@@ -90,8 +90,12 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         told.extend(lines)
         return figures
 
-    with contextlib.closing(loader):
-        trainer.train(folder, validation.during(trainer), at_the_end)
+    try:
+        with contextlib.closing(loader):
+            trainer.train(folder, validation.during(trainer), at_the_end)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (_where(trainer.step, folder),)
+        raise
     if ranks.is_first:
         plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
         print("\n".join([f"run folder: {folder}", *told]), flush=True)
@@ -172,6 +176,14 @@ def build_training_loader(
     )
     loader.notes = [*notes.of_data(spec, source), *loader.notes]
     return loader
+
+
+def _where(step: int, folder: Path) -> str:
+    """At which step a run was interrupted and how to go on, as the end of a sentence."""
+    saved = checkpoints.complete(folder / "checkpoints")
+    if not saved:
+        return f" at step {step}, before the first checkpoint"
+    return f" at step {step}; the last checkpoint is {saved[-1]}: go on with --resume {folder}"
 
 
 def _agree(choice: tuple[Path, Path | None], ranks: Ranks) -> tuple[Path, Path | None]:

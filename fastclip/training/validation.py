@@ -20,7 +20,7 @@ from fastclip.evals.base import Subject
 from fastclip.evals.runner import Found, as_json, check_split, evaluate, left_out, sentences
 from fastclip.evals.zeroshot import ZeroShot
 from fastclip.training.config import TrainConfig
-from fastclip.training.run_folder import write_whole
+from fastclip.whole_files import write_whole
 
 if TYPE_CHECKING:
     from fastclip.training.trainer import Trainer

@@ -121,3 +121,22 @@ def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
     write_shard(tmp_path / "b.tar", {"0": record(0)})
     assert main(["inspect", str(tmp_path / "b.tar")]) == 0
     assert "untold" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["inspect", "pack", "generate"])
+def test_ctrl_c_is_one_sentence_and_leaves_nothing(command, tmp_path, capsys, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    where = {"generate": "generated.shards._write_json", "pack": "packing.pack.write_sizes"}
+    monkeypatch.setattr(f"fastclip.data.{where.get(command, 'survey.survey')}", interrupt)
+    shards = write_shards(tmp_path, [3])
+    out = tmp_path / "out"
+    args = {
+        "inspect": ["inspect", shards],
+        "pack": ["pack", shards, str(out / "set")],
+        "generate": ["generate", "--out", str(out / "set"), "--num-samples", "4", "--num-val", "1"],
+    }
+    assert main(args[command]) == 130
+    assert capsys.readouterr().err == "fastclip-data: interrupted\n"
+    assert not out.exists() or not list(out.iterdir())

@@ -21,8 +21,7 @@ from fastclip.data.loaders.memory_need import kept_nbytes
 from fastclip.data.loaders.reader import PartReader
 from fastclip.data.loaders.set_loader import KeptLoader
 from fastclip.data.loaders.step_batches import AnyOrder
-from fastclip.data.order import Order
-from fastclip.data.sampler import Sampler
+from fastclip.data.order import Order, Sampler
 from fastclip.data.sources.base import AnySource, ForwardSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
