@@ -62,8 +62,8 @@ def one_run(recipe: str, seed: int, logs: Path) -> dict:
 def table(report: dict) -> str:
     """The record as Markdown: a row a run."""
     lines = [
-        f"From `benchmarks/results/first_model.json`: {report['cpu']}, {report['threads']} "
-        f"threads, torch {report['versions']['torch']}.",
+        f"From `benchmarks/results/first_model.json`: {report['cpu']}, "
+        f"{report['threads']} thread{'s' * (report['threads'] > 1)}, torch {report['versions']['torch']}.",
         "",
         "| recipe | seed | zero-shot, held out | zero-shot, seen | candidates | steps "
         "| minutes in steps | bare product, GFLOP/s |",

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scaled_decoding.json"
 SPEC = GeneratedSpec(num_samples=8_000, num_val=1_024, picture_size=512)
 QUALITY = 90
-SIDE, BATCH, EPOCHS = 64, 128, 8
+SIDE, BATCH, EPOCHS = 64, 128, 5
 DECODERS = ("whole", "auto")
 
 
