@@ -54,14 +54,13 @@ class IndexedLoader(Loader):
         self.source, self.reader, self.reading, self.batching = source, reader, reading, batching
         self._wanted_samples, self._max_bad_share = num_samples, max_bad_share
         self._workers, self._timeout, self._identity = workers, timeout, identity
-        self._order = order
+        self._order, self._item_nbytes = order, 0
         self._calendar = Calendar(order.sizes, self._steps_of)
         self._findings = Findings(source, self._calendar, exchange)
         self._made: WorkerItems | None = None
         self._seconds: Counter[str] = Counter()
         self.seconds = self._seconds
         self._count()
-        self._item_nbytes = 0
         if workers:
             with contextlib.closing(self._make(PartReader(source, reading))) as one:
                 self._item_nbytes = one.item_nbytes(Task(0, 0))
@@ -169,12 +168,8 @@ class IndexedLoader(Loader):
         if self._made is None:
             if self._workers:
                 self.reader.close()  # workers must not share open files
-            self._made = WorkerItems(
-                self._make(self.reader),
-                self._workers,
-                item_nbytes=self._item_nbytes,
-                timeout=self._timeout,
-            )
+            make, nbytes = self._make(self.reader), self._item_nbytes
+            self._made = WorkerItems(make, self._workers, item_nbytes=nbytes, timeout=self._timeout)
         return self._made
 
     def _end_workers(self) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from fastclip.data.loaders.children import RecordingForks, ended_by, on_child_signal, signal_name
+from fastclip.data.loaders.children import ON_SIGTERM, RecordingForks, how_it_ended, on_child_signal
 from fastclip.data.loaders.sharing import folder_of_sockets, unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
@@ -26,11 +25,6 @@ PREFETCH = 2
 Result = TypeVar("Result")
 
 _COMPLETE = object()
-_TAKE_LESS = "take fewer --workers or a smaller batch"
-_OFTEN: dict[int, str] = {
-    signal.SIGKILL: f", often the out-of-memory killer's: {_TAKE_LESS}",
-    signal.SIGBUS: f", often for want of room in /dev/shm: {_TAKE_LESS}",
-}
 
 
 class WorkerPool:
@@ -96,20 +90,22 @@ class WorkerPool:
         self._ended.set()
         restore = on_child_signal(self._interrupt)
         deadline = time.monotonic() + GRACE
-        # Asked again and again: a signal that comes just before a process begins to wait does not
-        # end the wait.
-        while time.monotonic() < deadline:
-            self._terminate()
-            running = [p.sentinel for p in self._context.started if p.exitcode is None]
-            if not running:
-                break
-            wait(running, timeout=_SECONDS_BETWEEN_REQUESTS)
-        self._kill()
-        for process in self._context.started:
-            process.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._loader = None
-        restore()
+        try:
+            # Asked again and again: a signal that comes just before a process begins to wait does
+            # not end the wait.
+            while time.monotonic() < deadline:
+                self._terminate()
+                running = [p.sentinel for p in self._context.started if p.exitcode is None]
+                if not running:
+                    break
+                wait(running, timeout=_SECONDS_BETWEEN_REQUESTS)
+            self._kill()
+            for process in self._context.started:
+                process.join()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._loader = None
+            restore()
 
     def _await(self, call: Callable[[], Result]) -> Result:
         """``call``, which waits for workers and which the end of one interrupts.
@@ -154,17 +150,10 @@ class WorkerPool:
         if not ended:
             return None
         first = min(ended, key=lambda process: process.exitcode)
-        number = ended_by(first.exitcode)
-        if number is None:
-            return (
-                f"a worker process (pid {first.pid}) ended by itself with exit code "
-                f"{first.exitcode} in mid-run"
-            )
-        if number == signal.SIGTERM:
+        if first.exitcode == ON_SIGTERM:
             # Who ends the workers may be ending this process too, which then tells of that.
             time.sleep(_SECONDS_FOR_OUR_OWN_END)
-        often = _OFTEN.get(number, "")
-        return f"a worker process (pid {first.pid}) was ended by {signal_name(number)}{often}"
+        return f"a worker process (pid {first.pid}) {how_it_ended(first.exitcode)}"
 
     def _watch(self) -> None:
         """Ends workers that give no sign of life for too long, which ends the wait for them."""

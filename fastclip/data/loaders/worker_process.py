@@ -1,5 +1,6 @@
 """What runs in a worker process: calls of the function, signs of life, an orderly end."""
 
+import contextlib
 import mmap
 import os
 import shutil
@@ -124,9 +125,10 @@ def _end(function: Function, parent: int, folder: str) -> None:
         close(function)
     finally:
         is_orphan = os.getppid() != parent
-        if is_orphan:
-            shutil.rmtree(folder, ignore_errors=True)
         if _leaving or is_orphan:
+            shutil.rmtree(folder if is_orphan else get_temp_dir(), ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # where this is the last: the parent may be ending too
             # Otherwise the process waits until its last items are read, which nobody does.
             os._exit(ON_SIGTERM)
 

@@ -40,6 +40,7 @@ ENDS = {
     "of the interpreter": lambda items: sys.exit(0),
     "at once": lambda items: os._exit(2),
     "by SIGTERM": go_on,
+    "by SIGTERM of all": go_on,
     "by SIGINT": go_on,
     "by SIGKILL": go_on,
 }
@@ -60,7 +61,7 @@ def test_nothing_is_left_in_a_folder_of_temporary_files(end, tmp_path):
             item_nbytes=1000,
             timeout=60.0,
         )
-        items = made.items(range(100 if "all" in end else 1_000_000))
+        items = made.items(range(100 if end == "of all items" else 1_000_000))
         for _ in range(4):
             note(next(items)["pid"])
         note()
@@ -69,7 +70,10 @@ def test_nothing_is_left_in_a_folder_of_temporary_files(end, tmp_path):
 
     main = Parent(tmp_path, run)
     pids = main.noted(3)
-    number = signal.Signals[end.removeprefix("by ")] if end.startswith("by") else None
+    number = signal.Signals[end.split()[1]] if end.startswith("by") else None
+    if end == "by SIGTERM of all":
+        for pid in set(pids) - {main.process.pid}:
+            os.kill(pid, number)
     main.finish(number)
     assert wait_until_ended(pids)
     assert not list(temporary.iterdir())
