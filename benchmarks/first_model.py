@@ -63,7 +63,8 @@ def table(report: dict) -> str:
     """The record as Markdown: a row a run."""
     lines = [
         f"From `benchmarks/results/first_model.json`: {report['cpu']}, "
-        f"{report['threads']} thread{'s' * (report['threads'] > 1)}, torch {report['versions']['torch']}.",
+        f"{report['threads']} thread{'s' * (report['threads'] > 1)}, "
+        f"torch {report['versions']['torch']}.",
         "",
         "| recipe | seed | zero-shot, held out | zero-shot, seen | candidates | steps "
         "| minutes in steps | bare product, GFLOP/s |",
