@@ -69,7 +69,7 @@ def read_split(
     reading = Reading(
         (PICTURE,), _facts_wanted(with_json), image_size=image_size, max_pixels=spec.max_pixels
     )
-    source = open_source(spec, reading.fields, also=reading.optional, role=role)
+    source = open_source(spec, reading.fields, also=reading.optional, wanted_by=role, role=role)
     expected = count_records(source)
     records: list[_Read] = []
     bad: list[BadRecord] = []

@@ -102,7 +102,9 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         image_size=_SHEET_SIZE,
         max_pixels=spec.max_pixels,
     )
-    source = open_source(spec, (PICTURE,), also=reading.optional, role="the data")
+    source = open_source(
+        spec, (PICTURE,), also=reading.optional, role="the data", wanted_by="inspect"
+    )
     found = Survey()
     kept: list[tuple[torch.Tensor, str]] = []
     with Progress(f"reading {spec.path}", count_records(source), "record") as bar:

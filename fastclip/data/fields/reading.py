@@ -16,7 +16,9 @@ from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.raw_values import is_missing
 from fastclip.data.fields.tags import TAGS, tags_of
 from fastclip.data.sources.base import AnySource, ForwardSource, Record
+from fastclip.data.sources.columns import accepted
 from fastclip.data.sources.spec import MAX_PIXELS
+from fastclip.data.sources.texts import shown_names
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
@@ -111,9 +113,14 @@ def check_held(source: AnySource, fields: Sequence[Field], wanted_by: str) -> No
     for f in fields:
         # The key of a record stands for an id.
         if not (source.holds | {"id"}).intersection(f.values):
+            needs = f"{wanted_by} needs {_with_article(f.name)}"
+            if source.columns and (columns := accepted(f.values)):
+                raise UserError(
+                    f"{source.name} has the columns {shown_names(source.columns)}; {needs}, for "
+                    f"which the accepted names are {', '.join(columns)}"
+                )
             raise UserError(
-                f"{source.name} holds {_held_by(source)} of each record; {wanted_by} needs "
-                f"{_with_article(f.name)}, {_read_from(f)}"
+                f"{source.name} holds {_held_by(source)} of each record; {needs}, {_read_from(f)}"
             )
 
 

@@ -87,7 +87,7 @@ def _pack_into(
     folder: Path, spec: DataSpec, out: Path, options: PackOptions, progress: bool
 ) -> Packed:
     reading = Reading((PICTURE,), _OPTIONAL, max_pixels=spec.max_pixels)
-    source = open_source(spec, (PICTURE,), also=_OPTIONAL, role="the data")
+    source = open_source(spec, (PICTURE,), also=_OPTIONAL, role="the data", wanted_by="pack")
     splits = ("train", "val") if options.val_share else ("train",)
     writers = {name: ShardWriter(folder, name, options.shard_records) for name in splits}
     bad: list[BadRecord] = []

@@ -22,9 +22,11 @@ class Rows(ABC):
 
     Attributes:
         problems: what the file holds that became no record.
+        columns: as a source has them.
     """
 
     problems: Sequence[BadRecord] = ()
+    columns: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -56,6 +58,7 @@ class RowSource(Source):
         class_names: list[str] | None = None,
     ) -> None:
         self.name, self.holds, self.rows = name, holds, rows
+        self.columns = rows.columns
         self.class_names = class_names
         self._rows_a_part = min(MAX_PART, max(MIN_PART, -(-len(rows) // MANY_PARTS)))
         found = [[_stamp(file) for file in files], dict(settings)]
