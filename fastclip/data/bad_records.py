@@ -46,7 +46,7 @@ class BadRecords:
         self._seen.add((bad.key, bad.reason))
         self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
         logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
-        self.check(f"; the last: {bad.key}")
+        self.check(f"; the last: {bad.key}{bad.detail and f', {bad.detail}'}")
 
     def has(self, bad: BadRecord) -> bool:
         """Whether ``bad`` is booked already."""
