@@ -17,15 +17,15 @@ _SPEC_FLAGS = {field.name for field in dataclasses.fields(DataSpec)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0, or 2 after one sentence on standard error for bad input."""
+    """Run the command line: 0, or after one sentence on standard error 1 for a set that holds
+    nothing usable and 2 for other bad input."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except UserError as error:
         print(f"fastclip-data: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +120,7 @@ def _generate(args: argparse.Namespace) -> None:
     print(f"val-held-out  {made.val_held_out}")
 
 
-def _inspect(args: argparse.Namespace) -> None:
+def _inspect(args: argparse.Namespace) -> int:
     from fastclip.data.survey import survey
 
     if args.sheet and args.sheet.suffix.lower() != ".png":
@@ -138,6 +138,10 @@ def _inspect(args: argparse.Namespace) -> None:
         except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
+    if not found.usable:
+        print(f"fastclip-data: {args.data} holds no record that can be used", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _pack(args: argparse.Namespace) -> None:

@@ -1,5 +1,11 @@
 """``fastclip-data``."""
 
+import json
+from pathlib import Path
+
+import pytest
+from layouts import CAPTIONED, LABELLED, write_pictures
+from parquet_writing import IMAGE, image, write_parquet
 from PIL import Image
 from shard_files import record, write_shard, write_shards
 
@@ -18,8 +24,8 @@ def test_generate_writes_a_set_that_inspect_reads(tmp_path, capsys):
     assert main(["inspect", f"{out}/train-*.tar", "--sheet", str(sheet), "--captions", "2"]) == 0
     told = capsys.readouterr().out
     assert "30 usable of 30" in told
-    assert "labels:   30" in told
-    assert "most common 32 x 32 (30)" in told
+    assert "labels:   30 records of 30 classes\nclasses:  64: red circle, orange circle, " in told
+    assert "pictures: all 32 x 32" in told
     assert told.count("\n  ") == 2
     assert len(Image.open(sheet).convert("L").getcolors()) > 50
 
@@ -89,3 +95,98 @@ def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
     write_shard(tmp_path / "b.tar", {"0": record(0)})
     assert main(["inspect", str(tmp_path / "b.tar")]) == 0
     assert "untold" not in capsys.readouterr().out
+
+
+def inspected(capsys, *args):
+    """The exit status, the lines on standard output and the last one on standard error."""
+    status = main(["inspect", *map(str, args)])
+    told = capsys.readouterr()
+    return status, told.out.splitlines(), told.err.strip().rpartition("\n")[2]
+
+
+NAMES = {
+    **{"pipe": "webdataset", "csv_table": "csv", "coco_instances": "coco"},
+    **{"visual_genome": "visual-genome", "image_folder": "image-folder"},
+    "image_metadata": "image-folder",
+}
+
+
+@pytest.mark.parametrize("make", {**CAPTIONED, **LABELLED}.values(), ids=lambda make: make.__name__)
+def test_inspect_says_the_layout_and_what_there_is(tmp_path, capsys, make):
+    name = make.__name__
+    status, lines, _ = inspected(capsys, make(tmp_path).path)
+    assert status == 0
+    found = {line.partition(":")[0]: line.partition(":")[2].strip() for line in lines}
+    if name == "mixed":
+        layouts = [line for line in lines if line.startswith("layout:")]
+        assert [line.split()[1:3] for line in layouts] == [["0:", "webdataset"], ["1:", "coco"]]
+    else:
+        assert found["layout"].startswith(f"{NAMES.get(name, name)} (a record is ")
+    usable, of = found["records"].split(" usable of ")
+    count, parts = of.split(", in ")
+    assert usable == count and parts in ("1 part", "2 parts", "3 parts")
+    assert (found["captions"] == "none") == (name not in CAPTIONED)
+    assert (found["labels"] == "none") == (name not in (*LABELLED, "pipe", "mixed"))
+    named = {"coco_instances": "2: cat, dog", "image_folder": "2: cat, dog"}
+    named["voc"] = "20: aeroplane, bicycle, bird, boat, bottle, ..."
+    assert found.get("classes") == named.get(name)
+    assert found.get("splits") == ("train 12" if name in ("karpathy", "voc", "parquet") else None)
+
+
+def test_inspect_says_the_splits_and_which_one_is_read(tmp_path, capsys):
+    for split, count in (("train", 3), ("test", 1)):
+        names = [f"{n}.jpg" for n in range(count)]
+        write_pictures(tmp_path / "folders" / split / "cat", names)
+        columns = {"image": [image(n) for n in range(count)]}
+        name = f"{split}-00000-of-00001.parquet"
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        write_parquet(tmp_path / "hub" / name, columns, {"image": IMAGE})
+    for folder in ("folders", "hub"):
+        _, lines, _ = inspected(capsys, tmp_path / folder)
+        assert "splits:   test 1, train 3" in lines
+        _, lines, _ = inspected(capsys, tmp_path / folder, "--split", "train")
+        assert lines[1] in ("splits:   train is read", "splits:   train 3; train is read")
+        assert lines[2].startswith("records:  3 usable of 3")
+    path = Path(CAPTIONED["karpathy"](tmp_path / "karpathy").path)
+    content = json.loads(path.read_text())
+    for place, split in enumerate(("val", "test", "test")):
+        content["images"][place]["split"] = split
+    path.write_text(json.dumps(content))
+    _, lines, _ = inspected(capsys, path, "--split", "test")
+    assert lines[1:3] == [
+        "splits:   val 1, test 2, train 9; test is read",
+        "records:  2 usable of 2, in 1 part",
+    ]
+
+
+def test_a_header_of_image_and_caption_is_told_as_flickrs(tmp_path, capsys):
+    write_pictures(tmp_path, ["0.jpg", "1.jpg"])
+    path = tmp_path / "captions.csv"
+    path.write_text("image,caption\n0.jpg,one\n0.jpg,two\n1.jpg,three\n")
+    _, lines, _ = inspected(capsys, path)
+    assert lines[0] == "layout:   flickr (a record is a picture with all its captions)"
+    assert lines[1].startswith("records:  2 usable of 2")
+    columns = ["--csv-img-key", "image", "--csv-caption-key", "caption", "--csv-separator", ","]
+    _, lines, _ = inspected(capsys, path, *columns)
+    assert lines[0] == "layout:   csv (a record is a row)"
+    assert lines[1].startswith("records:  3 usable of 3")
+
+
+@pytest.mark.parametrize("kind", ["no members", "no pictures", "a pipe", "a text"])
+def test_a_set_of_which_nothing_can_be_used_is_code_1(tmp_path, capsys, kind):
+    path = tmp_path / "a.tar"
+    write_shard(path, {"0": {"txt": b"x"}} if kind == "no pictures" else {})
+    if kind == "a text":
+        path.write_text("words " * 200)
+    data = f"pipe:cat {tmp_path}/missing" if kind == "a pipe" else path
+    status, lines, said = inspected(capsys, data)
+    assert status == 1 and any(line.startswith("records:  0 usable of") for line in lines)
+    assert said == f"fastclip-data: {data} holds no record that can be used"
+
+
+def test_columns_that_are_not_known_are_told_where_nothing_is_said(tmp_path, capsys):
+    columns = {"image": [image(0)], "prompt": ["a"]}
+    path = write_parquet(tmp_path / "a.parquet", columns, {"image": IMAGE})
+    _, lines, _ = inspected(capsys, path)
+    assert any(line.startswith("untold:   1 have no caption") for line in lines)
+    assert any(line.endswith(" 'prompt (string)'") for line in lines)

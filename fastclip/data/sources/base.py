@@ -100,6 +100,7 @@ class Described(ABC):
         class_names: of its labels, by number, where the source itself knows them.
         columns: of the table that it is, each with its type where that matters; empty where it is
             none, or where its columns are named by flags.
+        split_sizes: records by the splits of the layout, where it has some; else None.
         weights: of each part, how often its records are drawn; None where all are drawn alike.
     """
 
@@ -108,6 +109,7 @@ class Described(ABC):
     forward_only: ClassVar[bool]
     class_names: list[str] | None = None
     columns: Sequence[str] = ()
+    split_sizes: Mapping[str, int] | None = None
     weights: Sequence[float] | None = None
 
     @property

@@ -5,6 +5,7 @@ are splits (``train``, ``val``, ...), classes are the folders below those.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,9 @@ from fastclip.data.sources.folder_walk import (
 from fastclip.data.sources.image_metadata import MetadataRows
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.sizes import SHARD_ENDING
-from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.spec import SPLITS, DataSpec
 from fastclip.data.sources.texts import Texts, printable
 from fastclip.errors import UserError
-
-SPLITS = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
-)
-"""Names of folders that are splits, as Hugging Face has them."""
 
 
 def detects(path: Path, head: bytes) -> bool:
@@ -49,7 +45,10 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
         found.tables = [path.name]
     if not found.pictures:
         raise UserError(_no_picture_in(found))
+    rows: MetadataRows | ImageFolder
     rows = MetadataRows(found, wanted) if found.tables else ImageFolder(found, wanted)
+    if _are_splits(found):
+        rows.split_sizes = Counter(picture.split("/")[0] for picture in found.pictures)
     settings = {"rows": rows.identity()}
     return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
 

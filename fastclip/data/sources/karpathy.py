@@ -7,6 +7,7 @@ Flickr's have no ``filepath``.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     path = Path(spec.path)
     pictures = PictureList()
     ids: list[int | str] = []
-    splits: dict[str, None] = {}
+    splits: Counter[str] = Counter()
     for place, image in enumerate(list_in(path, read_json(path), "images")):
         where = f"images[{place}]"
         if not isinstance(image, dict):
@@ -57,7 +58,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
         if spec.split and not isinstance(split, str):
             pictures.book(where, "picture of no split", describe(split))
             continue
-        splits.setdefault(str(split))
+        splits[str(split)] += 1
         if spec.split and split != spec.split:
             continue
         folder: Any = image.get("filepath") or ""
@@ -82,6 +83,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
         raise UserError(f"{spec.path} has no split {spec.split!r}; {has}")
     paths = find_pictures(spec, pictures.names, NEAR, are_wanted="picture" in wanted)
     table = PictureTable(pictures, paths, wanted, ids=ids)
+    table.split_sizes = splits
     settings = {"image_root": spec.image_root, "split": spec.split}
     return RowSource(spec.path, HOLDS, table, [path], settings)
 

@@ -17,7 +17,7 @@ from fastclip.data.sources.fingerprint import file_stamp, fingerprint
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
-from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers
+from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers, split_of
 from fastclip.data.sources.parquet_part import ParquetPart, read_column
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import printable
@@ -81,6 +81,12 @@ class ParquetSource(Source):
             ]
             if file.error:
                 self.places.append(_Place(file))
+        splits = {split_of(file.path) for file in files}
+        if None not in splits:
+            self.split_sizes = {
+                str(split): sum(sum(f.rows) for f in files if split_of(f.path) == split)
+                for split in sorted(map(str, splits))
+            }
         self.class_names = _stored_names(files)
         self.numbers: dict[str, int] | None = None
         if self.class_names is None and "label" in wanted:

@@ -11,6 +11,7 @@ from fastclip.data.bad_records import listed
 from fastclip.data.sources.extensions import is_hidden
 from fastclip.data.sources.parquet_columns import ParquetColumns, parquet_columns
 from fastclip.data.sources.shard_list import expand
+from fastclip.data.sources.spec import SPLITS
 from fastclip.errors import UserError
 
 
@@ -56,6 +57,11 @@ def find_files(pattern: str, split: str) -> list[Path]:
         splits = sorted({path.stem.split("-")[0] for path in found})
         raise UserError(f"{pattern} has no split {split!r}: its files begin with {listed(splits)}")
     return of_split
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a file's name or its folder's says; None for another name."""
+    return next((name for name in _splits(path) if name in SPLITS), None)
 
 
 def _splits(path: Path) -> tuple[str, str, str]:

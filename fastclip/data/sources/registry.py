@@ -57,7 +57,7 @@ LAYOUTS = (
     Layout("csv", "csv_file", "a row", (*_CSV_COLUMNS, "image_root")),
     Layout("karpathy", "karpathy", "a picture with all its captions", ("image_root", "split")),
     Layout(
-        *("visual-genome", "visual_genome", "a region, or a picture with all its phrases"),
+        *("visual-genome", "visual_genome", "a region, or with --regions whole a picture"),
         settings=("image_root", "regions"),
     ),
     Layout("lavis", "lavis", "a picture with all its captions", ("image_root",)),

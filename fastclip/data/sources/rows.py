@@ -22,11 +22,12 @@ class Rows(ABC):
 
     Attributes:
         problems: what the file holds that became no record.
-        columns: as a source has them.
+        columns, split_sizes: as a source has them.
     """
 
     problems: Sequence[BadRecord] = ()
     columns: Sequence[str] = ()
+    split_sizes: Mapping[str, int] | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -58,7 +59,7 @@ class RowSource(Source):
         class_names: list[str] | None = None,
     ) -> None:
         self.name, self.holds, self.rows = name, holds, rows
-        self.columns = rows.columns
+        self.columns, self.split_sizes = rows.columns, rows.split_sizes
         self.class_names = class_names
         self._rows_a_part = min(MAX_PART, max(MIN_PART, -(-len(rows) // MANY_PARTS)))
         found = [[_stamp(file) for file in files], dict(settings)]

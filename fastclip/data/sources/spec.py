@@ -5,6 +5,11 @@ from typing import Literal
 
 MAX_PIXELS = 64_000_000
 
+SPLITS = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
+)
+"""Names of folders and files that are splits, as Hugging Face has them."""
+
 DatasetType = Literal[
     "auto",
     "webdataset",

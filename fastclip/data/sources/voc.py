@@ -21,6 +21,7 @@ from fastclip.data.sources.voc_folder import (
     check_whole,
     pictures_of,
     split_ids,
+    splits_of,
     unused,
     years_of,
 )
@@ -74,6 +75,9 @@ class VocPictures(Rows):
             reason = "picture is listed more than once"
             lost = len(listed_ids) - len(self.ids)
             self.problems.append(several(spec.path, reason, again, lost=lost))
+        self.split_sizes = {
+            split: len(set(split_ids(years, split, spec.path))) for split in splits_of(years)
+        }
         self.has_years = len(years) > 1
         self.pictures = {year: pictures_of(year) for year in years}
         self.objects: dict[tuple[Path, str], Objects | BadValueError] = {}

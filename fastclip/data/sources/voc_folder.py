@@ -52,12 +52,17 @@ def split_ids(years: list[Path], split: str, name: str) -> list[tuple[Path, str]
     lists = [(year, year / SPLITS / f"{split}.txt") for year in years]
     found = [(year, path) for year, path in lists if path.is_file()]
     if not found or "/" in split:
-        splits = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
-        # Beside them lie lists of each class, such as dog_train.txt.
-        plain = sorted(splits - {s for s in splits if s.rpartition("_")[2] in splits - {s}})
+        plain = splits_of(years)
         has = f"it has {listed(plain)}" if plain else f"{SPLITS} has no list"
         raise UserError(f"{name} has no split {split!r}: {has}")
     return [(year, line) for year, path in found for line in _lines(path)]
+
+
+def splits_of(years: list[Path]) -> list[str]:
+    """Names of the splits of all years, sorted."""
+    lists = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
+    # Beside them lie lists of each class, such as dog_train.txt.
+    return sorted(lists - {name for name in lists if name.rpartition("_")[2] in lists - {name}})
 
 
 def _annotations(year: Path) -> list[Path]:
