@@ -57,7 +57,8 @@ class DataConfig:
     """Folder on a fast disk where decoded pictures are kept from the first epoch on, for this run
     and later ones, where the set does not fit in memory."""
     cache_limit: float | None = None
-    """GiB that one set's pictures may take in ``--cache``; 80% of what is free where left out."""
+    """GiB that ``--cache`` may take: what it holds of other data or settings and no run uses is
+    removed to keep it, the oldest first. 80% of what is free where left out."""
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
