@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.bad_records import BadRecord, BadValueError, listed
@@ -17,12 +17,11 @@ from fastclip.data.fields.raw_values import is_missing
 from fastclip.data.fields.tags import TAGS, tags_of
 from fastclip.data.sources.base import AnySource, ForwardSource, Record
 from fastclip.data.sources.columns import accepted
-from fastclip.data.sources.spec import MAX_PIXELS
+from fastclip.data.sources.spec import MAX_PIXELS, Decode
 from fastclip.data.sources.texts import shown_names
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 
-Decode = Literal["auto", "whole", "scaled", "pillow"]
 _MOST_LOOKED_AT = 1000
 
 

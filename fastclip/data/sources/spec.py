@@ -10,6 +10,7 @@ SPLITS = frozenset(
 )
 """Names of folders and files that are splits, as Hugging Face has them."""
 
+Decode = Literal["auto", "whole", "scaled", "pillow"]
 DatasetType = Literal[
     "auto",
     "webdataset",
@@ -53,4 +54,5 @@ class DataSpec:
     upsampling: str = ""
     max_bad_share: float = 0.01
     max_pixels: int = MAX_PIXELS
+    decode: Decode = "auto"
     read_timeout: float = 60.0

@@ -63,7 +63,7 @@ class DataConfig:
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
     """JPEGs: ``whole`` (Pillow's pictures, faster), ``auto`` (in training at a half, a quarter or
-    an eighth, where that is enough for the crop; ``scaled`` is the same today) or ``pillow``."""
+    an eighth, where that is enough for the crop), ``scaled`` (in evaluations too) or ``pillow``."""
     read_timeout: float = 60.0
     """Seconds for which a file, pipe or worker may give nothing before it is given up."""
     max_bad_share: float = 0.01
@@ -147,4 +147,5 @@ class DataConfig:
             "csv_separator": self.csv_separator,
             "max_bad_share": self.max_bad_share,
             "read_timeout": self.read_timeout,
+            "decode": self.decode,
         }
