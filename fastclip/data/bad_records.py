@@ -70,6 +70,9 @@ class BadValueError(Exception):
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
     def of(self, key: str) -> BadRecord:
         """The bad record of that key."""
         return BadRecord(key, self.reason, self.detail)

@@ -1,6 +1,6 @@
 """Evaluation splits: what is known of every record, and the pictures of each rank's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ class SplitFacts:
     a classes.json beside the shards, where there is one: ``classes`` are their names, of which a
     label is an index, ``prompts`` templates in which ``{}`` stands for a name, ``class_captions`` a
     list of captions for each class, the nearest of which decides (so that a class of more captions
-    has more chances). ``attributes`` are the records' json, empty where it was not read.
+    has more chances). ``attributes`` are the records' json, empty where it was not read. ``notes``
+    are what there is to say of how the split was read, ``look_bad`` whether too many of some
+    pictures that were decoded are bad.
     """
 
     keys: list[str]
@@ -32,6 +34,8 @@ class SplitFacts:
     classes: list[str] | None = None
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
+    notes: Sequence[str] = ()
+    look_bad: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)

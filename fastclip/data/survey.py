@@ -16,11 +16,13 @@ from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import AnySource, ForwardSource, Record
 from fastclip.data.sources.detecting import layouts_of
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import joined, open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import shown_names
 from fastclip.data.sources.walk import count_records, part_records
 
+_ROLE = "the data"
 _SHEET_SIZE = 112
 _FIRST_CLASSES = 5
 
@@ -30,8 +32,8 @@ class Survey:
     """Counts over a set; ``sheet_*`` hold a random sample of it."""
 
     layouts: list[str] = field(default_factory=list)
-    split: str = ""
-    split_sizes: Mapping[str, int] = field(default_factory=dict)
+    splits: list[str] = field(default_factory=list)
+    listed_twice: list[str] = field(default_factory=list)
     columns: Sequence[str] = ()
     classes: Sequence[str] = ()
     usable: int = 0
@@ -76,15 +78,13 @@ class Survey:
     def report(self, captions: int, bad: int) -> str:
         """The findings as lines of text, with the first captions and bad records, so many each."""
         total = self.usable + sum(self.bad.values())
-        lines = [f"layout:   {layout}" for layout in self.layouts]
-        if self.split or self.split_sizes:
-            told = [", ".join(f"{name} {count}" for name, count in self.split_sizes.items())]
-            told += [f"{self.split} is read"] if self.split else []
-            lines.append(f"splits:   {'; '.join(filter(None, told))}")
-        lines.append(
-            f"records:  {self.usable} usable of {total}, in {self.parts} part{_s(self.parts)}"
-        )
-        lines += [*self._said(captions), *self._seen()]
+        lines = [
+            *(f"layout:   {layout}" for layout in self.layouts),
+            *(f"splits:   {sentence}" for sentence in self.splits),
+            f"records:  {self.usable} usable of {total}, in {self.parts} part{_s(self.parts)}",
+            *self._said(captions),
+            *self._seen(),
+        ]
         for reason, lost in self.bad.items():
             count = f"bad:      {lost} x" if lost else "found:   "
             lines.append(f"{count} {reason}, e.g. {self.examples[reason]}")
@@ -123,6 +123,7 @@ class Survey:
                 f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
                 f"high; most common {common}"
             )
+        yield from (f"found:    {sentence}" for sentence in self.listed_twice)
         yield from (f"sizes:    {sentence}" for sentence in self.wrong_sizes)
 
 
@@ -138,13 +139,11 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         image_size=_SHEET_SIZE,
         max_pixels=spec.max_pixels,
     )
-    source = open_source(
-        spec, (PICTURE,), also=reading.optional, role="the data", wanted_by="inspect"
-    )
+    source = open_source(spec, (PICTURE,), also=reading.optional, role=_ROLE, wanted_by="inspect")
     found = Survey(
         _layouts(spec),
-        spec.split,
-        source.split_sizes or {},
+        [choice.sentence() for choice in source.split_choices],
+        listed_twice(spec.path, _ROLE),
         source.columns,
         class_texts_of(source, spec).get("classes", ()),
     )
@@ -174,7 +173,7 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
 
 def _layouts(spec: DataSpec) -> list[str]:
     """The layout of each source, with its number where keys begin with it."""
-    found = joined(spec, layouts_of(spec))
+    found = joined(spec, layouts_of(spec, _ROLE))
     told = [f"{layout.name} (a record is {layout.records})" for _, layout in found]
     if len(found) == 1:
         return told

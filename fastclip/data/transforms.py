@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from fastclip.data.bad_records import BadValueError
 from fastclip.data.decode.crop import evaluation_crop
 from fastclip.data.decode.opening import open_picture
 from fastclip.data.fields.reading import Reading
@@ -19,4 +20,9 @@ def eval_transform(picture: Path | str | bytes, size: int) -> torch.Tensor:
     :class:`fastclip.data.bad_records.BadValueError` for what is no readable picture.
     """
     raw = picture if isinstance(picture, bytes) else Path(picture)
-    return evaluation_crop(open_picture(raw, MAX_PIXELS), Reading((), image_size=size))
+    try:
+        return evaluation_crop(open_picture(raw, MAX_PIXELS), Reading((), image_size=size))
+    except BadValueError as error:
+        if isinstance(raw, bytes) or str(raw) in error.detail:
+            raise
+        raise BadValueError(error.reason, f"{raw}: {error.detail}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastclip.evals.drawing import PLAIN_TEXT
+from fastclip.whole_files import appearing_whole
 
 
 def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path) -> None:
@@ -27,4 +28,5 @@ def caption_sheet(pictures: Tensor, rows: Sequence[tuple[str, str]], path: Path)
         own = textwrap.fill(own, 46)
         text_axes.text(0, 0.05, own, fontsize=7, va="bottom", color="0.5", **PLAIN_TEXT)
     figure.suptitle("written by the model; the record's own caption grey", fontsize=9)
-    figure.savefig(path, dpi=130)
+    with appearing_whole(path) as partial:
+        figure.savefig(partial, dpi=130)

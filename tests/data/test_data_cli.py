@@ -1,13 +1,17 @@
 """``fastclip-data``."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from layouts import CAPTIONED, LABELLED, write_pictures
+from layouts import CAPTIONED, LABELLED
 from parquet_writing import IMAGE, image, write_parquet
 from PIL import Image
 from shard_files import record, write_shard, write_shards
+from source_checks import write_pictures
 
 from fastclip.data.cli import main
 
@@ -42,6 +46,26 @@ def test_a_sheet_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
         assert main(command) == 2
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert told.startswith("fastclip-data: --sheet") and words in told
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--captions", "-1"], "--captions is -1, expected 0 or more"),
+        (["--bad", "-1"], "--bad is -1, expected 0 or more"),
+        (["--sheet", "a.png", "--sheet-samples", "0"], "--sheet-samples is 0, expected 1 or more"),
+        (["--sheet", "a.png", "--sheet-samples", "-2"], "--sheet-samples is -2"),
+        (["--sheet", "a.png", "--seed", "-1"], "--seed is -1, expected 0 or more"),
+        (["--sheet-samples", "5"], "--sheet-samples needs --sheet"),
+        (["--seed", "5"], "--seed needs --sheet"),
+        (["--read-timeout", "-1"], "--read-timeout is -1"),
+    ],
+)
+def test_numbers_of_no_use_are_refused(tmp_path, monkeypatch, capsys, args, said):
+    monkeypatch.chdir(tmp_path)
+    write_shards(tmp_path, [1])
+    assert main(["inspect", "s-00.tar", *args]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_inspect_names_bad_records(tmp_path, capsys):
@@ -130,23 +154,30 @@ def test_inspect_says_the_layout_and_what_there_is(tmp_path, capsys, make):
     named = {"coco_instances": "2: cat, dog", "image_folder": "2: cat, dog"}
     named["voc"] = "20: aeroplane, bicycle, bird, boat, bottle, ..."
     assert found.get("classes") == named.get(name)
-    assert found.get("splits") == ("train 12" if name in ("karpathy", "voc", "parquet") else None)
+    if name in ("karpathy", "voc"):
+        assert (
+            "has the split train (12): train is read, 0 of 12 pictures are left" in found["splits"]
+        )
 
 
 def test_inspect_says_the_splits_and_which_one_is_read(tmp_path, capsys):
     for split, count in (("train", 3), ("test", 1)):
-        names = [f"{n}.jpg" for n in range(count)]
-        write_pictures(tmp_path / "folders" / split / "cat", names)
+        names = [f"{n}.png" for n in range(count)]
+        write_pictures(tmp_path / "folders" / split / "cat", *names)
         columns = {"image": [image(n) for n in range(count)]}
         name = f"{split}-00000-of-00001.parquet"
         (tmp_path / "hub").mkdir(exist_ok=True)
         write_parquet(tmp_path / "hub" / name, columns, {"image": IMAGE})
-    for folder in ("folders", "hub"):
+    for folder, what in (("folders", "pictures"), ("hub", "rows")):
+        has = f"splits:   {tmp_path / folder} has the splits test (1) and train (3): "
         _, lines, _ = inspected(capsys, tmp_path / folder)
-        assert "splits:   test 1, train 3" in lines
-        _, lines, _ = inspected(capsys, tmp_path / folder, "--split", "train")
-        assert lines[1] in ("splits:   train is read", "splits:   train 3; train is read")
-        assert lines[2].startswith("records:  3 usable of 3")
+        out = f"train is read, 1 of 4 {what} are left out; --split names another, or all"
+        assert lines[1] == has + out and lines[2].startswith("records:  3 usable of 3")
+        _, lines, _ = inspected(capsys, tmp_path / folder, "--split", "all")
+        assert lines[1] == f"{has}all 4 {what} are read"
+        assert lines[2].startswith("records:  4 usable of 4")
+        _, lines, _ = inspected(capsys, tmp_path / folder, "--split", "test")
+        assert lines[1].startswith("records:  1 usable of 1")
     path = Path(CAPTIONED["karpathy"](tmp_path / "karpathy").path)
     content = json.loads(path.read_text())
     for place, split in enumerate(("val", "test", "test")):
@@ -154,13 +185,14 @@ def test_inspect_says_the_splits_and_which_one_is_read(tmp_path, capsys):
     path.write_text(json.dumps(content))
     _, lines, _ = inspected(capsys, path, "--split", "test")
     assert lines[1:3] == [
-        "splits:   val 1, test 2, train 9; test is read",
+        f"splits:   {path} has the splits val (1), test (2) and train (9): test is read, "
+        "10 of 12 pictures are left out; --split names another, or all",
         "records:  2 usable of 2, in 1 part",
     ]
 
 
 def test_a_header_of_image_and_caption_is_told_as_flickrs(tmp_path, capsys):
-    write_pictures(tmp_path, ["0.jpg", "1.jpg"])
+    write_pictures(tmp_path, "0.jpg", "1.jpg")
     path = tmp_path / "captions.csv"
     path.write_text("image,caption\n0.jpg,one\n0.jpg,two\n1.jpg,three\n")
     _, lines, _ = inspected(capsys, path)
@@ -190,3 +222,37 @@ def test_columns_that_are_not_known_are_told_where_nothing_is_said(tmp_path, cap
     _, lines, _ = inspected(capsys, path)
     assert any(line.startswith("untold:   1 have no caption") for line in lines)
     assert any(line.endswith(" 'prompt (string)'") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["inspect", "pack", "generate"])
+def test_ctrl_c_is_one_sentence_and_leaves_nothing(command, tmp_path, capsys, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    where = {"generate": "generated.shards._write_json", "pack": "packing.pack.write_sizes"}
+    monkeypatch.setattr(f"fastclip.data.{where.get(command, 'survey.survey')}", interrupt)
+    shards = write_shards(tmp_path, [3])
+    out = tmp_path / "out"
+    args = {
+        "inspect": ["inspect", shards],
+        "pack": ["pack", shards, str(out / "set")],
+        "generate": ["generate", "--out", str(out / "set"), "--num-samples", "4", "--num-val", "1"],
+    }
+    assert main(args[command]) == 130
+    assert capsys.readouterr().err == "fastclip-data: interrupted\n"
+    assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize("command", ["inspect", "pack"])
+def test_output_that_nobody_reads_is_no_error(command, tmp_path):
+    args = [
+        command,
+        write_shards(tmp_path, [3]),
+        *([tmp_path / "out"] if command == "pack" else []),
+    ]
+    read, write = os.pipe()
+    os.close(read)
+    called = [sys.executable, "-m", "fastclip.data.cli", *map(str, args)]
+    ended = subprocess.run(called, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert ended.returncode == 141 and "Error" not in ended.stderr

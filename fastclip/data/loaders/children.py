@@ -7,6 +7,9 @@ from functools import partial
 from multiprocessing.context import ForkContext
 from typing import Any
 
+ON_SIGTERM = 128 + signal.SIGTERM
+"""Exit code of a worker process that ends in order on SIGTERM."""
+
 
 class RecordingForks(ForkContext):
     """Forks, and remembers the processes that it made."""
@@ -41,15 +44,15 @@ def on_child_signal(call: Callable[[], None]) -> Callable[[], object]:
 
 
 def ended_by(exitcode: int) -> int | None:
-    """The signal that ended a process, also one that ends in order on it and returns 128 + it."""
+    """The signal that ended a process, also one of ours that ends in order on SIGTERM."""
     if exitcode < 0:
         return -exitcode
-    return exitcode - 128 if exitcode > 128 else None
+    return signal.SIGTERM if exitcode == ON_SIGTERM else None
 
 
 def signal_name(number: int) -> str:
-    """Such as SIGKILL; real-time signals have numbers only."""
+    """Such as SIGKILL (signal 9); real-time signals have numbers only."""
     try:
-        return signal.Signals(number).name
+        return f"{signal.Signals(number).name} (signal {number})"
     except ValueError:
         return f"signal {number}"

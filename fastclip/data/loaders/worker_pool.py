@@ -1,6 +1,7 @@
 """The worker processes of a torch ``DataLoader``, watched so that none can stop a run unseen."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,18 +14,23 @@ import torch
 from torch.utils.data import DataLoader
 
 from fastclip.data.loaders.children import RecordingForks, ended_by, on_child_signal, signal_name
-from fastclip.data.loaders.sharing import unpack
+from fastclip.data.loaders.sharing import folder_of_sockets, unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
 
 _SECONDS_BETWEEN_REQUESTS = 0.1
+_SECONDS_FOR_OUR_OWN_END = 0.5
 PREFETCH = 2
 """Items a worker makes ahead."""
 
 Result = TypeVar("Result")
 
 _COMPLETE = object()
-_MEMORY = {signal.SIGKILL, signal.SIGBUS}
+_TAKE_LESS = "take fewer --workers or a smaller batch"
+_OFTEN: dict[int, str] = {
+    signal.SIGKILL: f", often the out-of-memory killer's: {_TAKE_LESS}",
+    signal.SIGBUS: f", often for want of room in /dev/shm: {_TAKE_LESS}",
+}
 
 
 class WorkerPool:
@@ -32,14 +38,14 @@ class WorkerPool:
     for what they promise."""
 
     def __init__(self, function: Function, workers: int, timeout: float) -> None:
-        self._timeout, self._parent = timeout, os.getpid()
+        self._timeout = timeout
         self._context = RecordingForks()
-        self._signs = SignsOfLife()
+        self._signs, self._folder = SignsOfLife(), folder_of_sockets()
         self._tasks = _Tasks()
         self._awaited_since: float | None = None
         self._hung = False
         self._ended = threading.Event()
-        self._loader: DataLoader | None = DataLoader(
+        self._loader: DataLoader | None = _Loader(
             Calls(function),
             batch_size=None,
             sampler=self._tasks,
@@ -49,7 +55,11 @@ class WorkerPool:
             persistent_workers=True,
             multiprocessing_context=self._context,
             worker_init_fn=partial(
-                begin, function=function, parent=self._parent, signs=self._signs
+                begin,
+                function=function,
+                parent=os.getpid(),
+                signs=self._signs,
+                folder=self._folder,
             ),
             # Of its own, or every epoch would draw a number from torch's global one.
             generator=torch.Generator(),
@@ -83,8 +93,6 @@ class WorkerPool:
 
     def end(self) -> None:
         """End every worker: in order where it can, by force after a few seconds."""
-        if os.getpid() != self._parent:
-            return  # a fork of the parent that ends is no reason
         self._ended.set()
         restore = on_child_signal(self._interrupt)
         deadline = time.monotonic() + GRACE
@@ -99,6 +107,7 @@ class WorkerPool:
         self._kill()
         for process in self._context.started:
             process.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._loader = None
         restore()
 
@@ -151,10 +160,11 @@ class WorkerPool:
                 f"a worker process (pid {first.pid}) ended by itself with exit code "
                 f"{first.exitcode} in mid-run"
             )
-        why = ""
-        if number in _MEMORY:
-            why = ": memory or /dev/shm may have run out; take fewer --workers or a smaller batch"
-        return f"a worker process (pid {first.pid}) was killed by {signal_name(number)}{why}"
+        if number == signal.SIGTERM:
+            # Who ends the workers may be ending this process too, which then tells of that.
+            time.sleep(_SECONDS_FOR_OUR_OWN_END)
+        often = _OFTEN.get(number, "")
+        return f"a worker process (pid {first.pid}) was ended by {signal_name(number)}{often}"
 
     def _watch(self) -> None:
         """Ends workers that give no sign of life for too long, which ends the wait for them."""
@@ -185,6 +195,11 @@ class _Tasks:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.now)
+
+
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: a run says itself that there are too many."""
 
 
 class _WorkerEndedError(Exception):

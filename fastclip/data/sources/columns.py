@@ -5,7 +5,8 @@ value     columns, upper or lower case
 ========  =====================================================================
 caption   the first there is of ``caption``, ``text``, ``txt`` and ``title``
 captions  ``captions``, or one of the above that holds lists, or all of
-          ``caption-0``, ``caption_1``, ``text2``, ...
+          ``caption-0``, ``caption_1``, ``text2``, ..., with a ``caption`` or
+          ``text`` beside them
 text      the first of ``text`` and ``txt``
 tags      ``tags``: a list, or a text that separates words by commas
 label     ``label`` or ``cls``
@@ -73,6 +74,9 @@ def find_columns(names: Sequence[str], lists: Collection[str] = ()) -> Columns:
             if found:
                 one.setdefault(value, found[0])
     numbered = [(int(m[1]), name) for name in names if (m := _NUMBERED.fullmatch(name))]
+    first = one.get("caption", "")
+    if numbered and _NUMBERED.fullmatch(f"{first}0"):
+        numbered.append((-1, first))
     return Columns(one, [] if "captions" in one else [name for _, name in sorted(numbered)])
 
 

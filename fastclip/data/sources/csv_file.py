@@ -56,6 +56,7 @@ class _CsvTable(Rows):
         self.wanted = wanted
         self.names, self.captions = Texts(), Texts()
         self.bad: dict[int, BadRecord] = {}
+        self.rows: list[dict[str, str]] = []
         rows = CsvRows(Path(spec.path), spec.csv_separator)
         picture = _column(spec, rows.header, "csv_img_key", wanted & {"picture", "id"})
         caption = _column(spec, rows.header, "csv_caption_key", wanted & {"caption"})
@@ -63,6 +64,8 @@ class _CsvTable(Rows):
             if bad := _fault(fields, number, len(rows.header), picture):
                 self.bad[number - 1] = bad
                 fields = []
+            if "row" in wanted:
+                self.rows.append(dict(zip(rows.header, fields, strict=False)))
             name = fields[picture] if fields and picture is not None else ""
             if number == 1 and is_url(name):
                 raise refusal(spec.path)
@@ -93,6 +96,8 @@ class _CsvTable(Rows):
             values["id"] = printable(name)
         if "caption" in self.wanted and (caption := self.captions.text(number)):
             values["caption"] = caption
+        if "row" in self.wanted:
+            values["row"] = self.rows[number]
         return Record(_key(number + 1, name), values)
 
 

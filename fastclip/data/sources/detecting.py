@@ -17,18 +17,23 @@ _USTAR = slice(257, 262)
 _COLUMNS = (DataSpec.csv_img_key, DataSpec.csv_caption_key)
 
 
-def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
+def layouts_of(spec: DataSpec, role: str = "--train-data") -> list[tuple[str, Layout]]:
     """The paths that ``::`` separates, each with its layout.
 
-    Raises :class:`UserError` for a path of no known layout.
+    ``role`` is the flag that named the data, for sentences. Raises :class:`UserError` for an empty
+    path and for one of no known layout.
     """
     if spec.dataset_type == "synthetic":
         return [(spec.path, layout_named("synthetic"))]
     if not spec.path:
         raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
-    paths = [path for path in spec.path.split("::") if path]
-    if not paths:
-        raise UserError(f"the shard list {spec.path!r} is empty")
+    paths = spec.path.split("::")
+    if not all(path.strip() for path in paths):
+        number = next(number for number, path in enumerate(paths, 1) if not path.strip())
+        raise UserError(
+            f"{role} is {spec.path!r}, of which part {number} of {len(paths)} is empty: expected "
+            "data on both sides of each ::"
+        )
     if spec.dataset_type != "auto":
         return [(path, layout_named(spec.dataset_type)) for path in paths]
     try:

@@ -106,7 +106,7 @@ class MetadataRows(Rows):
             return row
         if picture not in self.pictures:
             return BadRecord(key, "picture file is missing", f"in {self.root}")
-        own = {"picture": self.root / picture, "id": printable(picture)}
+        own = {"picture": self.root / picture, "id": printable(picture), "row": row}
         kept = {name: value for name, value in own.items() if name in self.wanted}
         return Record(key, row_values(row, columns, self.wanted) | kept)
 

@@ -17,7 +17,7 @@ from fastclip.data.sources.fingerprint import file_stamp, fingerprint
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
-from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers, split_of
+from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers, split_files
 from fastclip.data.sources.parquet_part import ParquetPart, read_column
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import printable
@@ -37,7 +37,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     Raises :class:`UserError` where no file can be read, none has a row, they list urls instead of
     pictures or name classes differently.
     """
-    files = read_footers(find_files(spec.path, spec.split))
+    files, split = split_files(spec, read_footers(find_files(spec.path, spec.split)))
     if all(file.columns is None for file in files):
         raise UserError(f"cannot read {files[0].path} as parquet: {files[0].error}")
     for file in files:
@@ -45,7 +45,9 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
             raise refusal(str(file.path))
     if not any(sum(file.rows) for file in files):
         raise UserError(f"{spec.path} has no row")
-    return ParquetSource(spec.path, files, wanted)
+    source = ParquetSource(spec.path, files, wanted)
+    source.split_choices = [split] if split else []
+    return source
 
 
 def _lists_urls(file: ParquetFile) -> bool:
@@ -81,12 +83,6 @@ class ParquetSource(Source):
             ]
             if file.error:
                 self.places.append(_Place(file))
-        splits = {split_of(file.path) for file in files}
-        if None not in splits:
-            self.split_sizes = {
-                str(split): sum(sum(f.rows) for f in files if split_of(f.path) == split)
-                for split in sorted(map(str, splits))
-            }
         self.class_names = _stored_names(files)
         self.numbers: dict[str, int] | None = None
         if self.class_names is None and "label" in wanted:

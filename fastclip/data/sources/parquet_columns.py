@@ -50,7 +50,13 @@ class ParquetColumns:
     def needed(self, wanted: frozenset[str]) -> list[str]:
         """The columns from which the ``wanted`` values are read."""
         picture = [self.picture] if self.picture and "picture" in wanted else []
-        return [*([self.key] if self.key else []), *picture, *self.table.needed(wanted)]
+        others = self.others if "row" in wanted else self.table.needed(wanted)
+        return [*([self.key] if self.key else []), *picture, *others]
+
+    @property
+    def others(self) -> list[str]:
+        """All columns but those of the picture and the key."""
+        return [name for name in self.names if name not in (self.picture, self.key)]
 
 
 def parquet_columns(schema: pa.Schema) -> ParquetColumns:

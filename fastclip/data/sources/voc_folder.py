@@ -5,6 +5,7 @@ from pathlib import Path
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.extensions import is_hidden, is_picture
 from fastclip.data.sources.folder_walk import several
+from fastclip.data.sources.split_choice import ALL
 from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
@@ -44,10 +45,10 @@ def years_of(root: Path) -> list[Path]:
 def split_ids(years: list[Path], split: str, name: str) -> list[tuple[Path, str]]:
     """(year, id) of all pictures of a split, in the order of its lists.
 
-    All annotations, sorted, where ``split`` is empty. Raises :class:`UserError` for a split that no
+    All annotations, sorted, where ``split`` is "all". Raises :class:`UserError` for a split that no
     year has; ``name`` is what the data are called.
     """
-    if not split:
+    if split == ALL:
         return [(year, path.stem) for year in years for path in _annotations(year)]
     lists = [(year, year / SPLITS / f"{split}.txt") for year in years]
     found = [(year, path) for year, path in lists if path.is_file()]
@@ -59,10 +60,10 @@ def split_ids(years: list[Path], split: str, name: str) -> list[tuple[Path, str]
 
 
 def splits_of(years: list[Path]) -> list[str]:
-    """Names of the splits of all years, sorted."""
-    lists = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
+    """Names of the splits that any year lists, sorted."""
+    names = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
     # Beside them lie lists of each class, such as dog_train.txt.
-    return sorted(lists - {name for name in lists if name.rpartition("_")[2] in lists - {name}})
+    return sorted(names - {name for name in names if name.rpartition("_")[2] in names - {name}})
 
 
 def _annotations(year: Path) -> list[Path]:

@@ -34,9 +34,9 @@ class DataConfig:
     train_data_upsampling_factors: str = ""
     """How often each of the sources of ``--train-data`` comes an epoch, such as 2::0.5."""
     train_split: str = ""
-    """Split to train on, where a layout has several (such as train of Karpathy's json)."""
+    """Split to train on, where a layout has several, or ``all``; by default ``train``."""
     val_split: str = ""
-    """Split to evaluate on, where a layout has several."""
+    """Split to evaluate on, where a layout has several, or ``all``; by default ``val``."""
     image_root: str = ""
     """Folder of the pictures that an annotation file names, where they are not beside it."""
     val_image_root: str = ""
@@ -100,7 +100,8 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise :class:`UserError` for a value that no data can have or that would be ignored."""
-        check_flags(self, ("vocab_size",), "more than 0", lambda n: n > 0)
+        check_flags(self, ("vocab_size", "ngram_buckets"), "more than 0", lambda n: n > 0)
+        check_flags(self, ("ngrams",), "lengths of 1 or more", lambda found: min(found) > 0)
         check_flags(self, ("workers",), "0 or more", lambda n: n >= 0)
         check_flags(self, ("read_timeout",), "more than 0", lambda seconds: seconds > 0)
         check_flags(self, ("train_num_samples",), "1 or more", lambda n: n >= 1)
@@ -121,6 +122,19 @@ class DataConfig:
             for name in ("train_data_upsampling_factors", "train_split"):
                 if getattr(self, name):
                     raise UserError(f"--{name.replace('_', '-')} needs --train-data")
+            if self.cache and self.in_memory == "auto":
+                raise UserError(
+                    "--cache needs --train-data: the generated set is kept in memory, save with "
+                    "--in-memory never"
+                )
+        elif self.data_root != DataConfig.data_root:
+            raise UserError(
+                f"--data-root is {self.data_root}, the folder of the generated set, which "
+                f"--train-data {self.train_data} takes the place of: leave out one of them"
+            )
+        for name in ("val_split", "val_image_root"):
+            if getattr(self, name) and not (self.val_data or self.imagenet_val):
+                raise UserError(f"--{name.replace('_', '-')} needs --val-data or --imagenet-val")
 
     def train_spec(self, path: str) -> DataSpec:
         """How the training data at ``path`` are read."""

@@ -136,7 +136,7 @@ def test_pictures_without_class_folders_have_no_label(tmp_path):
 
 def test_splits_are_not_classes(tmp_path):
     write_pictures(tmp_path, "train/ant/1.png", "train/bee/1.png", "val/bee/2.png")
-    source = open_with(image_folder, tmp_path)
+    source = open_with(image_folder, tmp_path, split="all")
     assert source.class_names == ["ant", "bee"]
     assert labels(source) == {"train/ant/1.png": 0, "train/bee/1.png": 1, "val/bee/2.png": 1}
     train = open_with(image_folder, tmp_path, split="train")

@@ -65,7 +65,10 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
     ("path", "said"),
     [
         ("", "no data given"),
-        ("::", "is empty"),
+        ("::", "part 1 of 2 is empty"),
+        ("s-00.tar::", "--train-data is 's-00.tar::', of which part 2 of 2 is empty"),
+        ("::s-00.tar", "part 1 of 2 is empty"),
+        ("s-00.tar:: ::s-01.tar", "part 2 of 3 is empty"),
         ("missing.parquet", "there is no file or folder missing.parquet$"),
         ("missing", "there is no file or folder missing$"),
         ("shards", r"is a folder of shards: name the shards, e.g. shards/train-\{0000..0009\}.tar"),

@@ -73,7 +73,7 @@ def test_a_split_has_the_order_of_its_list_and_each_id_once(tmp_path):
     assert list(good(train)) == ["c", "a"]
     assert [(r.reason, r.lost) for r in bad(train)] == [("picture is listed more than once", 1)]
     assert list(good(open_with(voc, tmp_path, split="dog_train"))) == ["a", "c"]
-    assert list(good(open_with(voc, tmp_path))) == ["a", "b", "c", "d"]
+    assert list(good(open_with(voc, tmp_path, split="all"))) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("split", ["test", "../Main/train", "dog"])
@@ -90,7 +90,7 @@ def test_an_empty_split_is_refused(tmp_path):
         open_with(voc, tmp_path, split="train")
     (tmp_path / "Annotations" / "a.xml").unlink()
     with pytest.raises(UserError, match="Annotations holds no .xml file$"):
-        open_with(voc, tmp_path)
+        open_with(voc, tmp_path, split="all")
 
 
 @pytest.mark.parametrize("folder", ["Annotations", "JPEGImages"])
@@ -121,10 +121,10 @@ def test_years_of_one_folder_are_one_set(tmp_path, below):
         write_voc(tmp_path / below / year, texts, splits=splits)
     assert voc.detects(tmp_path, b"")
     every = ["VOC2007/a", "VOC2007/b", "VOC2012/b", "VOC2012/c"]
-    assert list(good(open_with(voc, tmp_path))) == every
+    assert list(good(open_with(voc, tmp_path, split="all"))) == every
     assert list(good(open_with(voc, tmp_path, split="train"))) == ["VOC2007/a", "VOC2012/b"]
     assert list(good(open_with(voc, tmp_path, split="test"))) == ["VOC2007/b"]
-    assert list(good(open_with(voc, tmp_path / below / "VOC2012"))) == ["b", "c"]
+    assert list(good(open_with(voc, tmp_path / below / "VOC2012", split="all"))) == ["b", "c"]
 
 
 def test_what_is_missing_is_bad_or_a_problem(tmp_path):
@@ -134,7 +134,7 @@ def test_what_is_missing_is_bad_or_a_problem(tmp_path):
         pictures=["1.jpg", "3.jpg", "4.JPG"],
         splits={"train": "1\n2\n3\n"},
     )
-    whole = open_with(voc, tmp_path)
+    whole = open_with(voc, tmp_path, split="all")
     assert list(good(whole)) == ["1"]
     problem, missing = bad(whole)
     assert (problem.reason, problem.lost) == ("picture has no annotation", 2)
