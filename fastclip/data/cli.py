@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import math
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -18,19 +19,24 @@ _SPEC_FLAGS = {field.name for field in dataclasses.fields(DataSpec)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0, or 2 after one sentence on standard error for bad input, 130 after
-    Ctrl-C."""
+    """Run the command line: 0, or after one sentence on standard error 1 for a set that holds
+    nothing usable, 2 for other bad input and 130 for Ctrl-C; 141 where nobody reads the output."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        status: int = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"fastclip-data: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastclip-data: interrupted", file=sys.stderr)
         return 130
-    return 0
+    except BrokenPipeError:
+        # Who read the output has ended, as head does; closing it at exit is not to fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,7 +133,7 @@ def _generate(args: argparse.Namespace) -> None:
     print(f"val-held-out  {made.val_held_out}")
 
 
-def _inspect(args: argparse.Namespace) -> None:
+def _inspect(args: argparse.Namespace) -> int:
     from fastclip.data.survey import survey
 
     least = {"captions": 0, "bad": 0, "sheet_samples": 1, "seed": 0}
@@ -155,6 +161,10 @@ def _inspect(args: argparse.Namespace) -> None:
         except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
+    if not found.usable:
+        print(f"fastclip-data: {args.data} holds no record that can be used", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _pack(args: argparse.Namespace) -> None:

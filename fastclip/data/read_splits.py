@@ -76,9 +76,13 @@ def read_split(
     Raises :class:`UserError` on every rank when too many records are bad or nothing is left.
     """
     reading = Reading(
-        (PICTURE,), _facts_wanted(with_json), image_size=image_size, max_pixels=spec.max_pixels
+        (PICTURE,),
+        _facts_wanted(with_json),
+        image_size=image_size,
+        decode=spec.decode,
+        max_pixels=spec.max_pixels,
     )
-    source = open_source(spec, reading.fields, also=reading.optional, role=role)
+    source = open_source(spec, reading.fields, also=reading.optional, wanted_by=role, role=role)
     expected = count_records(source)
     records: list[_Read] = []
     bad: list[BadRecord] = []

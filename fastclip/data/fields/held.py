@@ -14,7 +14,9 @@ from fastclip.data.fields.picture import PICTURE
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.tags import TAGS, tags_of
 from fastclip.data.sources.base import AnySource, ForwardSource, Record, Source
+from fastclip.data.sources.columns import accepted
 from fastclip.data.sources.mixed import MixedSource
+from fastclip.data.sources.texts import shown_names
 from fastclip.data.sources.walk import count_records
 from fastclip.errors import UserError
 
@@ -28,9 +30,14 @@ def check_held(source: AnySource, fields: Sequence[Field], wanted_by: str) -> No
     for f in fields:
         # The key of a record stands for an id.
         if not (source.holds | {"id"}).intersection(f.values):
+            needs = f"{wanted_by} needs {_with_article(f.name)}"
+            if source.columns and (columns := accepted(f.values)):
+                raise UserError(
+                    f"{source.name} has the columns {shown_names(source.columns)}; {needs}, for "
+                    f"which the accepted names are {', '.join(columns)}"
+                )
             raise UserError(
-                f"{source.name} holds {_held_by(source)} of each record; {wanted_by} needs "
-                f"{_with_article(f.name)}, {_read_from(f)}"
+                f"{source.name} holds {_held_by(source)} of each record; {needs}, {_read_from(f)}"
             )
 
 

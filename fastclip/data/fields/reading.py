@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.bad_records import BadRecord, BadValueError, listed
@@ -13,10 +13,8 @@ from fastclip.data.draws import Draw, Draws
 from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.raw_values import is_missing
 from fastclip.data.sources.base import Record
-from fastclip.data.sources.spec import MAX_PIXELS
+from fastclip.data.sources.spec import MAX_PIXELS, Decode
 from fastclip.data.text.interface import Tokenizer
-
-Decode = Literal["auto", "whole", "scaled", "pillow"]
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _pack_into(
     by_name = options.val_share and options.split_by not in (PICTURE_ITSELF, "key")
     optional = (*_OPTIONAL, ROW) if by_name else _OPTIONAL
     reading = Reading((PICTURE,), optional, max_pixels=spec.max_pixels)
-    source = open_source(spec, (PICTURE,), also=(*optional, ID), role="the data")
+    source = open_source(spec, (PICTURE,), also=(*optional, ID), wanted_by="pack", role="the data")
     splits = ("train", "val") if options.val_share else ("train",)
     writers = {name: ShardWriter(folder, name, options.shard_records) for name in splits}
     bad: list[BadRecord] = []

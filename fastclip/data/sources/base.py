@@ -102,6 +102,8 @@ class Described(ABC):
         holds: names of the values that its records may have; None where only the records tell.
         forward_only: (class) whether its records can only be read from a stream's start on.
         class_names: of its labels, by number, where the source itself knows them.
+        columns: of the table that it is, each with its type where that matters; empty where it is
+            none, or where its columns are named by flags.
         weights: of each part, how often its records are drawn; None where all are drawn alike.
         split_choices: of each data set in it that has splits, which one is read.
     """
@@ -110,6 +112,7 @@ class Described(ABC):
     holds: frozenset[str] | None
     forward_only: ClassVar[bool]
     class_names: list[str] | None = None
+    columns: Sequence[str] = ()
     weights: Sequence[float] | None = None
     split_choices: Sequence[SplitChoice] = ()
 

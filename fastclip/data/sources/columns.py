@@ -20,11 +20,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.data.sources.extensions import PICTURE_EXTENSIONS
+
+PICTURE_NAMES = ("image", "img", "picture", *PICTURE_EXTENSIONS)
+"""Of parquet files; a table beside pictures names them by ``file_name``."""
 _TEXTS, _LABELS = ("caption", "text", "txt", "title"), ("label", "cls")
 _ONE_EACH = {"caption": _TEXTS, "text": ("text", "txt"), "label": _LABELS}
 _LISTS = {"captions": _TEXTS, "labels": _LABELS}
 _OWN_NAME = ("captions", "tags", "labels", "json")
 _NUMBERED = re.compile(r"(?:caption|text|sentence)[-_ ]?(\d+)", re.IGNORECASE)
+
+
+def accepted(values: Iterable[str]) -> list[str]:
+    """The names of columns that any of ``values`` is read from, as :data:`PICTURE_NAMES` are."""
+    found: list[str] = []
+    for value in values:
+        found += [value] if value in _OWN_NAME else PICTURE_NAMES if value == "picture" else ()
+        found += [*_ONE_EACH.get(value, ()), *_LISTS.get(value, ())]
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)

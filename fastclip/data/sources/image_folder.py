@@ -23,6 +23,7 @@ from fastclip.data.sources.folder_walk import (
 )
 from fastclip.data.sources.image_metadata import MetadataRows
 from fastclip.data.sources.rows import Rows, RowSource
+from fastclip.data.sources.sizes import SHARD_ENDING
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.split_choice import ALL, SPLITS, SplitChoice, choose_split
 from fastclip.data.sources.texts import Texts, printable
@@ -134,9 +135,15 @@ def _split_folder(root: Path, spec: DataSpec) -> Path:
 
 
 def _no_picture_in(found: FolderContents) -> str:
-    has = "; ".join(f"{bad.reason}: {bad.detail}" for bad in found.problems())
-    endings = listed(PICTURE_EXTENSIONS)
-    return f"{found.root} holds no picture, of the endings {endings}" + (has and f" ({has})")
+    others = [name for names in found.others.values() for name in names]
+    files = (
+        f"{len(others)} other file{'s' * (len(others) != 1)}, e.g. {others[0]}" if others else ""
+    )
+    has = files or ("empty folders alone" if found.folders else "nothing")
+    shards = sorted({name for name in others if SHARD_ENDING.search(name)})
+    if shards:
+        has += f"; name shards themselves, e.g. {(found.root / shards[0]).with_name('*.tar')}"
+    return f"{found.root} holds no picture ({', '.join(PICTURE_EXTENSIONS)}); it holds {has}"
 
 
 def _found_or_split(root: Path, spec: DataSpec) -> tuple[FolderContents, SplitChoice | None]:

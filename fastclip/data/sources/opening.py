@@ -12,6 +12,7 @@ from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.ignored_settings import only_read, refuse_ignored
 from fastclip.data.sources.mixed import mix
+from fastclip.data.sources.registry import Layout
 from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.spec import DataSpec, flag_of
 from fastclip.errors import UserError
@@ -38,13 +39,11 @@ def open_source(
     Raises :class:`UserError` for data that are not there, of no known layout or without a place for
     one of ``fields``, and for settings that their layout does not read.
     """
-    found = layouts_of(spec, role)
-    refuse_ignored(spec, [layout for _, layout in found], role)
-    weights = _weights(spec, [path for path, _ in found], role)
+    named = layouts_of(spec, role)
+    refuse_ignored(spec, [layout for _, layout in named], role)
+    weights = _weights(spec, [path for path, _ in named], role)
     wanted = wanted_of((*fields, *also))
-    first = found[0][1]
-    if weights is None and first.takes_several and all(layout == first for _, layout in found):
-        found = [(spec.path, first)]
+    found = named if weights else joined(spec, named)
     sources = []
     for path, layout in found:
         one = replace(spec, path=path, dataset_type=layout.name, upsampling="", role=role)
@@ -58,6 +57,13 @@ def open_source(
         return sources[0]
     labelled = bool(wanted & {"label", "labels"})
     return mix(spec.path, sources, weights, labelled)
+
+
+def joined(spec: DataSpec, found: list[tuple[str, Layout]]) -> list[tuple[str, Layout]]:
+    """The paths of ``spec``, or all in one where their layout reads several itself."""
+    first = found[0][1]
+    is_one = first.takes_several and all(layout == first for _, layout in found)
+    return [(spec.path, first)] if is_one else found
 
 
 def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | None:

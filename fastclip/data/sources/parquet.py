@@ -71,6 +71,9 @@ class ParquetSource(Source):
     def __init__(self, name: str, files: Sequence[ParquetFile], wanted: frozenset[str]) -> None:
         self.name, self.files, self.wanted = name, files, wanted
         self.holds = frozenset(v for file in files if file.columns for v in file.columns.holds)
+        tables = [file.columns for file in files if file.columns]
+        named = {pair for c in tables for pair in zip(c.names, c.types, strict=True)}
+        self.columns = sorted(f"{name} ({kind})" for name, kind in named)
         self.places: list[_Place] = []
         for file in files:
             starts = accumulate(file.rows, initial=0)

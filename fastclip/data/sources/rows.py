@@ -23,9 +23,11 @@ class Rows(ABC):
 
     Attributes:
         problems: what the file holds that became no record.
+        columns: as a source has them.
     """
 
     problems: Sequence[BadRecord] = ()
+    columns: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -59,7 +61,7 @@ class RowSource(Source):
         split: SplitChoice | None = None,
     ) -> None:
         self.name, self.holds, self.rows = name, holds, rows
-        self.class_names = class_names
+        self.columns, self.class_names = rows.columns, class_names
         self.split_choices = [split] if split and split.counts else []
         self._rows_a_part = min(MAX_PART, max(MIN_PART, -(-len(rows) // MANY_PARTS)))
         found = [[_stamp(file) for file in files], dict(settings)]

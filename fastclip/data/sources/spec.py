@@ -5,6 +5,7 @@ from typing import Literal
 
 MAX_PIXELS = 64_000_000
 
+Decode = Literal["auto", "whole", "scaled", "pillow"]
 DatasetType = Literal[
     "auto",
     "webdataset",
@@ -50,6 +51,7 @@ class DataSpec:
     upsampling: str = ""
     max_bad_share: float = 0.01
     max_pixels: int = MAX_PIXELS
+    decode: Decode = "auto"
     read_timeout: float = 60.0
     role: str = "--train-data"
 

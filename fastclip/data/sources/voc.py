@@ -19,6 +19,7 @@ from fastclip.data.sources.texts import printable
 from fastclip.data.sources.voc_folder import (
     ANNOTATIONS,
     PICTURES,
+    check_whole,
     pictures_of,
     split_ids,
     splits_of,
@@ -49,6 +50,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     years = years_of(Path(spec.path)) if Path(spec.path).is_dir() else []
     if not years:
         raise UserError(f"{spec.path} holds no {ANNOTATIONS} and {PICTURES}, as VOC does")
+    check_whole(years)
     rows = VocPictures(spec, years, wanted)
     settings = {"rows": rows.identity()}
     return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names, rows.split)
@@ -68,8 +70,9 @@ class VocPictures(Rows):
         listed_ids = split_ids(years, self.split.taken, spec.path)
         self.ids = list(dict.fromkeys(listed_ids))
         if not self.ids:
-            where = "" if self.split.is_all else f" in its split {self.split.taken!r}"
-            raise UserError(f"{spec.path} lists no picture{where}")
+            if self.split.is_all:
+                raise UserError(f"{years[0] / ANNOTATIONS} holds no .xml file")
+            raise UserError(f"{spec.path} lists no picture in its split {self.split.taken!r}")
         again = [stem for (_, stem), times in Counter(listed_ids).items() if times > 1]
         if again:
             reason = "picture is listed more than once"

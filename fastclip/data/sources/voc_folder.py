@@ -9,12 +9,25 @@ from fastclip.data.sources.split_choice import ALL
 from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
-ANNOTATIONS, PICTURES, SPLITS = "Annotations", "JPEGImages", "ImageSets/Main"
+ANNOTATIONS, PICTURES, SPLITS = _FOLDERS = "Annotations", "JPEGImages", "ImageSets/Main"
 
 
 def is_year(folder: Path) -> bool:
-    """Whether ``folder`` holds annotations and pictures as a year of VOC does."""
-    return (folder / ANNOTATIONS).is_dir() and (folder / PICTURES).is_dir()
+    """Whether ``folder`` looks like a year of VOC, from which one folder may be missing."""
+    return len(_missing(folder)) <= 1
+
+
+def check_whole(years: list[Path]) -> None:
+    """Raise :class:`UserError` for a year without annotations or pictures."""
+    for year in years:
+        for name in _missing(year):
+            if name != SPLITS:
+                has = listed([folder for folder in _FOLDERS if folder != name])
+                raise UserError(f"{year} has {has}, as VOC does, but no folder {name}")
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in _FOLDERS if not (folder / name).is_dir()]
 
 
 def years_of(root: Path) -> list[Path]:

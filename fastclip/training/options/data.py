@@ -57,12 +57,13 @@ class DataConfig:
     """Folder on a fast disk where decoded pictures are kept from the first epoch on, for this run
     and later ones, where the set does not fit in memory."""
     cache_limit: float | None = None
-    """GiB that one set's pictures may take in ``--cache``; 80% of what is free where left out."""
+    """GiB that ``--cache`` may take: what it holds of other data or settings and no run uses is
+    removed to keep it, the oldest first. 80% of what is free where left out."""
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
     """JPEGs: ``whole`` (Pillow's pictures, faster), ``auto`` (in training at a half, a quarter or
-    an eighth, where that is enough for the crop; ``scaled`` is the same today) or ``pillow``."""
+    an eighth, where that is enough for the crop), ``scaled`` (in evaluations too) or ``pillow``."""
     read_timeout: float = 60.0
     """Seconds for which a file, pipe or worker may give nothing before it is given up."""
     max_bad_share: float = 0.01
@@ -160,4 +161,5 @@ class DataConfig:
             "csv_separator": self.csv_separator,
             "max_bad_share": self.max_bad_share,
             "read_timeout": self.read_timeout,
+            "decode": self.decode,
         }

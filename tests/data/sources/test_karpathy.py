@@ -99,7 +99,7 @@ def write_all(folder, found):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "holds a list, expected an object with a list 'images'"),
+        ([], "holds an empty list, expected an object with a list 'images'"),
         ({"dataset": "coco"}, "a list 'images', found no such key"),
         ({"images": []}, "names no pictures"),
     ],

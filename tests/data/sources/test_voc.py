@@ -1,5 +1,7 @@
 """PASCAL VOC: annotations, splits and pictures that do not fit each other."""
 
+import shutil
+
 import pytest
 from source_checks import bad, good, open_with, write_pictures
 from voc_writing import annotation, write_voc
@@ -87,8 +89,28 @@ def test_an_empty_split_is_refused(tmp_path):
     with pytest.raises(UserError, match="lists no picture in its split 'train'"):
         open_with(voc, tmp_path, split="train")
     (tmp_path / "Annotations" / "a.xml").unlink()
-    with pytest.raises(UserError, match="lists no picture$"):
+    with pytest.raises(UserError, match="Annotations holds no .xml file$"):
         open_with(voc, tmp_path, split="all")
+
+
+@pytest.mark.parametrize("folder", ["Annotations", "JPEGImages"])
+@pytest.mark.parametrize("below", ["", "VOC2007", "VOCdevkit/VOC2012"])
+def test_a_year_that_lacks_a_folder_is_refused_and_no_folder_of_classes(tmp_path, folder, below):
+    write_voc(tmp_path / below, {"a": annotation()}, splits={"train": "a\n"})
+    shutil.rmtree(tmp_path / below / folder)
+    assert voc.detects(tmp_path, b"")
+    with pytest.raises(UserError, match=f"as VOC does, but no folder {folder}$"):
+        open_with(voc, tmp_path)
+
+
+def test_a_year_needs_no_lists(tmp_path):
+    write_voc(tmp_path, {"a": annotation()})
+    shutil.rmtree(tmp_path / "ImageSets")
+    assert voc.detects(tmp_path, b"") and list(good(open_with(voc, tmp_path))) == ["a"]
+    with pytest.raises(UserError, match="no split 'train': ImageSets/Main has no list"):
+        open_with(voc, tmp_path, split="train")
+    shutil.rmtree(tmp_path / "Annotations")
+    assert not voc.detects(tmp_path, b"")
 
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit"])
