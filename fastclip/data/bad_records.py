@@ -56,7 +56,9 @@ class BadRecords:
         """Raise :class:`UserError` when the share is passed."""
         total = sum(self.counts.values())
         if total > self.max_share * self.expected:
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
+            reasons = ", ".join(
+                f"{count} x {reason}" for reason, count in self.counts.items() if count
+            )
             raise UserError(
                 f"{total} of {self.expected} records are bad ({reasons}{last}), "
                 f"more than --max-bad-share {self.max_share:g} allows"
