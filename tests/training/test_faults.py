@@ -15,7 +15,7 @@ from ranks import run_ranks
 EXPECTED = {
     "missing": "absent.tar",
     "format": "there is no file or folder words.txt",
-    "empty": "the shard list '::' is empty",
+    "empty": "--train-data is '::', of which part 1 of 2 is empty",
     "corrupt": "records are bad (6 x picture is corrupt; the last: corrupt/00005, ",
     "batch": "--train-micro-batch-size-per-gpu is 7, expected a divisor of 64",
     "fp16": "--precision fp16 is not supported by this accelerator (cpu)",
