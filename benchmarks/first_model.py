@@ -4,7 +4,8 @@
 
 Writes benchmarks/results/first_model.json (zero-shot accuracy, seconds of training, and the speed
 of a bare fp32 product measured just before each run, so that minutes can be read on any machine)
-and the README's table of it.
+and the README's table of it. Every run is stored as soon as it is known, so that a call that was
+stopped goes on where it was; ``--again`` starts over.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def one_run(recipe: str, seed: int, logs: Path) -> dict:
     results = json.loads((logs / name / "results.json").read_text())
     return {
         "seed": seed,
+        "git_revision": versions()["git_revision"],
         "held_out_zero_shot": results["held-out"]["zero_shot_accuracy"],
         "seen_zero_shot": results["seen"]["zero_shot_accuracy"],
         "candidates": results["held-out"]["zero_shot_candidates"],
@@ -60,8 +62,9 @@ def one_run(recipe: str, seed: int, logs: Path) -> dict:
 def table(report: dict) -> str:
     """The record as Markdown: a row a run."""
     lines = [
-        f"From `benchmarks/results/first_model.json`: {report['cpu']}, {report['threads']} "
-        f"threads, torch {report['versions']['torch']}.",
+        f"From `benchmarks/results/first_model.json`: {report['cpu']}, "
+        f"{report['threads']} thread{'s' * (report['threads'] > 1)}, "
+        f"torch {report['versions']['torch']}.",
         "",
         "| recipe | seed | zero-shot, held out | zero-shot, seen | candidates | steps "
         "| minutes in steps | bare product, GFLOP/s |",
@@ -81,15 +84,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--again", action="store_true", help="forget the runs stored so far")
     args = parser.parse_args()
-    report = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = RESULTS.exists() and not args.again
+    report = json.loads(RESULTS.read_text()) if known else {}
     report |= {"versions": versions(), "cpu": cpu_name(), "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as logs:
-        for recipe in args.recipes:
-            report[recipe] = [one_run(recipe, seed, Path(logs)) for seed in args.seeds]
+        for seed in args.seeds:
+            for recipe in args.recipes:
+                runs = report.setdefault(recipe, [])
+                if all(run["seed"] != seed for run in runs):
+                    runs.append(one_run(recipe, seed, Path(logs)))
+                    runs.sort(key=lambda run: run["seed"])
+                    store(report)
+    store(report)
+    update_readme(ROOT / "README.md", table(report), MARKERS)
+
+
+def store(report: dict) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-    update_readme(ROOT / "README.md", table(report), MARKERS)
 
 
 if __name__ == "__main__":

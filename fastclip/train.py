@@ -4,6 +4,7 @@ With no arguments: a small CLIP on a data set that is generated on the spot.
 """
 
 import os
+import signal
 import sys
 
 # The launcher puts this file's folder first on sys.path, where our module names would hide others'.
@@ -11,10 +12,26 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [p for p in sys.path if os.path.abspath(p or os.curdir) != _HERE]
 
 from fastclip.errors import UserError  # noqa: E402
+from fastclip.interrupts import end_in_order, exit_code  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, run. Returns the exit code: 0, or 2 for input that a person can mend."""
+    """Parse, build, run. Returns the exit code: 0, 2 for input that a person can mend, or 128 + the
+    signal that ended it."""
+    try:
+        return _run(argv)
+    except BaseException as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            how = "Interrupted" if code == 128 + signal.SIGINT else "Ended by SIGTERM"
+            where = isinstance(error, KeyboardInterrupt) and str(error)
+            print(f"{how}{where or ' before the first step'}", file=sys.stderr)
+        return code
+
+
+def _run(argv: list[str] | None) -> int:
     from fastclip.training import distributed
 
     try:
@@ -34,8 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         distributed.report_error(error)
         return 2
-    except RuntimeError:
-        if distributed.error_was_told():
+    except RuntimeError as error:
+        # Another process may have ended, on an error that it has told or the same interrupt.
+        if exit_code(error) is None and distributed.error_was_told():
             return 2
         raise
     distributed.stop()
@@ -43,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_in_order()
     # Without waiting for other ranks' collectives: they would never come after an error here.
     code = main()
     sys.stdout.flush()

@@ -46,7 +46,7 @@ class BadRecords:
         self._seen.add((bad.key, bad.reason))
         self.counts[bad.reason] = self.counts.get(bad.reason, 0) + bad.lost
         logger.warning("skipped %s: %s%s", bad.key, bad.reason, bad.detail and f" ({bad.detail})")
-        self.check(f"; the last: {bad.key}")
+        self.check(f"; the last: {bad.key}{bad.detail and f', {bad.detail}'}")
 
     def has(self, bad: BadRecord) -> bool:
         """Whether ``bad`` is booked already."""
@@ -56,7 +56,9 @@ class BadRecords:
         """Raise :class:`UserError` when the share is passed."""
         total = sum(self.counts.values())
         if total > self.max_share * self.expected:
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in self.counts.items())
+            reasons = ", ".join(
+                f"{count} x {reason}" for reason, count in self.counts.items() if count
+            )
             raise UserError(
                 f"{total} of {self.expected} records are bad ({reasons}{last}), "
                 f"more than --max-bad-share {self.max_share:g} allows"
@@ -69,6 +71,9 @@ class BadValueError(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
     def of(self, key: str) -> BadRecord:
         """The bad record of that key."""

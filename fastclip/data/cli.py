@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import math
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -12,20 +13,30 @@ from typing import get_args, get_type_hints
 
 from fastclip.data.sources.spec import DatasetType, DataSpec
 from fastclip.errors import UserError
+from fastclip.whole_files import appearing_whole
 
 _SPEC_FLAGS = {field.name for field in dataclasses.fields(DataSpec)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0, or 2 after one sentence on standard error for bad input."""
+    """Run the command line: 0, or after one sentence on standard error 1 for a set that holds
+    nothing usable, 2 for other bad input and 130 for Ctrl-C; 141 where nobody reads the output."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        status: int = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"fastclip-data: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("fastclip-data: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Who read the output has ended, as head does; closing it at exit is not to fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,21 +56,21 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="count records, show captions and bad records")
     _add_source(inspect)
-    inspect.add_argument("--captions", type=int, default=5, help="captions to print")
-    inspect.add_argument("--bad", type=int, default=10, help="bad records to name")
+    inspect.add_argument("--captions", type=int, default=5, help="captions to print, 0 or more")
+    inspect.add_argument("--bad", type=int, default=10, help="bad records to name, 0 or more")
     inspect.add_argument("--sheet", type=Path, help="write a PNG of random samples here")
-    inspect.add_argument("--sheet-samples", type=int, default=60, help="samples on the sheet")
-    inspect.add_argument("--seed", type=int, default=0, help="picks the samples of the sheet")
+    inspect.add_argument("--sheet-samples", type=int, help="samples on the sheet (60)")
+    inspect.add_argument("--seed", type=int, help="picks the samples of the sheet (0)")
     inspect.set_defaults(run=_inspect)
 
     pack = commands.add_parser("pack", help="turn any data set into webdataset shards")
     _add_source(pack)
     pack.add_argument("out", type=Path, help="folder to write, new or empty")
-    pack.add_argument("--val-share", type=float, default=0.0, help="part of the records for val")
+    pack.add_argument("--val-share", type=float, default=0.0, help="part of the pictures for val")
     pack.add_argument(
         "--split-by",
-        default="key",
-        help="what decides a record's side: its key, or a field of its json (default: key)",
+        help="what decides a record's side: its picture (by default), its key, or a field of its "
+        "source, such as image_id, filepath, a column or a name in its json",
     )
     pack.add_argument("--resize", type=int, help="shrink pictures to this shorter side in pixels")
     pack.add_argument("--shard-records", type=int, default=10_000, help="records a shard")
@@ -81,7 +92,9 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         help="layout, by default told from path and content",
     )
     parser.add_argument("--image-root", default="", help="folder of the pictures that a file names")
-    parser.add_argument("--split", default="", help="split, where a layout has several")
+    parser.add_argument(
+        "--split", default="", help="split, where a layout has several, or all (default: train)"
+    )
     parser.add_argument(
         "--regions",
         choices=get_args(get_type_hints(DataSpec)["regions"]),
@@ -120,30 +133,47 @@ def _generate(args: argparse.Namespace) -> None:
     print(f"val-held-out  {made.val_held_out}")
 
 
-def _inspect(args: argparse.Namespace) -> None:
+def _inspect(args: argparse.Namespace) -> int:
     from fastclip.data.survey import survey
 
+    least = {"captions": 0, "bad": 0, "sheet_samples": 1, "seed": 0}
+    for name, least_value in least.items():
+        value, flag = getattr(args, name), f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if value < least_value:
+            raise UserError(f"{flag} is {value}, expected {least_value} or more")
+        if name in ("sheet_samples", "seed") and not args.sheet:
+            raise UserError(f"{flag} needs --sheet")
     if args.sheet and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet {args.sheet}: expected a name that ends in .png")
     if args.sheet and not args.sheet.parent.is_dir():
         raise UserError(f"--sheet {args.sheet}: there is no folder {args.sheet.parent}")
-    wanted = args.sheet_samples if args.sheet else 0
-    found = survey(_spec(args), wanted, random.Random(args.seed))
+    samples = 60 if args.sheet_samples is None else args.sheet_samples
+    found = survey(_spec(args), samples if args.sheet else 0, random.Random(args.seed or 0))
     print(found.report(args.captions, args.bad))
     if args.sheet and len(found.sheet_captions):
         from fastclip.data.contact_sheet import contact_sheet
 
         try:
-            contact_sheet(found.sheet_pictures, found.sheet_captions).save(args.sheet)
+            with appearing_whole(args.sheet) as partial:
+                contact_sheet(found.sheet_pictures, found.sheet_captions).save(partial)
         except OSError as error:
             raise UserError(f"--sheet {args.sheet}: {error}") from error
         print(f"sheet: {args.sheet}")
+    if not found.usable:
+        print(f"fastclip-data: {args.data} holds no record that can be used", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _pack(args: argparse.Namespace) -> None:
     from fastclip.data.packing.pack import PackOptions, pack
 
-    options = PackOptions(args.val_share, args.split_by, args.resize, args.shard_records)
+    if args.split_by and not args.val_share:
+        raise UserError("--split-by needs --val-share")
+    by = args.split_by or "picture"
+    options = PackOptions(args.val_share, by, args.resize, args.shard_records)
     spec = dataclasses.replace(_spec(args), max_bad_share=args.max_bad_share)
     print(pack(spec, args.out, options).report())
 

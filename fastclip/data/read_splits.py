@@ -1,7 +1,9 @@
 """Reads evaluation splits: all records' facts on every rank, each rank's share of the pictures."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,14 +18,18 @@ from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.spoken import captions_of
 from fastclip.data.progress import Progress
-from fastclip.data.sources.base import AnySource, Record
+from fastclip.data.sources.base import AnySource, ForwardSource, Record
+from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.opening import open_source
-from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.spec import DataSpec, flag_of
 from fastclip.data.sources.walk import all_records, count_records
+from fastclip.data.split_pictures import MISSING, FileCheck, look_bad
 from fastclip.data.splits import ONE_PROCESS, Split, SplitFacts
 from fastclip.errors import UserError
 
 _CHUNK = 256
+_NAMED = 10
+"""Bad records that are named in the log where there are too many."""
 _Read = tuple[str, Mapping[Field, Any]]
 
 
@@ -33,26 +39,29 @@ def read_split_facts(
     also: Sequence[Field] = (),
     role: str = "--val-data",
 ) -> SplitFacts:
-    """Facts of all records of ``spec`` without decoding a picture; records in error are left out.
+    """Facts of all records of ``spec``, decoding few pictures; records in error are left out.
 
     ``also`` are further fields that are asked for, ``role`` is the flag that named the data, for
     sentences. Raises :class:`UserError` for labels that no class has, and where more records are
-    bad, their pictures apart, than :func:`read_split` will take.
+    bad or have a picture's file that is not there than :func:`read_split` will take.
     """
     reading = Reading((), (*_facts_wanted(with_json), *also))
-    source = open_source(spec, (), also=reading.optional, role=role)
+    source = open_source(spec, (PICTURE,), also=reading.optional, role=role)
+    texts = source if isinstance(source, ForwardSource) else source.without_pictures()
+    files = FileCheck()
     records: list[_Read] = []
     bad: list[BadRecord] = []
-    for raw in all_records(source):
-        values = raw if isinstance(raw, BadRecord) else read(raw, reading)
+    for raw in all_records(texts):
+        values = raw if isinstance(raw, BadRecord) else files.missing(raw) or read(raw, reading)
         if isinstance(raw, BadRecord) or isinstance(values, BadRecord):
             bad.append(values)  # type: ignore[arg-type]
         else:
             records.append((raw.key, values))
     lost = sum(record.lost for record in bad)
     if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
-        _judge(spec, len(records), bad)
-    return _facts(spec, source, records, also)
+        _judge(spec, len(records), bad, role)
+    facts = _facts(spec, source, records, role, also)
+    return replace(facts, look_bad=look_bad(source, spec.max_pixels, spec.max_bad_share))
 
 
 def read_split(
@@ -74,9 +83,10 @@ def read_split(
         (PICTURE,),
         (*_facts_wanted(with_json), *also),
         image_size=image_size,
+        decode=spec.decode,
         max_pixels=spec.max_pixels,
     )
-    source = open_source(spec, reading.fields, also=reading.optional, role=role)
+    source = open_source(spec, reading.fields, also=reading.optional, wanted_by=role, role=role)
     expected = count_records(source)
     records: list[_Read] = []
     bad: list[BadRecord] = []
@@ -109,9 +119,9 @@ def read_split(
                 waiting = []
         own += pool.map(picture, waiting)
     failed = _failed(own, ranks)
-    _judge(spec, len(records) - len(failed), [*bad, *failed.values()])
+    _judge(spec, len(records) - len(failed), [*bad, *failed.values()], role)
     kept = [row for row in range(len(records)) if row not in failed]
-    facts = _facts(spec, source, [records[row] for row in kept], also)
+    facts = _facts(spec, source, [records[row] for row in kept], role, also)
     owner = torch.tensor([row % ranks.world_size for row in kept])
     owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
     return Split(
@@ -143,11 +153,26 @@ def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRec
     return dict(sorted(everyone, key=lambda pair: pair[0]))
 
 
-def _judge(spec: DataSpec, good: int, bad: Sequence[BadRecord]) -> None:
-    """Name every bad record in the log; raises :class:`UserError` where there are too many."""
-    book = BadRecords(good + sum(record.lost for record in bad), spec.max_bad_share)
-    for record in bad:
+def _judge(spec: DataSpec, good: int, bad: Sequence[BadRecord], role: str) -> None:
+    """Name bad records in the log, all or the first of too many, which are a UserError."""
+    lost = sum(record.lost for record in bad)
+    too_many = lost > spec.max_bad_share * (good + lost)
+    book = BadRecords(good + lost, 1.0)
+    for record in bad[: _NAMED if too_many else None]:
         book.add(record)
+    if not too_many:
+        return
+    counts: Counter[str] = Counter()
+    for record in bad:
+        counts[record.reason] += record.lost
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+    hint = ""
+    if MISSING in counts and any("image_root" in one.settings for _, one in layouts_of(spec)):
+        hint = f"; {flag_of('image_root', role)} names the pictures' folder"
+    raise UserError(
+        f"{role} {spec.path}: {lost} of {good + lost} records are bad ({reasons}; the first: "
+        f"{bad[0].key}), more than --max-bad-share {spec.max_bad_share:g} allows{hint}"
+    )
 
 
 def _stack(pictures: list[Tensor], size: int) -> Tensor:
@@ -158,7 +183,7 @@ def _stack(pictures: list[Tensor], size: int) -> Tensor:
 
 
 def _facts(
-    spec: DataSpec, source: AnySource, records: Sequence[_Read], also: Sequence[Field]
+    spec: DataSpec, source: AnySource, records: Sequence[_Read], role: str, also: Sequence[Field]
 ) -> SplitFacts:
     if not records:
         raise UserError(f"{spec.path} holds no record")
@@ -182,6 +207,7 @@ def _facts(
         names.get("captions"),
         also={field: [values.get(field) for _, values in records] for field in also},
         all_captions=[_all_captions(values) for _, values in records],
+        notes=[f"{role}: {note}" for choice in source.split_choices for note in choice.notes()],
     )
 
 

@@ -1,6 +1,6 @@
 """Evaluation splits: what is known of every record, and the pictures of each rank's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,9 @@ class SplitFacts:
     list of captions for each class, the nearest of which decides (so that a class of more captions
     has more chances). ``attributes`` are the records' json, empty where it was not read. ``also``
     are the values of further fields that evaluations asked for, None where a record has none.
-    ``all_captions`` are all of each record, of which ``captions`` has the first.
+    ``all_captions`` are all of each record, of which ``captions`` has the first. ``notes`` are what
+    there is to say of how the split was read, ``look_bad`` whether too many of some pictures that
+    were decoded are bad.
     """
 
     keys: list[str]
@@ -37,6 +39,8 @@ class SplitFacts:
     class_captions: list[list[str]] | None = None
     also: Mapping[Field, list[Any]] = field(default_factory=dict)
     all_captions: list[tuple[str, ...]] | None = None
+    notes: Sequence[str] = ()
+    look_bad: bool = False
 
     @property
     def references(self) -> list[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,25 +10,37 @@ from typing import Any
 import torch
 
 from fastclip.data.bad_records import BadRecord, BadValueError
+from fastclip.data.class_texts import class_texts_of
 from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import AnySource, ForwardSource, Record
-from fastclip.data.sources.opening import open_source
+from fastclip.data.sources.detecting import layouts_of
+from fastclip.data.sources.listed_twice import listed_twice
+from fastclip.data.sources.opening import joined, open_source
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.texts import shown_names
 from fastclip.data.sources.walk import count_records, part_records
 
+_ROLE = "the data"
 _SHEET_SIZE = 112
+_FIRST_CLASSES = 5
 
 
 @dataclass
 class Survey:
     """Counts over a set; ``sheet_*`` hold a random sample of it."""
 
+    layouts: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    listed_twice: list[str] = field(default_factory=list)
+    columns: Sequence[str] = ()
+    classes: Sequence[str] = ()
     usable: int = 0
     labelled: int = 0
     tagged: int = 0
     untold: int = 0
+    labels: set[int] = field(default_factory=set)
     captions: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     parts: int = 0
@@ -45,7 +57,9 @@ class Survey:
         self.sizes[values[PICTURE].width, values[PICTURE].height] += 1
         said = values[CAPTIONS].captions if CAPTIONS in values else ()
         self.captions += said
-        self.labelled += bool(LABEL in values or values.get(LABELS))
+        labels = [values[LABEL]] if LABEL in values else values.get(LABELS) or ()
+        self.labelled += bool(labels)
+        self.labels.update(labels)
         self.tagged += bool(values.get(TAGS))
         if said:
             return said[0]
@@ -64,22 +78,13 @@ class Survey:
     def report(self, captions: int, bad: int) -> str:
         """The findings as lines of text, with the first captions and bad records, so many each."""
         total = self.usable + sum(self.bad.values())
-        distinct = len(set(self.captions))
-        words = sum(len(c.split()) for c in self.captions) / max(1, len(self.captions))
         lines = [
-            f"records:  {self.usable} usable of {total}, in {self.parts} parts",
-            f"captions: {len(self.captions)}, {distinct} distinct, {words:.1f} words on average",
-            f"labels:   {self.labelled}",
-            f"tags:     {self.tagged}",
+            *(f"layout:   {layout}" for layout in self.layouts),
+            *(f"splits:   {sentence}" for sentence in self.splits),
+            f"records:  {self.usable} usable of {total}, in {self.parts} part{_s(self.parts)}",
+            *self._said(captions),
+            *self._seen(),
         ]
-        if self.sizes:
-            widths, heights = zip(*self.sizes, strict=True)
-            common = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(3))
-            lines.append(
-                f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
-                f"high; most common {common}"
-            )
-        lines += [f"sizes:    {sentence}" for sentence in self.wrong_sizes]
         for reason, lost in self.bad.items():
             count = f"bad:      {lost} x" if lost else "found:   "
             lines.append(f"{count} {reason}, e.g. {self.examples[reason]}")
@@ -88,10 +93,42 @@ class Survey:
             lines.append(
                 f"  and {len(self.bad_records) - bad} more (--bad {len(self.bad_records)})"
             )
-        if self.untold:
-            lines.append(f"untold:   {self.untold} have no caption, label or tags")
-        lines += [f"  {caption}" for caption in self.captions[:captions]]
         return "\n".join(lines)
+
+    def _said(self, captions: int) -> Iterator[str]:
+        """What there is beside the pictures, with the first captions."""
+        distinct = len(set(self.captions))
+        words = sum(len(c.split()) for c in self.captions) / max(1, len(self.captions))
+        told = f"{len(self.captions)}, {distinct} distinct, {words:.1f} words on average"
+        yield f"captions: {told if self.captions else 'none'}"
+        yield from (f"  {caption}" for caption in self.captions[:captions])
+        of = f"{self.labelled} record{_s(self.labelled)} of {len(self.labels)} class"
+        yield f"labels:   {of + 'es' * (len(self.labels) != 1) if self.labelled else 'none'}"
+        if self.classes:
+            more = ", ..." * (len(self.classes) > _FIRST_CLASSES)
+            yield f"classes:  {len(self.classes)}: {', '.join(self.classes[:_FIRST_CLASSES])}{more}"
+        yield f"tags:     {f'{self.tagged} record{_s(self.tagged)}' if self.tagged else 'none'}"
+        if self.untold:
+            columns = f"; the columns are {shown_names(self.columns)}" if self.columns else ""
+            yield f"untold:   {self.untold} have no caption, label or tags{columns}"
+
+    def _seen(self) -> Iterator[str]:
+        """What the pictures and the parts are like."""
+        if len(self.sizes) == 1:
+            yield "pictures: all {} x {}".format(*next(iter(self.sizes)))
+        elif self.sizes:
+            widths, heights = zip(*self.sizes, strict=True)
+            common = ", ".join(f"{w} x {h} ({n})" for (w, h), n in self.sizes.most_common(3))
+            yield (
+                f"pictures: {min(widths)} to {max(widths)} wide, {min(heights)} to {max(heights)} "
+                f"high; most common {common}"
+            )
+        yield from (f"found:    {sentence}" for sentence in self.listed_twice)
+        yield from (f"sizes:    {sentence}" for sentence in self.wrong_sizes)
+
+
+def _s(count: int) -> str:
+    return "s" * (count != 1)
 
 
 def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
@@ -102,8 +139,14 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         image_size=_SHEET_SIZE,
         max_pixels=spec.max_pixels,
     )
-    source = open_source(spec, (PICTURE,), also=reading.optional, role="the data")
-    found = Survey()
+    source = open_source(spec, (PICTURE,), also=reading.optional, role=_ROLE, wanted_by="inspect")
+    found = Survey(
+        _layouts(spec),
+        [choice.sentence() for choice in source.split_choices],
+        listed_twice(spec.path, _ROLE),
+        source.columns,
+        class_texts_of(source, spec).get("classes", ()),
+    )
     kept: list[tuple[torch.Tensor, str]] = []
     with Progress(f"reading {spec.path}", count_records(source), "record") as bar:
         for raw in _records(source, found):
@@ -126,6 +169,17 @@ def survey(spec: DataSpec, sheet_samples: int, rng: random.Random) -> Survey:
         found.sheet_pictures = torch.stack([picture for picture, _ in kept])
         found.sheet_captions = [caption for _, caption in kept]
     return found
+
+
+def _layouts(spec: DataSpec) -> list[str]:
+    """The layout of each source, with its number where keys begin with it."""
+    found = joined(spec, layouts_of(spec, _ROLE))
+    told = [f"{layout.name} (a record is {layout.records})" for _, layout in found]
+    if len(found) == 1:
+        return told
+    return [
+        f"{n}: {one} in {path}" for n, (one, (path, _)) in enumerate(zip(told, found, strict=True))
+    ]
 
 
 def _records(source: AnySource, found: Survey) -> Iterator[Record | BadRecord]:

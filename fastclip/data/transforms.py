@@ -25,7 +25,12 @@ def eval_transform(
     applied and transparency lies on white. Raises
     :class:`fastclip.data.bad_records.BadValueError` for what is no readable picture.
     """
-    return evaluation_crop(_opened(picture), Reading((), image_size=size))
+    try:
+        return evaluation_crop(_opened(picture), Reading((), image_size=size))
+    except BadValueError as error:
+        if not isinstance(picture, Path | str) or str(picture) in error.detail:
+            raise
+        raise BadValueError(error.reason, f"{picture}: {error.detail}") from error
 
 
 def _opened(picture: Path | str | bytes | Image.Image | torch.Tensor) -> Opened:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastclip.evals.drawing import PLAIN_TEXT
+from fastclip.whole_files import appearing_whole
 
 OWN_GREY = "written by the model; the record's own caption grey"
 
@@ -31,4 +32,5 @@ def caption_sheet(
         own = textwrap.fill(own, 46)
         text_axes.text(0, 0.05, own, fontsize=7, va="bottom", color="0.5", **PLAIN_TEXT)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=130, format="png")
+    with appearing_whole(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastclip.data.splits import Split
 from fastclip.evals.nearest import nearest_own, of_own_class
+from fastclip.whole_files import appearing_whole
 
 _SHOWN = 24
 PLAIN_TEXT: dict[str, Any] = {"parse_math": False}
@@ -69,7 +70,8 @@ def similarity_matrix(images: Tensor, texts: Tensor, captions: Sequence[str], pa
     axes.set_yticks(range(len(labels)), labels, fontsize=7, **PLAIN_TEXT)
     axes.set(xlabel="caption", ylabel="picture of")
     figure.colorbar(shown, label="cosine", shrink=0.8)
-    figure.savefig(path, dpi=130)
+    with appearing_whole(path) as partial:
+        figure.savefig(partial, dpi=130)
 
 
 def retrieval_sheet(
@@ -111,4 +113,5 @@ def retrieval_sheet(
             y = 0.95 - 0.17 * line
             text_axes.text(0, y, text, color=color, fontsize=8, va="top", **PLAIN_TEXT)
     figure.suptitle("cosines, highest first; right captions green", fontsize=9)
-    figure.savefig(path, dpi=130)
+    with appearing_whole(path) as partial:
+        figure.savefig(partial, dpi=130)

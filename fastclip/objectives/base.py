@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import Field
-from fastclip.data.sampler import Sampler
+from fastclip.data.order import Sampler
 from fastclip.data.text import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig

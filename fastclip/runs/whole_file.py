@@ -1,11 +1,11 @@
 """Output files that are there whole or not at all."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from fastclip.errors import UserError
+from fastclip.whole_files import appearing_whole
 
 
 @contextlib.contextmanager
@@ -14,11 +14,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises :class:`UserError` where it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield partial
-        os.replace(partial, path)
+        with appearing_whole(path) as partial:
+            yield partial
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -54,8 +54,10 @@ def save(
                 shutil.rmtree(final)
             os.replace(partial, final)
             _flush_folder(folder)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if not isinstance(error, OSError | RuntimeError):
+            raise
         raise UserError(
             f"checkpoint {final} could not be written ({_first_line(error)}): free space and run "
             "again with --resume auto, earlier checkpoints are intact"

@@ -22,6 +22,10 @@ def start() -> Ranks:
     """
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    # As torchrun calls it: how many processes share this machine's cores and memory.
+    os.environ.setdefault(
+        "LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])
+    )
     _check_port()
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -6,12 +6,19 @@ import time
 
 import torch
 
+from fastclip.data.sources.base import AnySource
+from fastclip.data.sources.listed_twice import listed_twice
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.walk import count_records
 from fastclip.training.config import TrainConfig
+from fastclip.training.waits import too_many_workers
 
 _SIDE, _SLOW = 512, 2.0
 
 
-def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str) -> list[str]:
+def of_run(
+    cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: str, world_size: int = 1
+) -> list[str]:
     """What to tell before the first of ``total_steps`` steps."""
     run = cfg.run
     found = cfg.optim.remarks(total_steps, steps_per_epoch)
@@ -42,6 +49,8 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
                 f"{flag} {every} is more than the run's {epochs:.3g} epochs: evaluation comes at "
                 "the end alone"
             )
+    if told := too_many_workers(cfg.data.workers, world_size):
+        found.append(told)
     if precision != "fp32" and not torch.accelerator.is_available():
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         factor = product_time(dtype) / product_time(torch.float32)
@@ -51,6 +60,19 @@ def of_run(cfg: TrainConfig, total_steps: int, steps_per_epoch: int, precision: 
                 f"--precision {precision}: on this CPU a {name} product takes {factor:.0f} times "
                 "as long as one in fp32; --precision auto takes fp32"
             )
+    return found
+
+
+def of_data(spec: DataSpec, source: AnySource) -> list[str]:
+    """What to tell of the training data: splits left out, records that come more than once."""
+    found = [f"--train-data: {note}" for choice in source.split_choices for note in choice.notes()]
+    found += listed_twice(spec.path, "--train-data")
+    records = None if source.forward_only else count_records(source)
+    if spec.num_samples and records and spec.num_samples > records:
+        found.append(
+            f"--train-num-samples {spec.num_samples} is more than the {records} records of "
+            f"{source.name}: each comes {spec.num_samples / records:.4g} times an epoch on average"
+        )
     return found
 
 

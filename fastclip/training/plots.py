@@ -8,6 +8,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastclip.whole_files import appearing_whole
+
 matplotlib.use("Agg")
 
 _STYLES = ("-", "--", ":", "-.")
@@ -29,7 +31,8 @@ def curves(metrics: Sequence[dict], validation: Sequence[dict], path: Path) -> N
     if names:
         draw_shares(axes[1], validation, names)
     axes[-1].set(xlabel="optimizer step")
-    figure.savefig(path, dpi=130)
+    with appearing_whole(path) as partial:
+        figure.savefig(partial, dpi=130)
 
 
 def draw_shares(axes: Axes, validation: Sequence[dict], names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fastclip.errors import UserError
 from fastclip.training.options.run import RunConfig
-from fastclip.training.run_folder import write_whole
+from fastclip.whole_files import write_whole
 
 # On one line beside a bar.
 _SHORT = {

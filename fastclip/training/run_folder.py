@@ -12,6 +12,7 @@ import yaml
 from fastclip.errors import UserError, expand_home
 from fastclip.training import checkpoint
 from fastclip.training.config import TrainConfig, to_plain
+from fastclip.whole_files import write_whole
 
 _PACKAGES = ["fastclip-engine", "torch", "deepspeed", "timm", "transformers", "tokenizers"]
 _PACKAGES += ["torchvision", "webdataset", "numpy"]
@@ -103,13 +104,6 @@ def write(run: Path, cfg: TrainConfig, deepspeed: dict) -> None:
     }
     for name, text in texts.items():
         write_whole(run / name, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text that is there whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,8 @@ import torch.distributed as dist
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABEL
-from fastclip.data.fields.reading import Reading, check_tags
+from fastclip.data.fields.held import check_found, check_tags
+from fastclip.data.fields.reading import Reading
 from fastclip.data.generated.shards import ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.build import build_loader
@@ -76,7 +77,9 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         steps = f"{trainer.total_steps} steps of {cfg.run.train_batch_size} records"
         what = f"{cfg.run.objective} with {cfg.model.model}"
         print(f"{start}: {what}, {steps}, {precision}, in {folder}", flush=True)
-        remarks = notes.of_run(cfg, trainer.total_steps, loader.steps_per_epoch, precision)
+        remarks = notes.of_run(
+            cfg, trainer.total_steps, loader.steps_per_epoch, precision, ranks.world_size
+        )
         for note in [*remarks, *loader.notes, *validation.notes]:
             print(f"note: {note}", flush=True)
     told: list[str] = []
@@ -90,8 +93,12 @@ def run(cfg: TrainConfig, ranks: Ranks) -> None:
         told.extend(lines)
         return figures
 
-    with contextlib.closing(loader):
-        trainer.train(folder, validation.during(trainer), at_the_end)
+    try:
+        with contextlib.closing(loader):
+            trainer.train(folder, validation.during(trainer), at_the_end)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (_where(trainer.step, folder),)
+        raise
     if ranks.is_first:
         plots.curves(read_metrics(folder), read_validation(folder), folder / "loss.png")
         print("\n".join([f"run folder: {folder}", *told]), flush=True)
@@ -106,7 +113,7 @@ def check_backend(cfg: TrainConfig, device: torch.device) -> None:
 
 
 def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataSpec]]:
-    """The training data and the named evaluation splits."""
+    """The training data, and the evaluation splits by their roles, such as ``--val-data NAME``."""
     data = cfg.data
     train, splits = data.train_data, {}
     if data.is_generated:
@@ -116,8 +123,10 @@ def open_data(cfg: TrainConfig, ranks: Ranks) -> tuple[DataSpec, dict[str, DataS
     if data.val_data:
         splits = parse_splits(data.val_data)
     roles = {f"--val-data {name}": data.val_spec(path) for name, path in splits.items()}
+    if data.imagenet_val:
+        roles["--imagenet-val"] = data.val_spec(data.imagenet_val)
     specs = settings_of_each({"--train-data": data.train_spec(train), **roles})
-    return specs.pop("--train-data"), dict(zip(splits, specs.values(), strict=True))
+    return specs.pop("--train-data"), specs
 
 
 def build_objective(
@@ -146,11 +155,12 @@ def build_training_loader(
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, wanted_by=wanted_by)
+    check_found(source, reading, spec.max_bad_share, wanted_by)
     if ranks.is_first or not source.forward_only:  # a stream is started for it
         check_tags(source, captions)
     if captions.rows == "each":
         source = each_caption(source, open_source(spec, (), also=(CAPTIONS,)))
-    return build_loader(
+    loader = build_loader(
         source,
         spec,
         reading,
@@ -169,6 +179,16 @@ def build_training_loader(
         cache=cfg.data.cache_settings,
         progress=ranks.is_first,
     )
+    loader.notes = [*notes.of_data(spec, source), *loader.notes]
+    return loader
+
+
+def _where(step: int, folder: Path) -> str:
+    """At which step a run was interrupted and how to go on, as the end of a sentence."""
+    saved = checkpoints.complete(folder / "checkpoints")
+    if not saved:
+        return f" at step {step}, before the first checkpoint"
+    return f" at step {step}; the last checkpoint is {saved[-1]}: go on with --resume {folder}"
 
 
 def _agree(choice: tuple[Path, Path | None], ranks: Ranks) -> tuple[Path, Path | None]:

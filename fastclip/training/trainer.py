@@ -22,7 +22,7 @@ from fastclip.training.reporting import Reporter
 from fastclip.training.scalars import ScalarsOptimizer
 from fastclip.training.schedules import Schedule
 from fastclip.training.steps import StepContext, accumulate_gradients, unseen_loss_scale
-from fastclip.training.waits import Waits
+from fastclip.training.waits import Waits, cores_here
 
 Validate = Callable[[int], dict[str, float]]
 """Evaluates after so many epochs and returns figures for the log; {} where none are due."""
@@ -99,8 +99,9 @@ class Trainer:
             config=to_plain(self.cfg),
         )
         waits = Waits()
-        try:
-            for epoch, batch in waits.timed(self._batches(reporter)):
+        given = waits.timed(self._batches(reporter))
+        with contextlib.closing(reporter), contextlib.closing(given) as batches:
+            for epoch, batch in batches:
                 metrics = self.train_step(batch)
                 seconds = waits.step_metrics()
                 rate = self.cfg.run.train_batch_size / seconds["compute_seconds"]
@@ -115,14 +116,11 @@ class Trainer:
                 reporter.note(sentence)
             if at_the_end:
                 reporter.last_validation(self.step, at_the_end())
-        finally:
-            reporter.close()
 
     def _diagnosis(self, waits: Waits) -> list[str]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", self.ranks.world_size))
         told = waits.diagnosis(
-            self.loader.seconds, self.cfg.data.workers, max(1, (cores or 1) // ranks)
+            self.loader.seconds, self.cfg.data.workers, max(1, cores_here() // ranks)
         )
         return [told] if told else []
 

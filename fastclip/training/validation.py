@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.read_splits import read_split, read_split_facts
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import Split
 from fastclip.data.text.interface import Tokenizer
@@ -19,7 +20,7 @@ from fastclip.evals.base import Subject
 from fastclip.evals.runner import Found, as_json, check_split, evaluate, left_out, sentences
 from fastclip.evals.zeroshot import ZeroShot
 from fastclip.training.config import TrainConfig
-from fastclip.training.run_folder import write_whole
+from fastclip.whole_files import write_whole
 
 if TYPE_CHECKING:
     from fastclip.training.trainer import Trainer
@@ -31,9 +32,10 @@ KEPT_BYTES = 2 << 30
 class Validation:
     """The splits of ``--val-data`` and ``--imagenet-val`` and the evaluations that fit the model.
 
-    What an evaluation will need of its split is judged here, before the first step: ``notes`` says
-    what is not measured on which split. Raises :class:`UserError` for splits that cannot be read or
-    on which nothing can be measured.
+    ``splits`` are by their roles, ``--val-data NAME`` and ``--imagenet-val``. What an evaluation
+    will need of its split is judged here, before the first step: ``notes`` says which records are
+    read and what is not measured on which split. Raises :class:`UserError` for splits that cannot
+    be read or on which nothing can be measured.
     """
 
     def __init__(
@@ -42,35 +44,43 @@ class Validation:
         ranks: Ranks,
         model: Any,
         tokenizer: Tokenizer,
-        splits: dict[str, DataSpec],
+        splits: Mapping[str, DataSpec],
     ):
         self.cfg, self.ranks, self.model, self.tokenizer = cfg, ranks, model, tokenizer
         self.evaluations = evaluations_of(model)
         self.with_json = any(evaluation.reads_json for evaluation in self.evaluations)
         self.also = tuple({field for evaluation in self.evaluations for field in evaluation.reads})
-        self.splits = dict(splits)
+        self.splits: dict[str, DataSpec] = {}
+        self._roles: dict[str, str] = {}
         self.notes = unavailable_for(model) if splits else []
         self._kept: dict[str, Split] = {}
         self._sizes: dict[str, int] = {}
-        for name, spec in splits.items():
-            facts = read_split_facts(spec, self.with_json, self.also, f"--val-data {name}")
-            check_split(f"--val-data {name}", self.evaluations, facts)
-            self.notes += left_out(name, self.evaluations, facts)
-        if cfg.data.imagenet_val:
-            self._add_imagenet(cfg)
+        for role, spec in splits.items():
+            name = IMAGENET if role == "--imagenet-val" else role.partition(" ")[2]
+            self._add(name, spec, role)
 
-    def _add_imagenet(self, cfg: TrainConfig) -> None:
-        spec = cfg.data.val_spec(cfg.data.imagenet_val)
-        if IMAGENET in self.splits:
-            raise UserError(f"--val-data names a split {IMAGENET}, which --imagenet-val does too")
-        zero_shot = [e for e in self.evaluations if isinstance(e, ZeroShot)]
-        if not zero_shot:
-            raise UserError(
-                f"--imagenet-val is for zero-shot classification, which a model of --objective "
-                f"{cfg.run.objective} does not do"
-            )
-        check_split("--imagenet-val", zero_shot, read_split_facts(spec, role="--imagenet-val"))
-        self.splits[IMAGENET] = spec
+    def _add(self, name: str, spec: DataSpec, role: str) -> None:
+        """Add a split, of which as much is read as tells whether it can be measured on."""
+        evaluations, with_json, also = self.evaluations, self.with_json, self.also
+        if name == IMAGENET:
+            if name in self.splits:
+                raise UserError(f"--val-data names a split {name}, which --imagenet-val does too")
+            evaluations = [e for e in evaluations if isinstance(e, ZeroShot)]
+            with_json, also = False, ()
+            if not evaluations:
+                raise UserError(
+                    f"--imagenet-val is for zero-shot classification, which a model of --objective "
+                    f"{self.cfg.run.objective} does not do"
+                )
+        facts = read_split_facts(spec, with_json, also, role)
+        check_split(role, evaluations, facts)
+        self.notes += [*facts.notes, *listed_twice(spec.path, role)]
+        if name != IMAGENET:
+            self.notes += left_out(name, evaluations, facts)
+        self.splits[name], self._roles[name] = spec, role
+        # Then it is found out before the run which pictures are bad, and not at its end.
+        if any(self.ranks.exchange(facts.look_bad)):
+            self._read(name)
 
     def during(self, trainer: Trainer) -> Callable[[int], dict[str, float]] | None:
         """What the trainer calls after so many epochs; None where nothing is due before the end."""
@@ -132,6 +142,7 @@ class Validation:
             with_json=self.with_json,
             also=self.also,
             progress=self.ranks.is_first,
+            role=self._roles[name],
         )
         self._sizes[name] = len(split)
         # All ranks must agree: they meet when a split is read.
@@ -154,10 +165,13 @@ def parse_splits(text: str) -> dict[str, str]:
 
     A name is letters, digits, ``-``, ``_`` and ``.``; a path may hold commas and ``=``.
     """
+    parts = re.split(r",(?=[\w.-]+=)", text)
+    if any(not part.strip() or part.endswith(",") for part in parts):
+        raise UserError(f"--val-data is {text!r}, of which an entry between commas is empty")
     if not re.match(r"[\w.-]+=", text):
         return {"val": text}
     splits: dict[str, str] = {}
-    for part in re.split(r",(?=[\w.-]+=)", text):
+    for part in parts:
         name, _, path = part.partition("=")
         if not path or name in splits:
             found = "twice the name " + name if path else repr(part)

@@ -1,7 +1,8 @@
 """Whether training waits for its data: seconds of both a step, and why, at the end of a run."""
 
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import TypeVar
 
@@ -20,6 +21,26 @@ _REMEDIES = {
 }
 
 
+def cores_here() -> int:
+    """CPU cores that this machine's processes of a run may use together."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def too_many_workers(workers: int, world_size: int) -> str | None:
+    """One sentence where this machine has fewer cores than the run's worker processes on it."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    total, cores = workers * ranks, cores_here()
+    if total <= cores:
+        return None
+    of_each = f", for each of {ranks} processes," if ranks > 1 else ""
+    return (
+        f"--workers {workers}{of_each} is more than the {cores} cores that this run may use: more "
+        f"than {max(1, cores // ranks)} make nothing faster"
+    )
+
+
 class Waits:
     """Times a training loop that takes its batches through :meth:`timed`.
 
@@ -33,7 +54,7 @@ class Waits:
         self._last_wait = 0.0
         self._given_at: float | None = None
 
-    def timed(self, batches: Generator[Item, None, None]) -> Iterator[Item]:
+    def timed(self, batches: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """``batches``: until one comes is waiting, until the next is asked for is computing."""
         with closing(batches):
             while True:
@@ -78,6 +99,11 @@ class Waits:
         share = f"{spent[mostly] / work:.0%} of the loader's work is {_WORK[mostly]}"
         if not workers:
             return f"{told}, made between the steps by --workers 0 ({share}): give --workers"
+        if workers > cores:
+            return (
+                f"{told}: {workers} workers are too many for {cores} cores ({share}); take "
+                f"--workers {cores} or fewer"
+            )
         busy = work / (workers * total)
         if busy < _BUSY:
             return (

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
 from fastclip.objectives.base import Objective
+from fastclip.whole_files import appearing_whole
 
 
 def save(objective: Objective, path: Path, ranks: Ranks) -> None:
@@ -23,12 +24,10 @@ def save(objective: Objective, path: Path, ranks: Ranks) -> None:
     if objective.scalars is not None:
         for name, tensor in objective.scalars.state_dict().items():
             tensors[f"objective.{name}"] = _host(tensor)
-    partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, str(partial))
-        partial.replace(path)
+        with appearing_whole(path) as partial:
+            save_file(tensors, str(partial))
     except Exception as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"weights {path} could not be written: {error}") from error
 
 

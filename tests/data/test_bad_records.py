@@ -5,6 +5,7 @@ import json
 import logging
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -170,12 +171,46 @@ def test_too_many_bad_texts_of_a_split_are_found_without_its_pictures(tmp_path, 
     records = {f"{n}": record(n, txt=b" " if n == 4 else b"x", png=b"broken") for n in range(10)}
     path = str(write_shard(tmp_path / "a.tar", records))
     with pytest.raises(
-        UserError, match="1 of 10 records are bad .1 x text is empty; the last: a/4"
+        UserError, match="1 of 10 records are bad .1 x text is empty; the first: a/4"
     ):
         read_split_facts(DataSpec(path, max_bad_share=0.05))
     caplog.clear()
     facts = read_split_facts(DataSpec(path, max_bad_share=0.1))
     assert (len(facts), caplog.records) == (9, [])
+
+
+def test_missing_pictures_of_a_split_are_found_without_decoding_any(tmp_path, caplog):
+    path = write_csv(tmp_path, 8)
+    for name in ("2.png", "5.png"):
+        next(tmp_path.rglob(name)).unlink()
+    spec = DataSpec(str(path), max_bad_share=0.1)
+    with pytest.raises(
+        UserError, match="^--val-data a .*: 2 of 8 records are bad .2 x pic"
+    ) as said:
+        read_split_facts(spec, role="--val-data a")
+    assert str(said.value).endswith("; --val-image-root names the pictures' folder")
+    assert len(read_split_facts(replace(spec, max_bad_share=0.5))) == 6
+
+
+@pytest.mark.parametrize("layout", ["shards", "csv"])
+@pytest.mark.parametrize(("broken", "look_bad"), [(0, False), (1, False), (4, True)])
+def test_a_look_at_some_pictures_tells_corrupt_ones(tmp_path, layout, broken, look_bad):
+    if layout == "shards":
+        records = {f"{n}": record(n, **({"png": b"x"} if n < broken else {})) for n in range(8)}
+        path = write_shard(tmp_path / "a.tar", records)
+    else:
+        path = write_csv(tmp_path, 8)
+        for n in range(broken):
+            next(tmp_path.rglob(f"{n}.png")).write_bytes(b"x")
+    facts = read_split_facts(DataSpec(str(path), max_bad_share=0.2))
+    assert (len(facts), facts.look_bad) == (8, look_bad)
+
+
+def test_pictures_spread_over_all_parts_are_looked_at(tmp_path):
+    path = write_shards(tmp_path, [3] * 30)
+    assert not read_split_facts(DataSpec(path)).look_bad
+    write_shard(tmp_path / "s-29.tar", {f"{n}": record(n, png=b"x") for n in range(3)})
+    assert read_split_facts(DataSpec(path)).look_bad
 
 
 def test_ranks_agree_on_the_size_of_a_split():

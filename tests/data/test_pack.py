@@ -2,22 +2,25 @@
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
-from layouts import CAPTIONED, COUNT, LABELLED
+from layouts import CAPTIONED, COUNT, LABELLED, caption
+from open_loader import epoch, open_loader
 from PIL import Image
 from shard_files import picture_bytes, record, write_shard
+from tar_files import contents as members
 
+from fastclip.data.captions import CaptionConfig
 from fastclip.data.cli import main
-from fastclip.data.fields import CAPTIONS, LABEL, PICTURE, TAGS
+from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, PICTURE, TAGS
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.packing.pack import PackOptions, pack
 from fastclip.data.sources.base import Record
+from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.walk import all_records
+from fastclip.data.sources.walk import all_records, count_records
 from fastclip.errors import UserError
 
 READING = Reading((PICTURE,), (CAPTIONS, LABEL, TAGS))
@@ -36,11 +39,6 @@ def read_all(spec):
             (values[PICTURE].width, values[PICTURE].height),
         )
     return found
-
-
-def members(path):
-    with tarfile.open(path) as tar:
-        return {m.name: tar.extractfile(m).read() for m in tar}
 
 
 @pytest.mark.parametrize("name", sorted({**CAPTIONED, **LABELLED}))
@@ -65,30 +63,6 @@ def test_a_packed_layout_says_what_it_said_before(tmp_path, name):
         if n.endswith(".json")
     ]
     assert sorted(keys) == sorted(before)
-
-
-def test_a_split_by_hash_holds_each_record_once_and_stays(tmp_path):
-    records = {f"{n:03d}": record(n, json=json.dumps({"who": n % 10}).encode()) for n in range(200)}
-    spec = DataSpec(str(write_shard(tmp_path / "a.tar", records)))
-    by_key = pack(spec, tmp_path / "key", PackOptions(val_share=0.3), progress=False)
-    assert 30 < by_key.records["val"] < 90
-    assert sum(by_key.records.values()) == 200
-    packed = pack(spec, tmp_path / "who", PackOptions(0.3, split_by="who"), progress=False)
-    sides = {
-        name: {
-            json.loads(v)["who"]
-            for shard in (tmp_path / "who").glob(f"{name}-*.tar")
-            for n, v in members(shard).items()
-            if n.endswith(".json")
-        }
-        for name in packed.shards
-    }
-    assert not sides["train"] & sides["val"]
-    assert sides["train"] | sides["val"] == set(range(10))
-    again = pack(spec, tmp_path / "again", PackOptions(val_share=0.3), progress=False)
-    assert again.records == by_key.records
-    for shard in (tmp_path / "key").glob("*.tar"):
-        assert shard.read_bytes() == (tmp_path / "again" / shard.name).read_bytes()
 
 
 def test_pictures_are_shrunk_and_small_ones_left_alone(tmp_path):
@@ -128,9 +102,11 @@ def test_bad_records_are_left_out_counted_and_too_many_leave_nothing(tmp_path, c
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--val-share", "1"], "--val-share is 1"),
-        (["--resize", "0"], "--resize is 0"),
-        (["--shard-records", "0"], "--shard-records is 0"),
+        (["--split-by", "key"], "--split-by needs --val-share"),
+        *((["--val-share", share], "--val-share is ") for share in ("-1", "1", "2", "nan", "inf")),
+        *((["--resize", pixels], f"--resize is {pixels}") for pixels in ("0", "-1")),
+        *((["--shard-records", n], f"--shard-records is {n}") for n in ("0", "-1")),
+        *((["--max-bad-share", n], "--max-bad-share is ") for n in ("-1", "1", "2", "nan", "inf")),
         (["--val-share", "0.5", "--split-by", "who"], "--split-by is 'who'"),
         (["--read-timeout", "0"], "--read-timeout is 0"),
     ],
@@ -138,7 +114,9 @@ def test_bad_records_are_left_out_counted_and_too_many_leave_nothing(tmp_path, c
 def test_settings_of_no_use_are_refused(tmp_path, capsys, args, words):
     path = str(write_shard(tmp_path / "a.tar", {"0": record(0)}))
     assert main(["pack", path, str(tmp_path / "out"), *args]) == 2
-    assert words in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
     assert not Path(tmp_path, "out").exists()
 
 
@@ -146,3 +124,36 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     path = str(write_shard(tmp_path / "a.tar", {"0": record(0)}))
     with pytest.raises(UserError, match="is there already"):
         pack(DataSpec(path), tmp_path, PackOptions(), progress=False)
+
+
+def test_packed_captions_are_all_drawn_and_each_is_a_row(tmp_path):
+    layout = CAPTIONED["coco"](tmp_path / "in")
+    packed = pack(DataSpec(layout.path), tmp_path / "out", PackOptions(), progress=False)
+    path = str(tmp_path / "out" / packed.shards["train"])
+    of_picture = [{caption(n, turn) for turn in range(5)} for n in range(COUNT)]
+    everything = set().union(*of_picture)
+    loader = open_loader(path, batch=COUNT, fields=(CAPTION,))
+    drawn = [set(epoch(loader, number)[0]["caption"]) for number in range(40)]
+    assert all(len(one) == COUNT for one in drawn)
+    assert set().union(*drawn) == everything
+    spec = DataSpec(path)
+    texts = open_source(spec, (), also=(CAPTIONS,))
+    rows = each_caption(open_source(spec, (PICTURE, CAPTION)), texts)
+    assert count_records(rows) == 5 * COUNT
+    said = [read(row, Reading((PICTURE, CAPTION)))[CAPTION].captions for row in all_records(rows)]
+    assert sorted(said) == sorted((text,) for text in everything)
+
+
+def test_no_two_records_of_one_list_in_json_share_a_batch(tmp_path):
+    said = [("a", "b"), ("c", "B "), ("d", "e"), ("f", "g")]
+    records = {
+        str(n): record(n, txt=f"{n}".encode(), json=json.dumps({"captions": texts}).encode())
+        for n, texts in enumerate(said)
+    }
+    path = write_shard(tmp_path / "a.tar", records)
+    loader = open_loader(
+        path, batch=2, captions=CaptionConfig(distinct=True), in_memory="always", num_samples=4
+    )
+    batches = [set(one["key"]) for number in range(8) for one in epoch(loader, number)]
+    assert batches
+    assert {"a/0", "a/1"} not in batches

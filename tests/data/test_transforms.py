@@ -1,5 +1,7 @@
 """Per-picture transforms give open_clip's pixels."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -32,8 +34,34 @@ def test_evaluation_gives_open_clips_pixels(tmp_path, size):
         assert (eval_transform(picture, 32).int() - expected.int()).abs().max() <= 1
 
 
-def test_a_file_that_is_no_picture_is_told(tmp_path):
-    (tmp_path / "a.png").write_text("no")
-    for picture in (tmp_path / "a.png", tmp_path / "b.png", b""):
-        with pytest.raises(BadValueError, match="picture"):
+def cut():
+    file = io.BytesIO()
+    noise((64, 64)).save(file, "PNG")
+    return file.getvalue()[:2000]
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (None, "picture file is missing: {path}"),
+        (b"", "picture is empty: {path} has 0 bytes"),
+        (b"no", "picture is corrupt: {path}: no readable header, starts with b'no'"),
+        (b"<!DOCTYPE html>", "picture is of another format: {path}: "),
+        (cut(), "picture is corrupt: {path}: "),
+    ],
+    ids=["missing", "empty", "no picture", "a page", "cut"],
+)
+def test_what_is_no_picture_is_told_in_one_sentence(tmp_path, content, told):
+    path = tmp_path / "a.png"
+    if content is not None:
+        path.write_bytes(content)
+    for picture in (path, str(path)):
+        with pytest.raises(BadValueError) as refused:
             eval_transform(picture, 32)
+        assert str(refused.value).startswith(told.format(path=path))
+        assert str(refused.value).isprintable()
+    if content is not None:
+        reason = told.partition(":")[0]
+        with pytest.raises(BadValueError, match=f"^{reason}: ") as refused:
+            eval_transform(content, 32)
+        assert str(tmp_path) not in str(refused.value)

@@ -1,6 +1,10 @@
-"""Whether processes that a test knows by their ids have ended."""
+"""Processes of a test: a parent to be ended, and whether those known by their ids have ended."""
 
+import multiprocessing
+import os
+import sys
 import time
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,3 +27,41 @@ def wait_until_ended(pids: Iterable[int], seconds: float = 15.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+class Parent:
+    """A process that calls ``body``; whoever calls ``note`` leaves its pid in ``folder``."""
+
+    def __init__(self, folder, body):
+        self.folder = folder
+        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(body,))
+        self.process.start()
+
+    def _run(self, body):
+        with (self.folder / "log").open("w", buffering=1) as log:
+            for number in (1, 2):
+                os.dup2(log.fileno(), number)
+            sys.stdout = sys.stderr = log
+            try:
+                body(self.note)
+            except BaseException:
+                traceback.print_exc()
+                raise
+
+    def note(self, pid=None):
+        (self.folder / f"{pid or os.getpid()}.pid").touch()
+
+    def noted(self, count):
+        deadline = time.monotonic() + 60
+        while len(pids := [int(p.stem) for p in self.folder.glob("*.pid")]) < count:
+            assert time.monotonic() < deadline, "the processes did not start"
+            time.sleep(0.02)
+        return pids
+
+    def finish(self, number=None):
+        """What it printed until its end, for which signal ``number`` is sent."""
+        if number is not None:
+            os.kill(self.process.pid, number)
+        self.process.join(60)
+        assert self.process.exitcode is not None
+        return (self.folder / "log").read_text().strip()

@@ -58,3 +58,9 @@ def read_shards(
         part.close()
     bad = [item for item in found if isinstance(item, BadRecord)]
     return [item for item in found if isinstance(item, Record)], bad
+
+
+def contents(path):
+    """The contents of a shard's members by name."""
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}

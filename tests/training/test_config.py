@@ -187,6 +187,20 @@ def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
         (["--resume="], "--resume is '', expected none, auto or a checkpoint's folder"),
         (["--context-length", "0"], "--context-length is 0, expected 1 or more"),
         (["--dataset-type", "csv"], "--dataset-type csv needs --train-data"),
+        (["--val-split", "val"], "--val-split needs --val-data or --imagenet-val"),
+        (["--val-image-root", "x"], "--val-image-root needs --val-data or --imagenet-val"),
+        (
+            ["--cache", "x"],
+            "--cache needs --train-data: the generated set is kept in memory, save with "
+            "--in-memory never",
+        ),
+        (
+            ["--train-data", "a.tar", "--data-root", "x"],
+            "--data-root is x, the folder of the generated set, which --train-data a.tar takes the "
+            "place of: leave out one of them",
+        ),
+        (["--ngrams", "3", "0"], "--ngrams is (3, 0), expected lengths of 1 or more"),
+        (["--ngram-buckets", "-1"], "--ngram-buckets is -1, expected more than 0"),
         (["--beta2", "1"], "--beta2 is 1.0, expected 0 <= value < 1"),
     ],
 )

@@ -14,9 +14,9 @@ from ranks import run_ranks
 # What each fault gets; the runs named here leave nothing in the folder of runs but these.
 EXPECTED = {
     "missing": "absent.tar",
-    "format": "cannot tell the format",
-    "empty": "the shard list '::' is empty",
-    "corrupt": "records are bad (6 x picture is corrupt; the last: corrupt/00005)",
+    "format": "there is no file or folder words.txt",
+    "empty": "--train-data is '::', of which part 1 of 2 is empty",
+    "corrupt": "records are bad (6 x picture is corrupt; the last: corrupt/00005, ",
     "batch": "--train-micro-batch-size-per-gpu is 7, expected a divisor of 64",
     "fp16": "--precision fp16 is not supported by this accelerator (cpu)",
     "model": "unknown name 'ViT-Z'",

@@ -1,7 +1,10 @@
 """Settings that cannot do what their names say are told before the first step."""
 
 import pytest
+from listed_sources import ListedRecords
 
+from fastclip.data.sources.base import Record
+from fastclip.data.sources.spec import DataSpec
 from fastclip.training import notes
 from fastclip.training.config import train_config
 
@@ -13,6 +16,17 @@ def told(total_steps: int, steps_per_epoch: int = 4, precision: str = "fp32", **
 def test_a_run_that_can_do_all_it_is_told_says_nothing():
     assert told(500) == []
     assert told(500, train_data="a.tar", val_data="b.tar", val_frequency=2) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "times"), [(None, None), (4, None), (5, "1.25"), (4000, "1000")]
+)
+def test_records_that_come_more_than_once_an_epoch_are_told(wanted, times):
+    source = ListedRecords("a list", [[Record(f"{n}", {}) for n in range(4)]])
+    found = notes.of_data(DataSpec("a list", num_samples=wanted), source)
+    assert [f"the 4 records of a list: each comes {times} times" in note for note in found] == [
+        True
+    ] * (times is not None)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +70,25 @@ def test_a_slow_16_bit_product_is_told_with_its_factor(monkeypatch):
 
 def test_products_are_timed():
     assert 0 < notes.product_time(notes.torch.float32, rounds=1) < 60
+
+
+@pytest.mark.parametrize(
+    ("workers", "here", "world_size", "sentence"),
+    [
+        (3, None, 1, "--workers 3 is more than the 2 cores that this run may use: more than 2 ma"),
+        (2, None, 1, None),
+        (2, "2", 2, "--workers 2, for each of 2 processes, is more than the 2 cores that this run"),
+        (1, "2", 2, None),
+        (2, "1", 4, None),
+        (1, "4", 4, "--workers 1, for each of 4 processes, is more than the 2 cores that this run"),
+        (0, "4", 4, None),
+    ],
+)
+def test_more_workers_than_cores_are_told(workers, here, world_size, sentence, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 5})
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if here:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    found = notes.of_run(train_config(workers=workers), 500, 4, "fp32", world_size)
+    assert len(found) == bool(sentence)
+    assert not sentence or found[0].startswith(sentence)

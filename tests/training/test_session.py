@@ -6,13 +6,14 @@ import sys
 
 import pytest
 import torch
+from shard_files import record, write_shard
 
 from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError
 from fastclip.training import plots, session
 from fastclip.training.config import train_config
 from fastclip.training.reporting import Reporter, read_validation
-from fastclip.training.validation import Validation
+from fastclip.training.validation import Validation, parse_splits
 
 
 def test_splits_of_no_use_are_refused_before_the_training(shapes, tmp_path):
@@ -40,6 +41,32 @@ def test_splits_of_no_use_are_refused_before_the_training(shapes, tmp_path):
     assert set(judged.splits) == {"a", "imagenet-val"}
     with pytest.raises(UserError, match="names a split imagenet-val, which --imagenet-val does"):
         judge(val_data=f"imagenet-val={shapes.val_seen}", imagenet_val=shapes.val_seen)
+
+
+@pytest.mark.parametrize(
+    ("val_data", "said"),
+    [
+        (",a=x.tar", "an entry between commas is empty"),
+        ("a=x.tar,", "an entry between commas is empty"),
+        ("a=x.tar,,b=y.tar", "an entry between commas is empty"),
+        ("a=,b=y.tar", "holds 'a='"),
+        ("a=x.tar,a=y.tar", "twice the name a"),
+    ],
+)
+def test_empty_entries_of_validation_data_are_refused(val_data, said):
+    with pytest.raises(UserError, match=said):
+        parse_splits(val_data)
+
+
+def test_corrupt_validation_pictures_are_found_before_the_first_step(shapes, tmp_path):
+    write_shard(tmp_path / "a.tar", {f"{n}": record(n, png=b"x") for n in range(4)})
+    cfg = train_config(train_data=shapes.train, val_data=f"a={tmp_path}/a.tar")
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    model = torch.nn.Identity()
+    model.encode_image = model.encode_text = model.forward
+    model.image_size = 8
+    with pytest.raises(UserError, match="^--val-data a .*4 of 4 records are bad .4 x picture is c"):
+        Validation(cfg, ranks, model, None, session.open_data(cfg, ranks)[1])
 
 
 @pytest.mark.parametrize("siglip", [False, True])

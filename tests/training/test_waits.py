@@ -77,6 +77,8 @@ CASES = {
     "decoding": ({"read": 2, "build": 14}, 2, 2, "for decoding (88% of the loader's work"),
     "reading": ({"read": 9, "build": 1}, 1, 8, "for reading (90% of the loader's work"),
     "start": ({"read": 1, "build": 1}, 4, 8, "busy for 5% only"),
+    "too many": ({"read": 1, "build": 1}, 200, 2, "200 workers are too many for 2 cores"),
+    "too many, and busy": ({"read": 14, "build": 2}, 3, 2, "3 workers are too many for 2 cores"),
     "unknown": ({}, 2, 8, "waiting for data"),
 }
 

@@ -14,8 +14,7 @@ from fastclip.data.loaders.base import MicroBatch
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.findings import Exchange
 from fastclip.data.loaders.indexed import IndexedLoader
-from fastclip.data.loaders.step_batches import AnyOrder, Item, Task
-from fastclip.data.loaders.workers import WorkerItems
+from fastclip.data.loaders.step_batches import AnyOrder, Item
 from fastclip.data.sources.base import Source
 
 
@@ -54,8 +53,8 @@ class CachedLoader(IndexedLoader):
     """
 
     def __init__(self, cache: DiskCache, *args: Any, exchange: Exchange, **options: Any) -> None:
-        super().__init__(*args, exchange=exchange, **options)
         self.cache = cache
+        super().__init__(*args, exchange=exchange, **options)
         self._exchange = exchange
         self._is_whole = False
 
@@ -90,12 +89,6 @@ class CachedLoader(IndexedLoader):
     def _take(self, item: Item) -> None:
         self.cache.take(item["news"])
         super()._take(item)
-
-    def _worker_items(self, first: Task) -> WorkerItems:
-        made = super()._worker_items(first)
-        # A batch's size was found with a record, of which workers are to know nothing.
-        self.cache.take(self.reader.news())
-        return made
 
     def _commit(self) -> None:
         if self.cache.has_news:

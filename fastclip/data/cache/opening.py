@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 from fastclip.data.cache.disk_cache import DiskCache
 from fastclip.data.cache.fingerprint import cache_fingerprint
 from fastclip.data.cache.settings import CacheSettings
+from fastclip.data.cache.writer import removed_told
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.findings import Exchange
 from fastclip.data.sources.base import Source
@@ -37,7 +39,11 @@ def open_cache(
             cache.close()
         raise UserError(refused)
     cache.folder.limit = min(by_rank)
-    return cache, [_told(cache, settings, asked), *cache.told()]
+    with contextlib.suppress(OSError), cache.folder.locked():
+        cache.folder.make_room()
+    removed = exchange(removed_told(cache.folder, asked))
+    notes = [sentence for told in removed for sentence in told]
+    return cache, [_told(cache, settings, asked), *notes, *cache.told()]
 
 
 def _told(cache: DiskCache, settings: CacheSettings, asked: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """A folder, and the GiB that the pictures of one set may take there; None for most of what is
+    """A folder, and the GiB that the pictures of all sets may take there; None for most of what is
     free."""
 
     folder: Path

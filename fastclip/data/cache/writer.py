@@ -31,6 +31,16 @@ class News(NamedTuple):
     has_stopped: bool
 
 
+def removed_told(folder: CacheFolder, asked: str) -> list[str]:
+    """A sentence on each folder that was removed since the last call."""
+    removed, folder.removed = folder.removed, []
+    return [
+        f"{asked}: {path.name} ({nbytes / 2**30:.3g} GiB), of other data or settings and used by "
+        f"no run, was removed to keep the limit of {folder.limit / 2**30:.3g} GiB (--cache-limit)"
+        for path, nbytes in removed
+    ]
+
+
 class PictureWriter:
     """Makes its segment at the first picture, and stops for good where there is no more room.
 
@@ -121,7 +131,9 @@ class PictureWriter:
             self._index_nbytes = _INDEX_NBYTES
         wanted = self._used + nbytes + self._index_nbytes + index_nbytes
         if wanted > self._reserved:
-            if not self.folder.reserve(self._fd, wanted):
+            has_room = self.folder.reserve(self._fd, wanted)
+            self._told += removed_told(self.folder, self.asked)
+            if not has_room:
                 return False
             self._reserved = os.fstat(self._fd).st_size
         return True

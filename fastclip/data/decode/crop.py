@@ -45,9 +45,15 @@ def training_crop(opened: Opened, draw: Draw, reading: Reading) -> torch.Tensor:
 def evaluation_crop(opened: Opened, reading: Reading) -> torch.Tensor:
     """The shorter side resized to S and the center cut out, uint8 ``[3, S, S]``.
 
-    Decoded whole always. Raises :class:`fastclip.data.bad_records.BadValueError`.
+    Decoded whole unless ``reading.decode`` is "scaled". Raises
+    :class:`fastclip.data.bad_records.BadValueError`.
     """
-    return _center_crop(opened, reading, factors=())
+    return _center_crop(opened, reading, evaluation_factors(reading))
+
+
+def evaluation_factors(reading: Reading) -> tuple[int, ...]:
+    """By how much a JPEG's sides may be divided for an evaluation's crop."""
+    return FACTORS if reading.decode == "scaled" else ()
 
 
 class Grid(NamedTuple):

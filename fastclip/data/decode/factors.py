@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastclip.data.decode.boxes import shorter_sides
-from fastclip.data.decode.crop import FACTORS, center_factor, grid_of
+from fastclip.data.decode.crop import FACTORS, center_factor, evaluation_factors, grid_of
 
 if TYPE_CHECKING:
     from fastclip.data.decode.opening import Opened
@@ -19,7 +19,7 @@ def possible_factors(opened: Opened, reading: Reading) -> tuple[int, ...]:
     """
     size, config = reading.image_size, reading.augment
     if config is None:
-        return (1,)  # the evaluation's crop
+        return (center_factor(opened, size, evaluation_factors(reading)),)
     if config.scale is None:
         return (center_factor(opened, size),)
     found = []

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from fastclip.data.captions import say
 from fastclip.data.draws import Draw, Draws, Purpose
 from fastclip.data.fields.base import Field, NotHeldError
-from fastclip.data.fields.raw_values import is_missing, read_text
 from fastclip.data.fields.tags import tags_of
-from fastclip.data.fields.texts import read_texts
+from fastclip.data.fields.texts import read_captions
 
 if TYPE_CHECKING:
     from fastclip.data.fields.reading import Reading
@@ -40,16 +39,13 @@ class Caption(Field):
 
     name: ClassVar[str] = "caption"
     column: ClassVar[str] = "text"
-    values: ClassVar[tuple[str, ...]] = ("caption", "captions")
-    also: ClassVar[tuple[str, ...]] = ("tags", "json")
-    found_in: ClassVar[str] = "a .txt member or a caption column"
+    values: ClassVar[tuple[str, ...]] = ("captions", "json", "caption")
+    also: ClassVar[tuple[str, ...]] = ("tags",)
+    found_in: ClassVar[str] = "a .txt member, a caption column or a list `captions`"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> CaptionsRead:
-        """The caption, or the usable ones of several, and the tags where they are drawn from."""
-        if is_missing(values.get("caption")):
-            captions = read_texts(values.get("captions"))
-        else:
-            captions = (read_text(values["caption"]),)
+        """The usable captions, and the tags where they are drawn from."""
+        captions = read_captions(values)
         if not captions:
             raise NotHeldError(self.name)
         return CaptionsRead(captions, wanted_tags(values, reading))

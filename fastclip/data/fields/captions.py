@@ -10,8 +10,7 @@ from fastclip.data.draws import Draw, Draws
 from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.caption import CaptionsRead, wanted_tags
 from fastclip.data.fields.offsets import row_offsets
-from fastclip.data.fields.raw_values import is_missing, list_in_json, read_text
-from fastclip.data.fields.texts import read_texts
+from fastclip.data.fields.texts import read_captions
 
 if TYPE_CHECKING:
     from fastclip.data.fields.reading import Reading
@@ -41,11 +40,7 @@ class Captions(Field):
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> CaptionsRead:
         """The usable captions, and the tags where they are drawn from."""
-        captions = read_texts(values.get("captions"))
-        if not captions:
-            captions = read_texts(list_in_json(values, "captions"))
-        if not captions and not is_missing(values.get("caption")):
-            captions = (read_text(values["caption"]),)
+        captions = read_captions(values)
         if not captions:
             raise NotHeldError(self.name)
         return CaptionsRead(captions, wanted_tags(values, reading))

@@ -28,7 +28,7 @@ class Label(Field):
     name: ClassVar[str] = "label"
     column: ClassVar[str] = "label"
     values: ClassVar[tuple[str, ...]] = ("label",)
-    found_in: ClassVar[str] = "a .cls member"
+    found_in: ClassVar[str] = "a .cls member, a label column or folders of classes"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> int:
         """The class's number."""

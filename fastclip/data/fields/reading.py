@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from fastclip.data.augment import AugmentConfig
 from fastclip.data.bad_records import BadRecord, BadValueError, listed
@@ -14,14 +12,9 @@ from fastclip.data.captions import CaptionConfig
 from fastclip.data.draws import Draw, Draws
 from fastclip.data.fields.base import Field, NotHeldError
 from fastclip.data.fields.raw_values import is_missing
-from fastclip.data.fields.tags import TAGS, tags_of
-from fastclip.data.sources.base import AnySource, ForwardSource, Record
-from fastclip.data.sources.spec import MAX_PIXELS
+from fastclip.data.sources.base import Record
+from fastclip.data.sources.spec import MAX_PIXELS, Decode
 from fastclip.data.text.interface import Tokenizer
-from fastclip.errors import UserError
-
-Decode = Literal["auto", "whole", "scaled", "pillow"]
-_MOST_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -102,66 +95,3 @@ def collate(
         if all(f in values for values in built):
             columns |= f.collate([values[f] for values in built], draws, reading)
     return columns
-
-
-def check_held(source: AnySource, fields: Sequence[Field], wanted_by: str) -> None:
-    """Raise :class:`UserError` for a source whose records cannot have one of ``fields``."""
-    if source.holds is None:
-        return
-    for f in fields:
-        # The key of a record stands for an id.
-        if not (source.holds | {"id"}).intersection(f.values):
-            raise UserError(
-                f"{source.name} holds {_held_by(source)} of each record; {wanted_by} needs "
-                f"{_with_article(f.name)}, {_read_from(f)}"
-            )
-
-
-def check_tags(source: AnySource, captions: CaptionConfig) -> None:
-    """Raise :class:`UserError` where captions are to be varied with tags and there are none.
-
-    A record may lack them, a whole source may not: where only the records tell, the first ones are
-    read up to one that has tags.
-    """
-    if not captions.tags:
-        return
-    asked = f"captions.tags is {captions.tags:g}, which needs tags, {_read_from(TAGS)}"
-    if source.holds is not None and not source.holds.intersection(TAGS.values):
-        raise UserError(f"{source.name} holds {_held_by(source)} of each record; {asked}")
-    without = 0
-    with contextlib.closing(_records(source)) as records:
-        for record in itertools.islice(records, _MOST_LOOKED_AT):
-            if isinstance(record, BadRecord):
-                continue
-            try:
-                if tags_of(record.values):
-                    return
-            except BadValueError:  # booked when it is read for training
-                continue
-            without += 1
-    if without:
-        raise UserError(f"of the first {without} records of {source.name} none has tags; {asked}")
-
-
-def _records(source: AnySource) -> Generator[Record | BadRecord, None, None]:
-    """The records of ``source``, read one by one as they are asked for."""
-    for number in range(source.num_parts):
-        if isinstance(source, ForwardSource):
-            yield from source.stream(number)
-        else:
-            with contextlib.closing(source.open(number)) as part:
-                yield from map(part.read, range(len(part)))
-
-
-def _held_by(source: AnySource) -> str:
-    return listed(sorted(source.holds)) if source.holds else "nothing"
-
-
-def _read_from(f: Field) -> str:
-    return f"which {'are' if f.name.endswith('s') else 'is'} read from {f.found_in}"
-
-
-def _with_article(name: str) -> str:
-    if name.endswith("s"):
-        return name
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -25,7 +25,7 @@ class Tags(Field):
     name: ClassVar[str] = "tags"
     column: ClassVar[str] = "tags"
     values: ClassVar[tuple[str, ...]] = ("tags", "json")
-    found_in: ClassVar[str] = "a list `tags` in a .json member"
+    found_in: ClassVar[str] = "a list `tags` in a .json member or a tags column"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:
         """The tags as they lie."""

@@ -23,7 +23,7 @@ class Text(Field):
     name: ClassVar[str] = "text"
     column: ClassVar[str] = "long_text"
     values: ClassVar[tuple[str, ...]] = ("text",)
-    found_in: ClassVar[str] = "a text column"
+    found_in: ClassVar[str] = "a .text or .txt member or a text column"
 
     def read(self, values: Mapping[str, Any], reading: Reading) -> str:
         """The text."""

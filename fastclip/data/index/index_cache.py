@@ -16,7 +16,7 @@ from fastclip.data.index.cache_folder import cache_folder, say_not_kept
 from fastclip.data.index.shard_file import ShardFile
 from fastclip.data.index.shard_index import ShardIndex, build_index
 
-_VERSION = 2
+_VERSION = 3
 _MAX_HEADER_BYTES = 1 << 16
 _ARRAYS = {
     "member_ends": np.uint32,

@@ -38,6 +38,7 @@ class ShardRecords(Generic[Item]):
         self.count = self.lost = 0
         self._groups: RecordGroups[Item] = RecordGroups()
         self._places: dict[str, int] = {}
+        self._second: dict[tuple[str, str], tuple[int, str]] = {}
         self._foreign: Counter[str] = Counter()
         self._first_foreign: dict[str, str] = {}
 
@@ -58,9 +59,16 @@ class ShardRecords(Generic[Item]):
         self._first_foreign.setdefault(kind, member.name)
 
     def finish(self) -> Iterator[Group[Item] | BadRecord]:
-        """What is left, and one bad record for all foreign members: it stands for no record."""
+        """What is left, and one bad record each for all second pictures and all foreign members:
+        they stand for no record."""
         for group in self._groups.finish():
             yield from self._judged(group)
+        if self._second:
+            told = [
+                f"{count} x .{other} beside the .{read} that is read, first {first}"
+                for (read, other), (count, first) in sorted(self._second.items())
+            ]
+            yield BadRecord("", "records with a second picture", "; ".join(told), lost=0)
         if self._foreign:
             told = [
                 f"{count} x {kind}, first {self._first_foreign[kind]}"
@@ -76,7 +84,14 @@ class ShardRecords(Generic[Item]):
         if group.can_be_read and group.key not in self._places:
             self.count += 1
             self._places[group.key] = self.count
+            self._count_pictures(group)
             yield group
+
+    def _count_pictures(self, group: Group[Item]) -> None:
+        read, *others = [e for e in PICTURE_EXTENSIONS if e in group.members] or [""]
+        for other in others:
+            count, first = self._second.get((read, other), (0, group.key))
+            self._second[read, other] = count + 1, first
 
     def _fault(self, group: Group[Item]) -> BadRecord | None:
         if not group.can_be_read:

@@ -78,15 +78,16 @@ def padded(size: int) -> int:
 
 
 def _parsed(header: bytes, is_first: bool) -> tarfile.TarInfo:
-    if len(header) < BLOCK:
+    # A name is padded with zeros: what is short and has none is no archive's start.
+    if len(header) < BLOCK and not (is_first and b"\0" not in header):
         raise BrokenTarError("cut inside a member's header")
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "backslashreplace")
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        if is_first:
+        if is_first and header[257:262] != b"ustar":
             other = next((n for m, n in _OTHER_FORMATS.items() if header.startswith(m)), "")
-            found = f"{other} data, accepted are .tar and .tar.gz" if other else str(error)
-            raise BrokenTarError(f"not a tar archive: {found}") from error
+            found = f"{other} data, accepted are .tar and .tar.gz" if other else f"{header[:12]!r}"
+            raise BrokenTarError(f"not a tar archive, it begins with {found}") from error
         raise BrokenTarError(f"a member's header is wrong: {error}") from error
     if info.size < 0:
         raise BrokenTarError(f"a member's header is wrong: {info.size} bytes")

@@ -6,7 +6,8 @@ import os
 from typing import Any, Literal
 
 from fastclip.data.cache.settings import CacheSettings, refuse_useless
-from fastclip.data.fields.reading import Reading, check_held
+from fastclip.data.fields.held import check_held
+from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.base import Loader
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.chosen import DistinctOrders, SampledOrders
@@ -20,8 +21,7 @@ from fastclip.data.loaders.memory_need import kept_nbytes
 from fastclip.data.loaders.reader import PartReader
 from fastclip.data.loaders.set_loader import KeptLoader
 from fastclip.data.loaders.step_batches import AnyOrder
-from fastclip.data.order import Order
-from fastclip.data.sampler import Sampler
+from fastclip.data.order import Order, Sampler
 from fastclip.data.sources.base import AnySource, ForwardSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError

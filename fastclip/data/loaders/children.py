@@ -7,6 +7,16 @@ from functools import partial
 from multiprocessing.context import ForkContext
 from typing import Any
 
+ON_SIGTERM = 128 + signal.SIGTERM
+"""Exit code of a worker process that ends in order on SIGTERM."""
+
+
+_TAKE_LESS = "take fewer --workers or a smaller batch"
+_OFTEN: dict[int, str] = {
+    signal.SIGKILL: f", often the out-of-memory killer's: {_TAKE_LESS}",
+    signal.SIGBUS: f", often for want of room in /dev/shm: {_TAKE_LESS}",
+}
+
 
 class RecordingForks(ForkContext):
     """Forks, and remembers the processes that it made."""
@@ -40,16 +50,13 @@ def on_child_signal(call: Callable[[], None]) -> Callable[[], object]:
     return partial(signal.signal, signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
-def ended_by(exitcode: int) -> int | None:
-    """The signal that ended a process, also one that ends in order on it and returns 128 + it."""
-    if exitcode < 0:
-        return -exitcode
-    return exitcode - 128 if exitcode > 128 else None
-
-
-def signal_name(number: int) -> str:
-    """Such as SIGKILL; real-time signals have numbers only."""
+def how_it_ended(exitcode: int) -> str:
+    """What a process did that ended unasked, as the end of a sentence; its signal has a name."""
+    if exitcode >= 0 and exitcode != ON_SIGTERM:
+        return f"ended by itself with exit code {exitcode} in mid-run"
+    number = signal.SIGTERM if exitcode == ON_SIGTERM else -exitcode
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        name = f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:  # of real time, which have no names
+        name = f"signal {number}"
+    return f"was ended by {name}{_OFTEN.get(number, '')}"

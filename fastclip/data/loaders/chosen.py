@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastclip.data.distinct import separate_groups
-from fastclip.data.epoch_order import EpochOrder, Window
 from fastclip.data.loaders.kept import KeptRecord, KeptSet
-from fastclip.data.sampler import Sampler
+from fastclip.data.order import EpochOrder, Sampler, Window, separate_groups
 from fastclip.data.seeding import torch_generator
 from fastclip.errors import UserError
 
+_PASSES_KEPT = 2
+
 
 class SetIndex:
-    """What a sampler may know of a set; see :class:`fastclip.data.sampler.SetIndex`."""
+    """What a sampler may know of a set; see :class:`fastclip.data.order.sampling.SetIndex`."""
 
     def __init__(self, kept: KeptSet) -> None:
         by_column = [{f.column: value for f, value in one.values.items()} for one in kept.good]
@@ -64,6 +66,36 @@ class ChosenOrder(EpochOrder):
         return Window(0, parts, numbers, np.ones(len(parts), dtype=bool))
 
 
+class DistinctOrder(EpochOrder):
+    """Pass after pass over a kept set, each made when its first place is asked for.
+
+    Args:
+        rows: the rows of a pass by its number, int64 ``[n]``, of which there is at least one.
+    """
+
+    def __init__(
+        self, kept: KeptSet, rows: Callable[[int], Tensor], *, seed: int, epoch: int, batch: int
+    ) -> None:
+        super().__init__(seed, epoch, batch)
+        self._kept_set, self._rows = kept, lru_cache(_PASSES_KEPT)(rows)
+        self._starts = [0]
+
+    def pass_of(self, place: int) -> tuple[int, int]:
+        """See :meth:`EpochOrder.pass_of`."""
+        (number,) = self._window_of(place)
+        return self._starts[number], self._starts[number + 1] - self._starts[number]
+
+    def _window_of(self, place: int) -> tuple[int, ...]:
+        while self._starts[-1] <= place:
+            length = len(self._rows(len(self._starts) - 1))
+            self._starts.append(self._starts[-1] + length)
+        return (bisect_right(self._starts, place) - 1,)
+
+    def _window(self, *name: int) -> Window:
+        parts, numbers = self._kept_set.slots[self._rows(*name).numpy()].T
+        return Window(self._starts[name[0]], parts, numbers, np.ones(len(parts), dtype=bool))
+
+
 class ChosenOrders(ABC):
     """Orders of epochs of a kept set; see :class:`fastclip.data.order.Order`.
 
@@ -75,18 +107,13 @@ class ChosenOrders(ABC):
         self.kept, self.total, self.seed, self.batch = kept, total, seed, batch
         self.sizes = kept.lengths
 
-    @abstractmethod
-    def choose(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """Rows of an epoch, and what goes with each."""
-
     def with_sizes(self, sizes: np.ndarray) -> ChosenOrders:
         """The same: the sizes of a kept set are known."""
         return self
 
+    @abstractmethod
     def epoch(self, epoch: int) -> EpochOrder:
         """See :meth:`fastclip.data.order.Order.epoch`."""
-        rows, extra = self.choose(epoch)
-        return ChosenOrder(self.kept, rows, extra, seed=self.seed, epoch=epoch, batch=self.batch)
 
 
 class SampledOrders(ChosenOrders):
@@ -96,12 +123,12 @@ class SampledOrders(ChosenOrders):
         self.sampler, self.index = sampler, SetIndex(kept)
         super().__init__(kept, sampler.samples_an_epoch(self.index), seed, batch)
 
-    def choose(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`ChosenOrders.choose`."""
+    def epoch(self, epoch: int) -> EpochOrder:
+        """See :meth:`ChosenOrders.epoch`."""
         rows, extra = self.sampler.epoch(self.index, self.seed, epoch)
         if len(rows) != self.total:
             raise ValueError(f"the sampler chose {len(rows)} records, announced {self.total}")
-        return rows, extra
+        return ChosenOrder(self.kept, rows, extra, seed=self.seed, epoch=epoch, batch=self.batch)
 
 
 class DistinctOrders(ChosenOrders):
@@ -119,32 +146,32 @@ class DistinctOrders(ChosenOrders):
     ) -> None:
         super().__init__(kept, num_samples or len(kept.good), seed, batch)
         self._name = name
-        self._groups = self._number("captions"), self._number("picture")
-        for kind, groups in zip(("captions", "pictures"), self._groups, strict=True):
+        captions, pictures = self._number("captions"), self._number("picture")
+        for kind, groups in (("captions", captions), ("pictures", pictures)):
             found = len(groups[groups >= 0].unique())
             if found < batch and (groups >= 0).any():
                 raise UserError(
                     f"--captions.distinct wants {batch} different {kind} a batch, found "
                     f"{found}: lower --train-batch-size"
                 )
-
-    def choose(self, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """See :meth:`ChosenOrders.choose`."""
-        captions, pictures = self._groups
         offset = int(captions.max()) + 1 if captions.numel() else 0
-        groups = torch.cat([captions, torch.where(pictures < 0, -1, pictures + offset)], 1)
-        needed = self.total // self.batch * self.batch
-        passes: list[Tensor] = []
-        while sum(map(len, passes)) < needed:
-            generator = torch_generator(self.seed, epoch, len(passes))
-            order = torch.randperm(len(self.kept.good), generator=generator)
-            passes.append(separate_groups(order, groups, self.batch))
-            if not len(passes[-1]):
-                raise UserError(
-                    f"{self._name} holds no {self.batch} records of which no two share a caption "
-                    "or a picture, as --captions.distinct wants: lower --train-batch-size"
-                )
-        return torch.cat(passes)[:needed], None
+        self._groups = torch.cat([captions, torch.where(pictures < 0, -1, pictures + offset)], 1)
+
+    def epoch(self, epoch: int) -> EpochOrder:
+        """See :meth:`ChosenOrders.epoch`."""
+        rows = partial(self._pass, epoch)
+        return DistinctOrder(self.kept, rows, seed=self.seed, epoch=epoch, batch=self.batch)
+
+    def _pass(self, epoch: int, number: int) -> Tensor:
+        generator = torch_generator(self.seed, epoch, number)
+        order = torch.randperm(len(self.kept.good), generator=generator)
+        rows = separate_groups(order, self._groups, self.batch)
+        if not len(rows):
+            raise UserError(
+                f"{self._name} holds no {self.batch} records of which no two share a caption "
+                "or a picture, as --captions.distinct wants: lower --train-batch-size"
+            )
+        return rows
 
     def _number(self, kind: str) -> Tensor:
         """Numbers of each record's captions or picture, int64 ``[rows, k]``, filled up by -1."""

@@ -15,7 +15,7 @@ from fastclip.data.loaders.base import Loader, MicroBatch
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.calendar import Calendar
 from fastclip.data.loaders.findings import Exchange, Findings
-from fastclip.data.loaders.reader import Reader
+from fastclip.data.loaders.reader import PartReader, Reader
 from fastclip.data.loaders.step_batches import AnyOrder, Item, StepBatches, Task, shared
 from fastclip.data.loaders.workers import WorkerItems
 from fastclip.data.sources.base import Source
@@ -54,13 +54,17 @@ class IndexedLoader(Loader):
         self.source, self.reader, self.reading, self.batching = source, reader, reading, batching
         self._wanted_samples, self._max_bad_share = num_samples, max_bad_share
         self._workers, self._timeout, self._identity = workers, timeout, identity
-        self._order = order
+        self._order, self._item_nbytes = order, 0
         self._calendar = Calendar(order.sizes, self._steps_of)
         self._findings = Findings(source, self._calendar, exchange)
         self._made: WorkerItems | None = None
         self._seconds: Counter[str] = Counter()
         self.seconds = self._seconds
         self._count()
+        if workers:
+            with contextlib.closing(self._make(PartReader(source, reading))) as one:
+                self._item_nbytes = one.item_nbytes(Task(0, 0))
+            self._worker_items()  # now, because /dev/shm may have no room for what they make
 
     def begin(self, epoch: int) -> list[str]:
         """See :meth:`Loader.begin`; raises :class:`UserError` where too few records are left."""
@@ -94,7 +98,7 @@ class IndexedLoader(Loader):
         if not steps:
             return
         tasks = (Task(epoch, step) for step in steps)
-        items: Any = self._worker_items(Task(epoch, start_step)).items(tasks)
+        items: Any = self._worker_items().items(tasks)
         with contextlib.closing(items):
             for item in items:
                 self._take(item)
@@ -157,13 +161,14 @@ class IndexedLoader(Loader):
         self.num_samples = self._wanted_samples or self._order.total
         self.steps_per_epoch = self._calendar.steps
 
-    def _worker_items(self, first: Task) -> WorkerItems:
+    def _make(self, reader: Reader) -> StepBatches:
+        return StepBatches(self._order, reader, self.reading, self.batching, self._shown())
+
+    def _worker_items(self) -> WorkerItems:
         if self._made is None:
-            make = StepBatches(self._order, self.reader, self.reading, self.batching, self._shown())
-            nbytes = 0
             if self._workers:
-                nbytes = make.item_nbytes(first)
                 self.reader.close()  # workers must not share open files
+            make, nbytes = self._make(self.reader), self._item_nbytes
             self._made = WorkerItems(make, self._workers, item_nbytes=nbytes, timeout=self._timeout)
         return self._made
 

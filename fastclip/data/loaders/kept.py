@@ -17,6 +17,7 @@ import torch
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import Reading, build, collate, read
+from fastclip.data.fields.spoken import captions_of
 from fastclip.data.loaders.base import MicroBatch
 from fastclip.data.loaders.reader import Found, Reader
 from fastclip.data.progress import Progress
@@ -108,7 +109,7 @@ def keep(record: Record, reading: Reading, tell_apart: bool = False) -> KeptReco
     built = build(record.key, kept, None, reading)
     if isinstance(built, BadRecord):
         return built
-    return KeptRecord(record.key, kept, _alike(record.values) if tell_apart else {})
+    return KeptRecord(record.key, kept, _alike(record) if tell_apart else {})
 
 
 def keep_all(
@@ -162,21 +163,13 @@ def _chunks(
         yield chunk
 
 
-def _alike(values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _alike(record: Record) -> dict[str, tuple[Any, ...]]:
     """The captions and the picture of a record, equal where they are the same to a model."""
-    captions = values.get("captions")
-    texts = [values.get("caption"), *(captions if isinstance(captions, list | tuple) else ())]
-    plain = [_plain_text(text) for text in texts if isinstance(text, bytes | str)]
+    plain = [" ".join(caption.split()).lower() for caption in captions_of(record)]
     alike: dict[str, tuple[Any, ...]] = {"captions": tuple(dict.fromkeys(plain))}
-    if isinstance(picture := values.get("picture"), RawPicture):
+    if isinstance(picture := record.values.get("picture"), RawPicture):
         alike["picture"] = (_digest(picture),)
     return alike
-
-
-def _plain_text(text: str | bytes) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return " ".join(text.split()).lower()
 
 
 def _digest(picture: RawPicture) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ sends.
 """
 
 import os
+import tempfile
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -31,6 +32,13 @@ def check_room(item_nbytes: int, in_flight: int) -> None:
             f"{SHARED_MEMORY} holds {_size(free)}, a batch needs {_size(item_nbytes)} and up to "
             f"{count} are in flight, {_size(item_nbytes * count)} together: {_REMEDY}"
         )
+
+
+def folder_of_sockets() -> str:
+    """A new folder for the sockets over which file descriptors go; its name is short, as a socket's
+    must be, whatever the folder of temporary files."""
+    has_room = os.access(SHARED_MEMORY, os.W_OK)
+    return tempfile.mkdtemp(prefix="fastclip-", dir=SHARED_MEMORY if has_room else None)
 
 
 def pack(item: Any) -> bytes:

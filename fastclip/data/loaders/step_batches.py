@@ -13,12 +13,12 @@ import torch
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.draws import Draw, Draws
-from fastclip.data.epoch_order import MOST_ATTEMPTS, EpochOrder
 from fastclip.data.fields.base import Field
 from fastclip.data.fields.reading import Reading, build, collate
 from fastclip.data.loaders.batching import Batching
 from fastclip.data.loaders.reader import Found, Reader
 from fastclip.data.loaders.worker_process import sign_of_life
+from fastclip.data.order import MOST_ATTEMPTS, EpochOrder
 from fastclip.errors import UserError
 
 

@@ -1,7 +1,7 @@
 """The worker processes of a torch ``DataLoader``, watched so that none can stop a run unseen."""
 
 import os
-import signal
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from fastclip.data.loaders.children import RecordingForks, ended_by, on_child_signal, signal_name
-from fastclip.data.loaders.sharing import unpack
+from fastclip.data.loaders.children import ON_SIGTERM, RecordingForks, how_it_ended, on_child_signal
+from fastclip.data.loaders.sharing import folder_of_sockets, unpack
 from fastclip.data.loaders.worker_process import GRACE, Calls, Function, SignsOfLife, begin
 from fastclip.errors import UserError
 
 _SECONDS_BETWEEN_REQUESTS = 0.1
+_SECONDS_FOR_OUR_OWN_END = 0.5
 PREFETCH = 2
 """Items a worker makes ahead."""
 
 Result = TypeVar("Result")
 
 _COMPLETE = object()
-_MEMORY = {signal.SIGKILL, signal.SIGBUS}
 
 
 class WorkerPool:
@@ -32,14 +32,14 @@ class WorkerPool:
     for what they promise."""
 
     def __init__(self, function: Function, workers: int, timeout: float) -> None:
-        self._timeout, self._parent = timeout, os.getpid()
+        self._timeout = timeout
         self._context = RecordingForks()
-        self._signs = SignsOfLife()
+        self._signs, self._folder = SignsOfLife(), folder_of_sockets()
         self._tasks = _Tasks()
         self._awaited_since: float | None = None
         self._hung = False
         self._ended = threading.Event()
-        self._loader: DataLoader | None = DataLoader(
+        self._loader: DataLoader | None = _Loader(
             Calls(function),
             batch_size=None,
             sampler=self._tasks,
@@ -49,7 +49,11 @@ class WorkerPool:
             persistent_workers=True,
             multiprocessing_context=self._context,
             worker_init_fn=partial(
-                begin, function=function, parent=self._parent, signs=self._signs
+                begin,
+                function=function,
+                parent=os.getpid(),
+                signs=self._signs,
+                folder=self._folder,
             ),
             # Of its own, or every epoch would draw a number from torch's global one.
             generator=torch.Generator(),
@@ -83,24 +87,25 @@ class WorkerPool:
 
     def end(self) -> None:
         """End every worker: in order where it can, by force after a few seconds."""
-        if os.getpid() != self._parent:
-            return  # a fork of the parent that ends is no reason
         self._ended.set()
         restore = on_child_signal(self._interrupt)
         deadline = time.monotonic() + GRACE
-        # Asked again and again: a signal that comes just before a process begins to wait does not
-        # end the wait.
-        while time.monotonic() < deadline:
-            self._terminate()
-            running = [p.sentinel for p in self._context.started if p.exitcode is None]
-            if not running:
-                break
-            wait(running, timeout=_SECONDS_BETWEEN_REQUESTS)
-        self._kill()
-        for process in self._context.started:
-            process.join()
-        self._loader = None
-        restore()
+        try:
+            # Asked again and again: a signal that comes just before a process begins to wait does
+            # not end the wait.
+            while time.monotonic() < deadline:
+                self._terminate()
+                running = [p.sentinel for p in self._context.started if p.exitcode is None]
+                if not running:
+                    break
+                wait(running, timeout=_SECONDS_BETWEEN_REQUESTS)
+            self._kill()
+            for process in self._context.started:
+                process.join()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._loader = None
+            restore()
 
     def _await(self, call: Callable[[], Result]) -> Result:
         """``call``, which waits for workers and which the end of one interrupts.
@@ -145,16 +150,10 @@ class WorkerPool:
         if not ended:
             return None
         first = min(ended, key=lambda process: process.exitcode)
-        number = ended_by(first.exitcode)
-        if number is None:
-            return (
-                f"a worker process (pid {first.pid}) ended by itself with exit code "
-                f"{first.exitcode} in mid-run"
-            )
-        why = ""
-        if number in _MEMORY:
-            why = ": memory or /dev/shm may have run out; take fewer --workers or a smaller batch"
-        return f"a worker process (pid {first.pid}) was killed by {signal_name(number)}{why}"
+        if first.exitcode == ON_SIGTERM:
+            # Who ends the workers may be ending this process too, which then tells of that.
+            time.sleep(_SECONDS_FOR_OUR_OWN_END)
+        return f"a worker process (pid {first.pid}) {how_it_ended(first.exitcode)}"
 
     def _watch(self) -> None:
         """Ends workers that give no sign of life for too long, which ends the wait for them."""
@@ -185,6 +184,11 @@ class _Tasks:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.now)
+
+
+class _Loader(DataLoader):
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: a run says itself that there are too many."""
 
 
 class _WorkerEndedError(Exception):

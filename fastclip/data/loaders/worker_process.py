@@ -1,20 +1,24 @@
 """What runs in a worker process: calls of the function, signs of life, an orderly end."""
 
+import contextlib
 import mmap
 import os
+import shutil
 import signal
 import struct
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.util import Finalize
+from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
 from torch.utils.data import Dataset
 
+from fastclip.data.loaders.children import ON_SIGTERM
 from fastclip.data.loaders.sharing import pack
 from fastclip.errors import UserError
 
@@ -86,15 +90,23 @@ def close(function: Function) -> None:
         function.close()
 
 
-def begin(worker: int, function: Function, parent: int, signs: SignsOfLife) -> None:
-    """Make this process end in order: when it is asked to, and when ``parent`` is gone."""
+def begin(worker: int, function: Function, parent: int, signs: SignsOfLife, folder: str) -> None:
+    """Make this process end in order: when it is asked to, and when ``parent`` is gone.
+
+    ``folder`` is the pool's own: the parent removes it, or the workers do when the parent is gone.
+    """
     global _signs
     _signs = signs
     # Ctrl-C reaches every process of a terminal; the parent then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    Finalize(None, _end, args=(function,), exitpriority=100)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    Finalize(None, _end, args=(function, parent, folder), exitpriority=100)
+    threading.Thread(target=_watch, args=(parent, folder), daemon=True).start()
+    # Where multiprocessing keeps the socket over which a batch's file descriptor goes: a worker
+    # that is ended would leave a folder of its own behind.
+    default, tempfile.tempdir = tempfile.tempdir, folder
+    get_temp_dir()
+    tempfile.tempdir = default
 
 
 _signs: SignsOfLife | None = None
@@ -103,21 +115,25 @@ _leaving = False
 
 def _leave(signum: int, frame: Any) -> None:
     global _leaving
-    _leaving = True
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(0)
+    if not _leaving:  # what comes again does not end the work of ending
+        _leaving = True
+        sys.exit(ON_SIGTERM)
 
 
-def _end(function: Function) -> None:
+def _end(function: Function, parent: int, folder: str) -> None:
     try:
         close(function)
     finally:
-        if _leaving:
+        is_orphan = os.getppid() != parent
+        if _leaving or is_orphan:
+            shutil.rmtree(folder if is_orphan else get_temp_dir(), ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # where this is the last: the parent may be ending too
             # Otherwise the process waits until its last items are read, which nobody does.
-            os._exit(128 + signal.SIGTERM)
+            os._exit(ON_SIGTERM)
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, folder: str) -> None:
     """End this process soon after its parent.
 
     Torch's workers look at the parent between items only, and one that starts after the parent's
@@ -130,4 +146,5 @@ def _watch(parent: int) -> None:
     while time.monotonic() < deadline:
         os.kill(os.getpid(), signal.SIGTERM)  # again, lest it came just before a wait began
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+    shutil.rmtree(folder, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Items made by worker processes, in the order of their tasks; a worker's failure ends the run."""
 
-import weakref
 from collections.abc import Generator, Iterable
+from multiprocessing.util import Finalize
 from typing import Any
 
 from fastclip.data.loaders.sharing import check_room
@@ -22,6 +22,7 @@ class WorkerItems:
     work ends.
 
     Make it and use it in the main thread: elsewhere the end of a worker is noticed after 5 seconds.
+    Raises :class:`UserError` where ``/dev/shm`` has too little room.
 
     Args:
         function: makes the item of a task, a dict of columns or of whatever can be pickled.
@@ -34,17 +35,18 @@ class WorkerItems:
     def __init__(
         self, function: Function, workers: int, *, item_nbytes: int, timeout: float
     ) -> None:
-        self.function, self.workers = function, workers
-        self.item_nbytes, self.timeout = item_nbytes, timeout
+        self.function, self.workers, self.timeout = function, workers, timeout
+        if workers:
+            # One more than is prefetched: the one that is being used.
+            check_room(item_nbytes, workers * PREFETCH + 1)
         self._running: Items | None = None
-        self._end_pool: weakref.finalize | None = None
+        self._end_pool: Finalize | None = None
         self._pool: WorkerPool | None = None
 
     def items(self, tasks: Iterable[Any]) -> Items:
         """The items of ``tasks``, in their order; ends an iterator that still runs.
 
-        Raises :class:`UserError` where the function does, a worker ends or hangs, or ``/dev/shm``
-        has too little room.
+        Raises :class:`UserError` where the function does, or a worker ends or hangs.
         """
         self._stop_running()
         self._running = self._from_workers(tasks) if self.workers else self._made_here(tasks)
@@ -68,10 +70,9 @@ class WorkerItems:
         complete = False
         try:
             if self._pool is None:
-                # One more than is prefetched: the one that is being used.
-                check_room(self.item_nbytes, self.workers * PREFETCH + 1)
                 self._pool = WorkerPool(self.function, self.workers, self.timeout)
-                self._end_pool = weakref.finalize(self, self._pool.end)
+                # Not in a fork of this process, of which the end is no reason.
+                self._end_pool = Finalize(self, self._pool.end, exitpriority=100)
             for item in self._pool.items(tasks):
                 if isinstance(item, Refusal):
                     raise UserError(item.sentence)

@@ -1,7 +1,6 @@
 """Any source to shards: ``train-*.tar`` and, where asked for, ``val-*.tar`` of a split by hash."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -12,17 +11,20 @@ from typing import Any
 
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
 from fastclip.data.class_texts import class_texts_of
-from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
+from fastclip.data.fields import CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
+from fastclip.data.fields.row import ROW
 from fastclip.data.packing.picture import packed_picture
 from fastclip.data.packing.shard_writer import ShardWriter, write_sizes
+from fastclip.data.packing.split import PICTURE_ITSELF, side
 from fastclip.data.progress import Progress
 from fastclip.data.sources.base import Record
+from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import all_records, count_records
-from fastclip.errors import UserError
+from fastclip.errors import UserError, check_flags
 
 _OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES)
 
@@ -32,42 +34,46 @@ class PackOptions:
     """How shards are made; the fields are the flags of the same names.
 
     Attributes:
-        val_share: part of the records for the split val, in [0, 1).
-        split_by: "key", or a field of the records' json: what is equal in it falls on one side.
+        val_share: part of the pictures for the split val, in [0, 1).
+        split_by: "picture" (its bytes), "key", or a field of the records' source: "image_id",
+            "filepath", a column, a name in their json. What is equal in it falls on one side.
         resize: shorter side in pixels to shrink pictures to; None leaves their bytes alone.
         shard_records: records a shard.
     """
 
     val_share: float = 0.0
-    split_by: str = "key"
+    split_by: str = PICTURE_ITSELF
     resize: int | None = None
     shard_records: int = 10_000
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_share < 1:
-            raise UserError(f"--val-share is {self.val_share}, expected 0 <= value < 1")
-        if self.resize is not None and self.resize < 1:
-            raise UserError(f"--resize is {self.resize}, expected 1 or more pixels")
-        if self.shard_records < 1:
-            raise UserError(f"--shard-records is {self.shard_records}, expected 1 or more")
+        check_flags(self, ("val_share",), "0 <= value < 1", lambda share: 0 <= share < 1)
+        check_flags(self, ("resize",), "1 or more pixels", lambda pixels: pixels >= 1)
+        check_flags(self, ("shard_records",), "1 or more", lambda count: count >= 1)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written: shards and records of each split, and how many records were bad."""
+    """What was written: shards and records of each split, how many records were bad, and notes."""
 
     folder: Path
     shards: dict[str, str]
     records: dict[str, int]
     bad: dict[str, int] = field(default_factory=dict)
+    splits: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
         """The findings as lines of text."""
         lines = [
-            f"{name:5}  {self.records[name]} records in {self.folder / shards}"
-            for name, shards in self.shards.items()
+            f"{name:5}  {count} records"
+            + (f" in {self.folder / self.shards[name]}" if count else "")
+            for name, count in self.records.items()
         ]
-        lines += [f"left out: {count} x {reason}" for reason, count in self.bad.items()]
+        for reason, count in self.bad.items():
+            lines.append(f"left out: {count} x {reason}" if count else f"found: {reason}")
+        lines += [f"found: {note}" for note in self.notes]
+        lines += [f"splits:   {sentence}" for sentence in self.splits]
         return "\n".join(lines)
 
 
@@ -77,6 +83,7 @@ def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True)
     The folder appears whole or not at all. Raises :class:`UserError` for data that cannot be read,
     of which more are bad than ``spec.max_bad_share``, or that lack ``options.split_by``.
     """
+    check_flags(spec, ("max_bad_share",), "0 <= value < 1", lambda share: 0 <= share < 1)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: name a folder that is new or empty")
     with _appearing_whole(out) as folder:
@@ -86,8 +93,10 @@ def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True)
 def _pack_into(
     folder: Path, spec: DataSpec, out: Path, options: PackOptions, progress: bool
 ) -> Packed:
-    reading = Reading((PICTURE,), _OPTIONAL, max_pixels=spec.max_pixels)
-    source = open_source(spec, (PICTURE,), also=_OPTIONAL, role="the data")
+    by_name = options.val_share and options.split_by not in (PICTURE_ITSELF, "key")
+    optional = (*_OPTIONAL, ROW) if by_name else _OPTIONAL
+    reading = Reading((PICTURE,), optional, max_pixels=spec.max_pixels)
+    source = open_source(spec, (PICTURE,), also=(*optional, ID), wanted_by="pack", role="the data")
     splits = ("train", "val") if options.val_share else ("train",)
     writers = {name: ShardWriter(folder, name, options.shard_records) for name in splits}
     bad: list[BadRecord] = []
@@ -95,12 +104,12 @@ def _pack_into(
     with Progress(f"packing {spec.path}", total, "record", progress) as bar:
         for raw in all_records(source):
             bar.update()
-            members = raw if isinstance(raw, BadRecord) else _members(raw, reading, options)
-            if isinstance(members, BadRecord):
-                bad.append(members)
+            packed = raw if isinstance(raw, BadRecord) else _packed(raw, reading, options)
+            if isinstance(packed, BadRecord):
+                bad.append(packed)
             else:
-                assert isinstance(raw, Record)
-                writers[_side(raw, members, options)].add(members)
+                split, members = packed
+                writers[split].add(members)
     for writer in writers.values():
         writer.close()
     good = sum(writer.records for writer in writers.values())
@@ -117,21 +126,31 @@ def _pack_into(
         {name: writer.pattern() for name, writer in writers.items() if writer.records},
         {name: writer.records for name, writer in writers.items()},
         book.counts,
+        [choice.sentence() for choice in source.split_choices],
+        listed_twice(spec.path, "the data"),
     )
 
 
-def _members(
+def _packed(
     record: Record, reading: Reading, options: PackOptions
-) -> dict[str, bytes] | BadRecord:
-    """The files of a record, by extension."""
+) -> tuple[str, dict[str, bytes]] | BadRecord:
+    """A record's split, and its files by extension."""
     values = read(record, reading)
     if isinstance(values, BadRecord):
         return values
+    about = {
+        **_told_by_source(record),
+        **values.get(ATTRIBUTES, {}),
+        "key": record.key,
+        **_told(values),
+    }
+    split = "train"
     try:
+        if options.val_share:
+            split = side(record, values, about, options.split_by, options.val_share)
         extension, picture = packed_picture(values[PICTURE], options.resize)
     except BadValueError as error:
         return error.of(record.key)
-    about = {**values.get(ATTRIBUTES, {}), "key": record.key, **_told(values)}
     members = {extension: picture}
     if CAPTIONS in values:
         captions = values[CAPTIONS].captions
@@ -141,7 +160,13 @@ def _members(
     if LABEL in values:
         members["cls"] = str(values[LABEL]).encode()
     members["json"] = json.dumps(about).encode()
-    return members
+    return split, members
+
+
+def _told_by_source(record: Record) -> dict[str, Any]:
+    """The picture's id where the source has one: parts of one picture stay together by it."""
+    found = record.values.get("id")
+    return {"image_id": found} if isinstance(found, int | str) else {}
 
 
 def _told(values: Mapping[Field, Any]) -> dict[str, Any]:
@@ -154,22 +179,6 @@ def _told(values: Mapping[Field, Any]) -> dict[str, Any]:
     if TEXT in values:
         found["text"] = values[TEXT]
     return found
-
-
-def _side(record: Record, members: Mapping[str, bytes], options: PackOptions) -> str:
-    if not options.val_share:
-        return "train"
-    value = record.key
-    if options.split_by != "key":
-        about = json.loads(members["json"])
-        if options.split_by not in about:
-            raise UserError(
-                f"--split-by is {options.split_by!r}, of which {record.key} has nothing; its json "
-                f"has {', '.join(about)}"
-            )
-        value = json.dumps(about[options.split_by], sort_keys=True)
-    number = int.from_bytes(hashlib.sha256(value.encode()).digest()[:8], "big")
-    return "val" if number < options.val_share * 2**64 else "train"
 
 
 @contextlib.contextmanager

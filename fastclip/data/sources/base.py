@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fastclip.data.bad_records import BadRecord
+from fastclip.data.sources.split_choice import SplitChoice
 
-Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json"]
+Value = Literal[
+    "picture", "caption", "captions", "tags", "label", "labels", "text", "id", "json", "row"
+]
 """Names of raw values of a record:
 
 * ``picture``: a :data:`RawPicture`.
@@ -27,6 +30,7 @@ Value = Literal["picture", "caption", "captions", "tags", "label", "labels", "te
 * ``id``: the picture's number (``int``) or name (``str`` or ``bytes``), the same for all records of
   one picture; where a source has none, the record's key stands for it.
 * ``json``: undecoded ``bytes`` of an object, or a mapping: further attributes.
+* ``row``: of a table, all cells of a record by their columns' own names.
 """
 
 
@@ -98,14 +102,19 @@ class Described(ABC):
         holds: names of the values that its records may have; None where only the records tell.
         forward_only: (class) whether its records can only be read from a stream's start on.
         class_names: of its labels, by number, where the source itself knows them.
+        columns: of the table that it is, each with its type where that matters; empty where it is
+            none, or where its columns are named by flags.
         weights: of each part, how often its records are drawn; None where all are drawn alike.
+        split_choices: of each data set in it that has splits, which one is read.
     """
 
     name: str
     holds: frozenset[str] | None
     forward_only: ClassVar[bool]
     class_names: list[str] | None = None
+    columns: Sequence[str] = ()
     weights: Sequence[float] | None = None
+    split_choices: Sequence[SplitChoice] = ()
 
     @property
     @abstractmethod

@@ -5,7 +5,8 @@ value     columns, upper or lower case
 ========  =====================================================================
 caption   the first there is of ``caption``, ``text``, ``txt`` and ``title``
 captions  ``captions``, or one of the above that holds lists, or all of
-          ``caption-0``, ``caption_1``, ``text2``, ...
+          ``caption-0``, ``caption_1``, ``text2``, ..., with a ``caption`` or
+          ``text`` beside them
 text      the first of ``text`` and ``txt``
 tags      ``tags``: a list, or a text that separates words by commas
 label     ``label`` or ``cls``
@@ -19,11 +20,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastclip.data.sources.extensions import PICTURE_EXTENSIONS
+
+PICTURE_NAMES = ("image", "img", "picture", *PICTURE_EXTENSIONS)
+"""Of parquet files; a table beside pictures names them by ``file_name``."""
 _TEXTS, _LABELS = ("caption", "text", "txt", "title"), ("label", "cls")
 _ONE_EACH = {"caption": _TEXTS, "text": ("text", "txt"), "label": _LABELS}
 _LISTS = {"captions": _TEXTS, "labels": _LABELS}
 _OWN_NAME = ("captions", "tags", "labels", "json")
 _NUMBERED = re.compile(r"(?:caption|text|sentence)[-_ ]?(\d+)", re.IGNORECASE)
+
+
+def accepted(values: Iterable[str]) -> list[str]:
+    """The names of columns that any of ``values`` is read from, as :data:`PICTURE_NAMES` are."""
+    found: list[str] = []
+    for value in values:
+        found += [value] if value in _OWN_NAME else PICTURE_NAMES if value == "picture" else ()
+        found += [*_ONE_EACH.get(value, ()), *_LISTS.get(value, ())]
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,9 @@ def find_columns(names: Sequence[str], lists: Collection[str] = ()) -> Columns:
             if found:
                 one.setdefault(value, found[0])
     numbered = [(int(m[1]), name) for name in names if (m := _NUMBERED.fullmatch(name))]
+    first = one.get("caption", "")
+    if numbered and _NUMBERED.fullmatch(f"{first}0"):
+        numbered.append((-1, first))
     return Columns(one, [] if "captions" in one else [name for _, name in sorted(numbered)])
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.csv_rows import CsvRows
+from fastclip.data.sources.extensions import is_picture
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.texts import Texts, printable
+from fastclip.data.sources.texts import Texts, printable, shown_names
 from fastclip.errors import UserError
 
 HOLDS = frozenset({"picture", "caption", "id"})
@@ -55,6 +56,7 @@ class _CsvTable(Rows):
         self.wanted = wanted
         self.names, self.captions = Texts(), Texts()
         self.bad: dict[int, BadRecord] = {}
+        self.rows: list[dict[str, str]] = []
         rows = CsvRows(Path(spec.path), spec.csv_separator)
         picture = _column(spec, rows.header, "csv_img_key", wanted & {"picture", "id"})
         caption = _column(spec, rows.header, "csv_caption_key", wanted & {"caption"})
@@ -62,6 +64,8 @@ class _CsvTable(Rows):
             if bad := _fault(fields, number, len(rows.header), picture):
                 self.bad[number - 1] = bad
                 fields = []
+            if "row" in wanted:
+                self.rows.append(dict(zip(rows.header, fields, strict=False)))
             name = fields[picture] if fields and picture is not None else ""
             if number == 1 and is_url(name):
                 raise refusal(spec.path)
@@ -92,6 +96,8 @@ class _CsvTable(Rows):
             values["id"] = printable(name)
         if "caption" in self.wanted and (caption := self.captions.text(number)):
             values["caption"] = caption
+        if "row" in self.wanted:
+            values["row"] = self.rows[number]
         return Record(_key(number + 1, name), values)
 
 
@@ -113,12 +119,24 @@ def _column(
     line = separator.join(header)
     if are_urls(re.split(r"[,\t;|]", line)):
         raise refusal(spec.path)
-    better = [s for s in _SEPARATORS if key in next(csv.reader([line], delimiter=s), [])]
-    hint = f"; --csv-separator {better[0]!r} would find it" if better else ""
     raise UserError(
         f"{spec.path} has no column {key!r} ({flag}); its columns, split at {separator!r}, are "
-        f"{', '.join(map(repr, header[:20])) or 'none'}{hint}"
+        f"{shown_names(header)}{_hint(line, key, separator)}"
     )
+
+
+def _hint(line: str, key: str, separator: str) -> str:
+    """What may mend a header without a column."""
+    if any(is_picture(name.strip()) for name in re.split(r"[,\t;|]", line)):
+        return "; the first line looks like a row: a header that names the columns is expected"
+    split = {s: next(csv.reader([line], delimiter=s), []) for s in _SEPARATORS}
+    for other, names in split.items():
+        if key in names:
+            return f"; --csv-separator {other!r} would find it"
+    most = max(split, key=lambda other: len(split[other]))
+    if separator not in line and len(split[most]) > 1:
+        return f"; --csv-separator {most!r} would make them {shown_names(split[most])}"
+    return ""
 
 
 def _fault(

@@ -46,7 +46,9 @@ class CsvRows:
         if isinstance(first, str):
             raise UserError(f"the header of {path} cannot be read: {first}")
         self._check_lines(None)
-        self.header = first or []
+        if not first:
+            raise UserError(f"{path} is empty, expected a header and rows")
+        self.header = first
 
     def rows(self, picture_column: int | None) -> Iterator[list[str] | str]:
         """The fields of each row that is not blank, or why csv cannot read it.

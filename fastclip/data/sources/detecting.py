@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from fastclip.data.bad_records import listed
 from fastclip.data.sources.extensions import extension, is_hidden, is_picture
+from fastclip.data.sources.json_file import outline, read_json
 from fastclip.data.sources.registry import HEAD_BYTES, LAYOUTS, Layout, layout_named
 from fastclip.data.sources.rows import cannot_read
 from fastclip.data.sources.shard_list import expand, is_local, is_pattern
@@ -17,18 +17,23 @@ _USTAR = slice(257, 262)
 _COLUMNS = (DataSpec.csv_img_key, DataSpec.csv_caption_key)
 
 
-def layouts_of(spec: DataSpec) -> list[tuple[str, Layout]]:
+def layouts_of(spec: DataSpec, role: str = "--train-data") -> list[tuple[str, Layout]]:
     """The paths that ``::`` separates, each with its layout.
 
-    Raises :class:`UserError` for a path of no known layout.
+    ``role`` is the flag that named the data, for sentences. Raises :class:`UserError` for an empty
+    path and for one of no known layout.
     """
     if spec.dataset_type == "synthetic":
         return [(spec.path, layout_named("synthetic"))]
     if not spec.path:
         raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
-    paths = [path for path in spec.path.split("::") if path]
-    if not paths:
-        raise UserError(f"the shard list {spec.path!r} is empty")
+    paths = spec.path.split("::")
+    if not all(path.strip() for path in paths):
+        number = next(number for number, path in enumerate(paths, 1) if not path.strip())
+        raise UserError(
+            f"{role} is {spec.path!r}, of which part {number} of {len(paths)} is empty: expected "
+            "data on both sides of each ::"
+        )
     if spec.dataset_type != "auto":
         return [(path, layout_named(spec.dataset_type)) for path in paths]
     try:
@@ -55,10 +60,10 @@ def _layout_of(path: str, names_columns: bool) -> Layout:
     # All files of a pattern are of the first one's layout.
     first = Path(expand(path)[0] if is_pattern(path) else path)
     if not first.exists():
-        raise _unknown(path, " (no such file)")
+        raise UserError(f"there is no file or folder {path}")
     if first.is_dir() and _is_folder_of_shards(first):
         example = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
-        raise _unknown(path, f" (a folder: name its shards, e.g. {example})")
+        raise UserError(f"{path} is a folder of shards: name the shards, e.g. {example}")
     head = _head(first)
     if head[_USTAR] == b"ustar":
         return shards
@@ -68,7 +73,7 @@ def _layout_of(path: str, names_columns: bool) -> Layout:
             continue
         if layout != shards and layout.detects(first, head):
             return layout
-    raise _unknown(path, "")
+    raise _unknown(first, head)
 
 
 def _is_remote_table(path: str) -> bool:
@@ -91,10 +96,24 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD_BYTES)
 
 
-def _unknown(path: str, hint: str) -> UserError:
-    accepted = listed([layout.is_called for layout in LAYOUTS])
-    names = ", ".join(layout.name for layout in LAYOUTS)
+def _unknown(path: Path, head: bytes) -> UserError:
+    """The sentence on a file of no known layout, by what is in it."""
+    if not head:
+        return UserError(f"{path} is empty (0 bytes)")
+    if is_picture(path.name):
+        return UserError(f"{path} is one picture: name the folder that it lies in")
+    # What is broken or in another encoding is refused while it is read.
+    is_json = extension(path.name) == "json"
+    found = f"holds {outline(read_json(path))}" if is_json else f"begins with {ascii(_text(head))}"
+    names = ", ".join(layout.name for layout in LAYOUTS if layout.name != "synthetic")
     return UserError(
-        f"cannot tell the format of {path!r}{hint}; accepted are {accepted}, or a --dataset-type "
-        f"({names})"
+        f"cannot tell the layout of {path}, which {found}: name it by --dataset-type ({names})"
     )
+
+
+def _text(head: bytes) -> str | bytes:
+    """The first signs of a file, as bytes where they are no text."""
+    try:
+        return head.decode()[:24]
+    except UnicodeDecodeError:
+        return head[:12]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from array import array
 from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import accumulate
+from typing import Any
 
-from fastclip.data.bad_records import BadRecord
+from fastclip.data.bad_records import BadRecord, BadValueError
+from fastclip.data.fields.raw_values import read_object
+from fastclip.data.fields.texts import caption_list
 from fastclip.data.sources.base import AnySource, Part, Record, Size, Source
 from fastclip.errors import UserError
 
@@ -19,19 +24,21 @@ def each_caption(source: AnySource, captions: AnySource) -> Source:
         source: the records.
         captions: the same source, opened so that it reads captions alone: they are counted first.
 
-    Raises :class:`UserError` for streams and for a source that has no captions.
+    Raises :class:`UserError` for streams and for a source without a list of captions.
     """
     if not isinstance(source, Source) or not isinstance(captions, Source):
         raise UserError(
             f"{source.name} is a stream, which is read forward only: --captions.rows each needs "
             "records that can be read in any order"
         )
-    if source.holds is not None and "captions" not in source.holds:
-        raise UserError(
-            f"{source.name} has no more than one caption of each record; --captions.rows each "
-            "needs several"
-        )
-    return EachCaption(source, captions)
+    each = EachCaption(source, captions)
+    # A json may list captions or not: those of all records are counted anyway.
+    if source.holds is None or "captions" in source.holds or each.has_several:
+        return each
+    raise UserError(
+        f"{source.name} has no more than one caption of each record; --captions.rows each needs "
+        "several, a list `captions` in an annotation file or a .json member"
+    )
 
 
 class EachCaption(Source):
@@ -44,6 +51,7 @@ class EachCaption(Source):
     def __init__(self, source: Source, captions: Source) -> None:
         self.source, self.captions = source, captions
         self.name, self.class_names, self.weights = source.name, source.class_names, source.weights
+        self.split_choices = source.split_choices
         held = source.holds
         self.holds = None if held is None else (held - {"captions"}) | {"caption", "id"}
         self._ends: dict[int, array[int]] = {}
@@ -56,6 +64,12 @@ class EachCaption(Source):
     def part_name(self, part: int) -> str:
         """As it is called without."""
         return self.source.part_name(part)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether any record has more than one caption."""
+        all_ends = map(self.ends, range(self.num_parts))
+        return any(ends and ends[-1] > len(ends) for ends in all_ends)
 
     def ends(self, part: int) -> array[int]:
         """For each record of a part, the number of rows up to its last."""
@@ -114,11 +128,18 @@ class _EachCaptionPart(Part):
         place = bisect_right(self.ends, number)
         start = self.ends[place - 1] if place else 0
         record = self.part.read(place)
-        if isinstance(record, BadRecord) or not record.values.get("captions"):
+        if isinstance(record, BadRecord):
             return record
-        others = {name: value for name, value in record.values.items() if name != "captions"}
-        caption = record.values["captions"][number - start]
-        own = {"id": record.key, **others, "caption": caption}
+        captions = caption_list(record.values)
+        if not captions:
+            return record
+        if number - start >= len(captions):
+            return BadRecord(record.key, "captions were changed since they were counted")
+        own = {
+            "id": record.key,
+            **_without_lists(record.values),
+            "caption": captions[number - start],
+        }
         return Record(f"{record.key}#{number - start}", own)
 
     def nbytes(self) -> int:
@@ -131,6 +152,14 @@ class _EachCaptionPart(Part):
 
 
 def _rows(record: Record | BadRecord) -> int:
-    if isinstance(record, BadRecord):
-        return 1
-    return max(1, len(record.values.get("captions", ())))
+    return 1 if isinstance(record, BadRecord) else max(1, len(caption_list(record.values)))
+
+
+def _without_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` without what lists all captions: a row has one."""
+    others = {name: value for name, value in values.items() if name != "captions"}
+    if "json" in others:
+        with contextlib.suppress(BadValueError):  # whoever needs it will say so
+            found = read_object(others["json"], "")
+            others["json"] = {name: value for name, value in found.items() if name != "captions"}
+    return others

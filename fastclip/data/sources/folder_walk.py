@@ -35,6 +35,22 @@ class FolderContents:
     tables: list[str] = field(default_factory=list)
     others: dict[str, list[str]] = field(default_factory=dict)
 
+    def below(self, folder: str) -> "FolderContents":
+        """What lies in a folder of ``root``, relative to that."""
+        start = f"{folder}/"
+
+        def inside(names: list[str]) -> list[str]:
+            return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+        others = {reason: inside(names) for reason, names in self.others.items()}
+        return FolderContents(
+            self.root / folder,
+            inside(self.pictures),
+            inside(self.folders),
+            inside(self.tables),
+            {reason: names for reason, names in others.items() if names},
+        )
+
     def problems(self) -> list[BadRecord]:
         """One problem for each kind of thing that is not read."""
         return [several(str(self.root), reason, names) for reason, names in self.others.items()]

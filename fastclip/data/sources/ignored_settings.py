@@ -7,7 +7,7 @@ from typing import Any
 from fastclip.data.bad_records import listed
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.registry import Layout
-from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.spec import DataSpec, flag_of
 from fastclip.errors import UserError
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(DataSpec)}
@@ -15,7 +15,6 @@ _OF_LAYOUTS = (
     *("csv_img_key", "csv_caption_key", "csv_separator"),
     *("image_root", "regions", "split"),
 )
-_OF_ONE_DATA_SET = ("split", "upsampling")
 
 
 def refuse_ignored(spec: DataSpec, layouts: Sequence[Layout], role: str) -> None:
@@ -31,19 +30,33 @@ def refuse_ignored(spec: DataSpec, layouts: Sequence[Layout], role: str) -> None
 def settings_of_each(specs: Mapping[str, DataSpec]) -> dict[str, DataSpec]:
     """The data of a run, by the flag that names each, with only the settings that they read.
 
-    Training and validation data share flags such as ``--csv-separator``: data of a layout that does
-    not read one have its default. Raises :class:`UserError` for one that none of them reads.
+    All data share flags such as ``--csv-separator``, all validation data ``--val-split``: data of a
+    layout that does not read one have its default. Raises :class:`UserError` for a value of a flag
+    that none of them reads.
     """
-    layouts = {role: [layout for _, layout in layouts_of(spec)] for role, spec in specs.items()}
+    layouts = {
+        role: [layout for _, layout in layouts_of(spec, role)] for role, spec in specs.items()
+    }
     read = {role: {n for one in found for n in one.settings} for role, found in layouts.items()}
-    anywhere = set().union(*read.values())
+    somewhere = {
+        _given(spec, name, role)
+        for role, spec in specs.items()
+        for name in _changed(spec) & read[role]
+    }
     own: dict[str, DataSpec] = {}
     for role, spec in specs.items():
-        shared = _changed(spec) - read[role] - set(_OF_ONE_DATA_SET)
-        for name in sorted(shared - anywhere):
-            raise _refusal(spec, name, layouts[role], role)
-        own[role] = replace(spec, **{name: _DEFAULTS[name] for name in shared})
+        unread = _changed(spec) - read[role]
+        for name in sorted(unread):
+            if _given(spec, name, role) not in somewhere:
+                raise _refusal(spec, name, layouts[role], role)
+        own[role] = replace(spec, **{name: _DEFAULTS[name] for name in unread})
     return own
+
+
+def _given(spec: DataSpec, name: str, role: str) -> tuple[str, object]:
+    """What was given; validation data have the ``--image-root`` of the others by default."""
+    flag = name if name == "image_root" else flag_of(name, role)
+    return flag, getattr(spec, name)
 
 
 def only_read(spec: DataSpec, layout: Layout) -> DataSpec:
@@ -62,16 +75,3 @@ def _refusal(spec: DataSpec, name: str, layouts: Sequence[Layout], role: str) ->
         f"{flag_of(name, role)} is {getattr(spec, name)!r}, which data of the layout {kinds} do "
         f"not read: leave it out for {role} {spec.path}"
     )
-
-
-def flag_of(name: str, role: str) -> str:
-    """The flag of the field ``name`` of ``DataSpec`` for the data that the flag ``role`` names.
-
-    ``role`` may go on with the name of one of several splits.
-    """
-    role = role.partition(" ")[0]
-    own = {"split": "split", "upsampling": "data-upsampling-factors"}
-    if name not in own:
-        return f"--{name.replace('_', '-')}"
-    before = role.removesuffix("-data") if role.endswith("-data") else "-"
-    return f"{before}-{own[name]}"

@@ -1,10 +1,12 @@
 """Folders of pictures: a folder for each class (torchvision, Hugging Face), or no classes at all.
 
 Classes are numbered by their sorted names, as both libraries do. Where all folders below the root
-are splits (``train``, ``val``, ...), classes are the folders below those.
+that hold pictures are splits (``train``, ``val``, ...), one of them is read, or all, and classes
+are the folders below those.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,11 @@ from fastclip.data.sources.folder_walk import (
 )
 from fastclip.data.sources.image_metadata import MetadataRows
 from fastclip.data.sources.rows import Rows, RowSource
+from fastclip.data.sources.sizes import SHARD_ENDING
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.split_choice import ALL, SPLITS, SplitChoice, choose_split
 from fastclip.data.sources.texts import Texts, printable
 from fastclip.errors import UserError
-
-SPLITS = frozenset(
-    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")
-)
-"""Names of folders that are splits, as Hugging Face has them."""
 
 
 def detects(path: Path, head: bytes) -> bool:
@@ -43,14 +42,20 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     """
     path = Path(spec.path)
     root = path.parent if path.name in TABLES and path.is_file() else path
-    found = walk_folder(_split_folder(root, spec))
+    if not root.is_dir():
+        raise UserError(f"{spec.path} is no folder of pictures (--dataset-type image-folder)")
+    split: SplitChoice | None = None
+    if root != path or spec.split not in ("", ALL):
+        found = walk_folder(_split_folder(root, spec))
+    else:
+        found, split = _found_or_split(root, spec)
     if root != path:
         found.tables = [path.name]
     if not found.pictures:
         raise UserError(_no_picture_in(found))
     rows = MetadataRows(found, wanted) if found.tables else ImageFolder(found, wanted)
     settings = {"rows": rows.identity()}
-    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names, split)
 
 
 class ImageFolder(Rows):
@@ -119,10 +124,8 @@ class ImageFolder(Rows):
 
 
 def _split_folder(root: Path, spec: DataSpec) -> Path:
-    """The folder that ``spec`` names, or the one of its split."""
-    if not root.is_dir():
-        raise UserError(f"{spec.path} is no folder of pictures (--dataset-type image-folder)")
-    if not spec.split:
+    """The folder of the split that ``spec`` names."""
+    if spec.split in ("", ALL):
         return root
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if spec.split not in folders:
@@ -132,11 +135,29 @@ def _split_folder(root: Path, spec: DataSpec) -> Path:
 
 
 def _no_picture_in(found: FolderContents) -> str:
-    has = "; ".join(f"{bad.reason}: {bad.detail}" for bad in found.problems())
-    endings = listed(PICTURE_EXTENSIONS)
-    return f"{found.root} holds no picture, of the endings {endings}" + (has and f" ({has})")
+    others = [name for names in found.others.values() for name in names]
+    files = (
+        f"{len(others)} other file{'s' * (len(others) != 1)}, e.g. {others[0]}" if others else ""
+    )
+    has = files or ("empty folders alone" if found.folders else "nothing")
+    shards = sorted({name for name in others if SHARD_ENDING.search(name)})
+    if shards:
+        has += f"; name shards themselves, e.g. {(found.root / shards[0]).with_name('*.tar')}"
+    return f"{found.root} holds no picture ({', '.join(PICTURE_EXTENSIONS)}); it holds {has}"
+
+
+def _found_or_split(root: Path, spec: DataSpec) -> tuple[FolderContents, SplitChoice | None]:
+    """What lies below ``root``, or below the split of it that is read."""
+    found = walk_folder(root)
+    if not _are_splits(found):
+        return found, None
+    counts = Counter(picture.split("/")[0] for picture in found.pictures)
+    choice = choose_split(spec, counts, len(found.pictures))
+    return (found if choice.is_all else found.below(choice.taken)), choice
 
 
 def _are_splits(found: FolderContents) -> bool:
-    first = [name for name in found.folders if "/" not in name]
-    return bool(first) and SPLITS.issuperset(first) and all("/" in p for p in found.pictures)
+    """Whether all pictures lie in folders that are splits, and no table says what they show."""
+    first = {picture.partition("/")[0] for picture in found.pictures if "/" in picture}
+    at_the_root = any("/" not in path for path in (*found.pictures, *found.tables))
+    return bool(first) and SPLITS.issuperset(first) and not at_the_root

@@ -16,7 +16,7 @@ from fastclip.data.sources.folder_walk import FolderContents, several
 from fastclip.data.sources.metadata_rows import FILE_NAME, Row, read_rows
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.rows import Rows
-from fastclip.data.sources.texts import printable
+from fastclip.data.sources.texts import printable, shown_names
 from fastclip.errors import UserError
 
 
@@ -45,19 +45,21 @@ class MetadataRows(Rows):
         spare = [printable(p) for p in found.pictures if p not in named]
         self.problems: list[BadRecord] = found.problems()
         if spare:
-            reason = "picture has no row in a table"
-            self.problems.append(several(str(self.root), reason, spare))
+            # A row that cannot be read is booked, and may have been that of one of these.
+            unread = sum(isinstance(row, BadRecord) for _, row, _ in self.rows)
+            lost, reason = max(0, len(spare) - unread), "picture has no row in a table"
+            self.problems.append(several(str(self.root), reason, spare, lost=lost))
 
     def _add_table(self, table: str) -> Columns:
         """Add the rows of a table; the names of their pictures become relative to the root."""
         folder = PurePosixPath(table).parent
         names, rows = read_rows(self.root / table, printable(table))
         if rows and FILE_NAME not in names:
-            has = ", ".join(map(repr, names)) or "none"
             raise UserError(
                 f"{self.root / table} has no column {FILE_NAME!r}, which names the picture of "
-                f"each row; its columns are {has}"
+                f"each row; its columns are {shown_names(names)}"
             )
+        self.columns = list(dict.fromkeys([*self.columns, *names]))
         cells = [cell for row in rows if isinstance(row, dict) for cell in row.items()]
         lists = {name for name, cell in cells if isinstance(cell, list)}
         columns = find_columns(names, lists)
@@ -104,7 +106,7 @@ class MetadataRows(Rows):
             return row
         if picture not in self.pictures:
             return BadRecord(key, "picture file is missing", f"in {self.root}")
-        own = {"picture": self.root / picture, "id": printable(picture)}
+        own = {"picture": self.root / picture, "id": printable(picture), "row": row}
         kept = {name: value for name, value in own.items() if name in self.wanted}
         return Record(key, row_values(row, columns, self.wanted) | kept)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fastclip.data.sources.rows import cannot_read
+from fastclip.data.sources.text_lines import check_encoding
+from fastclip.data.sources.texts import shown_names
 from fastclip.errors import UserError
 
 
@@ -26,6 +28,7 @@ def read_json(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
         return hook(found) if hook else found
 
     try:
+        check_encoding(path)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -51,7 +54,7 @@ def read_json(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
 def list_in(path: Path, found: Any, key: str) -> list:
     """The list under ``key`` of the object that the file should hold."""
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds {describe(found)}, expected an object with a list {key!r}")
+        raise UserError(f"{path} holds {outline(found)}, expected an object with a list {key!r}")
     if not isinstance(found.get(key), list):
         has = describe(found[key]) if key in found else "no such key"
         raise UserError(f"{path} should have a list {key!r}, found {has}")
@@ -61,7 +64,7 @@ def list_in(path: Path, found: Any, key: str) -> list:
 def list_of(path: Path, found: Any, what: str) -> list:
     """``found``, which should be a list of ``what``."""
     if not isinstance(found, list):
-        raise UserError(f"{path} holds {describe(found)}, expected a list of {what}")
+        raise UserError(f"{path} holds {outline(found)}, expected a list of {what}")
     return found
 
 
@@ -74,6 +77,17 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     return "a list" if isinstance(value, list) else "an object"
+
+
+def outline(value: Any) -> str:
+    """What the value of a whole file is, with the keys that tell its layout."""
+    if isinstance(value, list) and value:
+        first = value[0]
+        begin = outline(first) if isinstance(first, dict) else describe(first)
+        return f"a list that begins with {begin}"
+    if isinstance(value, dict) and value:
+        return f"an object with the keys {shown_names(list(value))}"
+    return f"an empty {describe(value).split()[-1]}" if value in ([], {}) else describe(value)
 
 
 def as_id(value: Any) -> int | str | None:

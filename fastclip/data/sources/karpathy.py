@@ -7,6 +7,7 @@ Flickr's have no ``filepath``.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastclip.data.sources.picture_paths import bad_name, find_pictures
 from fastclip.data.sources.picture_table import PictureList, PictureTable
 from fastclip.data.sources.rows import RowSource
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.split_choice import ALL, choose_split
 from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
@@ -38,7 +40,7 @@ def detects(path: Path, head: bytes) -> bool:
 
 
 def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
-    """The pictures of ``spec.split``, or all.
+    """The pictures of ``spec.split``, or of the split that :func:`choose_split` takes.
 
     Raises :class:`UserError` for a file of another layout, a split that it does not have, and where
     none of the pictures is found.
@@ -46,19 +48,25 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
     path = Path(spec.path)
     pictures = PictureList()
     ids: list[int | str] = []
-    splits: dict[str, None] = {}
-    for place, image in enumerate(list_in(path, read_json(path), "images")):
+    images = list_in(path, read_json(path), "images")
+    splits = [_split_of(image) for image in images if isinstance(image, dict)]
+    counts = Counter(split for split in splits if isinstance(split, str))
+    if spec.split not in ("", ALL, *counts):
+        has = (
+            f"it has {printable(', '.join(counts))} (restval is train)" if counts else "it has none"
+        )
+        raise UserError(f"{spec.path} has no split {spec.split!r}; {has}")
+    choice = choose_split(spec, counts, len(images))
+    for place, image in enumerate(images):
         where = f"images[{place}]"
         if not isinstance(image, dict):
             pictures.book(where, "picture is not an object", describe(image))
             continue
-        split = image.get("split")
-        split = "train" if split == "restval" else split
-        if spec.split and not isinstance(split, str):
+        split = _split_of(image)
+        if not choice.is_all and not isinstance(split, str):
             pictures.book(where, "picture of no split", describe(split))
             continue
-        splits.setdefault(str(split))
-        if spec.split and split != spec.split:
+        if split != choice.taken and not choice.is_all:
             continue
         folder: Any = image.get("filepath") or ""
         name: Any = image.get("filename")
@@ -75,15 +83,15 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:
         _add_sentences(pictures, number, image.get("sentences"), where)
     if not splits and not pictures.problems:
         raise UserError(f"{spec.path} names no pictures")
-    if spec.split and spec.split not in splits:
-        has = (
-            f"it has {printable(', '.join(splits))} (restval is train)" if splits else "it has none"
-        )
-        raise UserError(f"{spec.path} has no split {spec.split!r}; {has}")
     paths = find_pictures(spec, pictures.names, NEAR, are_wanted="picture" in wanted)
     table = PictureTable(pictures, paths, wanted, ids=ids)
-    settings = {"image_root": spec.image_root, "split": spec.split}
-    return RowSource(spec.path, HOLDS, table, [path], settings)
+    settings = {"image_root": spec.image_root, "split": "" if choice.is_all else choice.taken}
+    return RowSource(spec.path, HOLDS, table, [path], settings, split=choice)
+
+
+def _split_of(image: dict[str, Any]) -> Any:
+    split = image.get("split")
+    return "train" if split == "restval" else split
 
 
 def _add_sentences(pictures: PictureList, number: int, sentences: Any, where: str) -> None:

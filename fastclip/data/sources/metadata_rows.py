@@ -7,7 +7,9 @@ from typing import Any
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.csv_rows import CsvRows
+from fastclip.data.sources.json_file import describe
 from fastclip.data.sources.rows import cannot_read
+from fastclip.data.sources.text_lines import check_encoding
 from fastclip.errors import UserError
 
 FILE_NAME = "file_name"
@@ -21,6 +23,9 @@ def read_rows(path: Path, shown: str) -> tuple[list[str], list[Row]]:
     """
     if path.suffix == ".jsonl":
         rows = list(_json_rows(path, shown))
+        bad = [row for row in rows if isinstance(row, BadRecord)]
+        if rows and len(bad) == len(rows):
+            raise UserError(f"no line of {path} can be used: {bad[0].reason}, {bad[0].detail}")
         return list({name: None for row in rows if isinstance(row, dict) for name in row}), rows
     table = CsvRows(path, ",")
     return table.header, list(_csv_rows(table, path, shown))
@@ -48,6 +53,7 @@ def _csv_rows(table: CsvRows, path: Path, shown: str) -> Iterator[Row]:
 def _json_rows(path: Path, shown: str) -> Iterator[Row]:
     """Objects, one a line."""
     try:
+        check_encoding(path)
         data = path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -58,9 +64,12 @@ def _json_rows(path: Path, shown: str) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield BadRecord(key, "row is not valid JSON", f"line {number}: {error}")
+            cause = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                cause = f"{error.msg}, column {error.colno}"
+            yield BadRecord(key, "row is not valid JSON", f"line {number}: {cause}")
             continue
         if isinstance(row, dict):
             yield row
         else:
-            yield BadRecord(key, "row is no object", f"line {number} holds {type(row).__name__}")
+            yield BadRecord(key, "row is no object", f"line {number} holds {describe(row)}")

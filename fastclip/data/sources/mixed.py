@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.base import AnySource, ForwardSource, Part, Record, Size, Source
+from fastclip.data.sources.split_choice import SplitChoice
 from fastclip.errors import UserError
 
 
@@ -67,6 +68,9 @@ class _Mixture:
         held = [inner.holds for inner in sources if inner.holds is not None]
         # A field may be read from other values of one source than of another.
         self.holds = frozenset[str]().union(*held) if len(held) == len(sources) else None
+        self.split_choices: Sequence[SplitChoice] = [
+            one for inner in sources for one in inner.split_choices
+        ]
         first = sources[0].class_names
         same = all(inner.class_names == first for inner in sources)
         self.class_names = first if same else None

@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastclip.data.fields.base import Field
-from fastclip.data.fields.reading import check_held, wanted_of
+from fastclip.data.fields.held import check_held
+from fastclip.data.fields.reading import wanted_of
 from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.detecting import layouts_of
-from fastclip.data.sources.ignored_settings import flag_of, only_read, refuse_ignored
+from fastclip.data.sources.ignored_settings import only_read, refuse_ignored
 from fastclip.data.sources.mixed import mix
+from fastclip.data.sources.registry import Layout
 from fastclip.data.sources.rows import cannot_read
-from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.spec import DataSpec, flag_of
 from fastclip.errors import UserError
 
-_MOST_WEIGHT = 10_000
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-6, 10_000
 
 
 def open_source(
@@ -37,16 +39,14 @@ def open_source(
     Raises :class:`UserError` for data that are not there, of no known layout or without a place for
     one of ``fields``, and for settings that their layout does not read.
     """
-    found = layouts_of(spec)
-    refuse_ignored(spec, [layout for _, layout in found], role)
-    weights = _weights(spec, [path for path, _ in found], role)
+    named = layouts_of(spec, role)
+    refuse_ignored(spec, [layout for _, layout in named], role)
+    weights = _weights(spec, [path for path, _ in named], role)
     wanted = wanted_of((*fields, *also))
-    first = found[0][1]
-    if weights is None and first.takes_several and all(layout == first for _, layout in found):
-        found = [(spec.path, first)]
+    found = named if weights else joined(spec, named)
     sources = []
     for path, layout in found:
-        one = replace(spec, path=path, dataset_type=layout.name, upsampling="")
+        one = replace(spec, path=path, dataset_type=layout.name, upsampling="", role=role)
         try:
             source = layout.open_source(only_read(one, layout), wanted)
         except OSError as error:
@@ -59,21 +59,29 @@ def open_source(
     return mix(spec.path, sources, weights, labelled)
 
 
+def joined(spec: DataSpec, found: list[tuple[str, Layout]]) -> list[tuple[str, Layout]]:
+    """The paths of ``spec``, or all in one where their layout reads several itself."""
+    first = found[0][1]
+    is_one = first.takes_several and all(layout == first for _, layout in found)
+    return [(spec.path, first)] if is_one else found
+
+
 def _weights(spec: DataSpec, paths: Sequence[str], role: str) -> list[float] | None:
     """How often each of ``paths`` is drawn; None where nothing is said of it."""
     if not spec.upsampling:
         return None
     flag, texts = flag_of("upsampling", role), spec.upsampling.split("::")
     weights = []
-    for text in texts:
+    for number, text in enumerate(texts, 1):
         try:
             weight = float(text)
         except ValueError:
             weight = math.nan
-        if not 0 < weight <= _MOST_WEIGHT:
+        if not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:
+            of = f", that of {paths[number - 1]}" if number <= len(paths) else ""
             raise UserError(
-                f"{flag} is {spec.upsampling!r}, expected positive numbers such as 2::1, of at "
-                f"most {_MOST_WEIGHT}"
+                f"{flag} is {spec.upsampling!r}, of which factor {number}{of}, is {text!r}: "
+                f"expected numbers from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT}, such as 2::1"
             )
         weights.append(weight)
     if len(weights) != len(paths):

@@ -17,7 +17,7 @@ from fastclip.data.sources.fingerprint import file_stamp, fingerprint
 from fastclip.data.sources.metadata_only import are_urls, is_url, refusal
 from fastclip.data.sources.named_labels import name_classes
 from fastclip.data.sources.no_records import NoRecords
-from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers
+from fastclip.data.sources.parquet_files import ParquetFile, find_files, read_footers, split_files
 from fastclip.data.sources.parquet_part import ParquetPart, read_column
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.texts import printable
@@ -37,7 +37,7 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
     Raises :class:`UserError` where no file can be read, none has a row, they list urls instead of
     pictures or name classes differently.
     """
-    files = read_footers(find_files(spec.path, spec.split))
+    files, split = split_files(spec, read_footers(find_files(spec.path, spec.split)))
     if all(file.columns is None for file in files):
         raise UserError(f"cannot read {files[0].path} as parquet: {files[0].error}")
     for file in files:
@@ -45,7 +45,9 @@ def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
             raise refusal(str(file.path))
     if not any(sum(file.rows) for file in files):
         raise UserError(f"{spec.path} has no row")
-    return ParquetSource(spec.path, files, wanted)
+    source = ParquetSource(spec.path, files, wanted)
+    source.split_choices = [split] if split else []
+    return source
 
 
 def _lists_urls(file: ParquetFile) -> bool:
@@ -69,6 +71,9 @@ class ParquetSource(Source):
     def __init__(self, name: str, files: Sequence[ParquetFile], wanted: frozenset[str]) -> None:
         self.name, self.files, self.wanted = name, files, wanted
         self.holds = frozenset(v for file in files if file.columns for v in file.columns.holds)
+        tables = [file.columns for file in files if file.columns]
+        named = {pair for c in tables for pair in zip(c.names, c.types, strict=True)}
+        self.columns = sorted(f"{name} ({kind})" for name, kind in named)
         self.places: list[_Place] = []
         for file in files:
             starts = accumulate(file.rows, initial=0)

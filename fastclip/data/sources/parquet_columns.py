@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastclip.data.sources.columns import Columns, find_columns
-from fastclip.data.sources.extensions import PICTURE_EXTENSIONS
+from fastclip.data.sources.columns import PICTURE_NAMES, Columns, find_columns
 
-_PICTURE_NAMES = ("image", "img", "picture", *PICTURE_EXTENSIONS)
 _KEY_NAMES = ("key", "__key__")
+_LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class ParquetColumns:
         class_names: of the labels, as Hugging Face's ClassLabel has them.
         label_is_name: whether labels are texts.
         names: of all columns.
+        types: of their cells, for sentences.
     """
 
     picture: str | None
@@ -40,6 +40,7 @@ class ParquetColumns:
     class_names: tuple[str, ...] | None
     label_is_name: bool
     names: Sequence[str]
+    types: Sequence[str]
 
     @property
     def holds(self) -> frozenset[str]:
@@ -49,7 +50,13 @@ class ParquetColumns:
     def needed(self, wanted: frozenset[str]) -> list[str]:
         """The columns from which the ``wanted`` values are read."""
         picture = [self.picture] if self.picture and "picture" in wanted else []
-        return [*([self.key] if self.key else []), *picture, *self.table.needed(wanted)]
+        others = self.others if "row" in wanted else self.table.needed(wanted)
+        return [*([self.key] if self.key else []), *picture, *others]
+
+    @property
+    def others(self) -> list[str]:
+        """All columns but those of the picture and the key."""
+        return [name for name in self.names if name not in (self.picture, self.key)]
 
 
 def parquet_columns(schema: pa.Schema) -> ParquetColumns:
@@ -59,7 +66,7 @@ def parquet_columns(schema: pa.Schema) -> ParquetColumns:
         raise ValueError(f"two columns {twice!r}")
     lower = {name.lower(): name for name in reversed(schema.names)}
     types = {name: _value_type(schema.field(name).type) for name in lower.values()}
-    pictures = [lower[n] for n in _PICTURE_NAMES if n in lower and _is_picture(types[lower[n]])]
+    pictures = [lower[n] for n in PICTURE_NAMES if n in lower and _is_picture(types[lower[n]])]
     # Bytes before paths.
     pictures.sort(key=lambda name: is_string(types[name]))
     keys = [lower[name] for name in _KEY_NAMES if name in lower]
@@ -71,7 +78,8 @@ def parquet_columns(schema: pa.Schema) -> ParquetColumns:
     label_is_name = label is not None and is_string(types[label])
     key = keys[0] if keys else None
     is_path = picture is not None and is_string(types[picture])
-    return ParquetColumns(picture, is_path, key, table, classes, label_is_name, schema.names)
+    shown = [str(types[name]) for name in schema.names]
+    return ParquetColumns(picture, is_path, key, table, classes, label_is_name, schema.names, shown)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
@@ -87,32 +95,23 @@ def _is_picture(kind: pa.DataType) -> bool:
     return is_binary(kind) or is_string(kind)
 
 
+def _is_one_of(kind: pa.DataType, *names: str) -> bool:
+    """Whether cells are of one of the types that ``pyarrow.types.is_NAME`` tells."""
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
+
+
 def is_binary(kind: pa.DataType) -> bool:
     """Whether cells are bytes."""
-    types = pa.types
-    return (
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-        or types.is_binary_view(kind)
-    )
+    return _is_one_of(kind, "binary", "large_binary", "fixed_size_binary", "binary_view")
 
 
 def is_string(kind: pa.DataType) -> bool:
     """Whether cells are texts."""
-    types = pa.types
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return _is_one_of(kind, "string", "large_string", "string_view")
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return (
-        types.is_list(kind)
-        or types.is_large_list(kind)
-        or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-    )
+    return _is_one_of(kind, *_LISTS)
 
 
 def _class_names(schema: pa.Schema, labels: Sequence[str | None]) -> tuple[str, ...] | None:

@@ -1,6 +1,7 @@
 """Which parquet files a path means, and what their footers say."""
 
 import glob
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from fastclip.data.bad_records import listed
 from fastclip.data.sources.extensions import is_hidden
 from fastclip.data.sources.parquet_columns import ParquetColumns, parquet_columns
 from fastclip.data.sources.shard_list import expand
+from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.split_choice import ALL, SPLITS, SplitChoice, choose_split
 from fastclip.errors import UserError
 
 
@@ -36,8 +39,9 @@ class ParquetFile:
 def find_files(pattern: str, split: str) -> list[Path]:
     """The files of a folder, or of a pattern with braces, ``*`` and ``::``.
 
-    Of those, the ones of a split: named ``train.parquet``, ``train-00000-of-00002.parquet`` and so
-    on, or in a folder ``train``. Raises :class:`UserError` where there is none.
+    Where ``split`` is neither "" nor "all", those that are named ``train.parquet``,
+    ``train-00000-of-00002.parquet`` and so on, or lie in a folder ``train``. Raises
+    :class:`UserError` where there is none.
     """
     found: list[Path] = []
     for one in pattern.split("::"):
@@ -46,16 +50,42 @@ def find_files(pattern: str, split: str) -> list[Path]:
             found += [path for path in map(Path, sorted(inside)) if path.is_file()]
         else:
             found += map(Path, expand(one))
-    found = [path for path in dict.fromkeys(found) if not is_hidden(path.name)]
+    found = [path for path in found if not is_hidden(path.name)]
     if not found:
         raise UserError(f"{pattern} holds no file that ends in .parquet")
-    if not split:
+    if split in ("", ALL):
         return found
     of_split = [path for path in found if split in _splits(path)]
     if not of_split:
         splits = sorted({path.stem.split("-")[0] for path in found})
         raise UserError(f"{pattern} has no split {split!r}: its files begin with {listed(splits)}")
     return of_split
+
+
+def split_files(
+    spec: DataSpec, files: Sequence[ParquetFile]
+) -> tuple[list[ParquetFile], SplitChoice | None]:
+    """Those of ``files`` of the split that is read, where they are of several and none is named.
+
+    A file that the user named, rather than its folder or a pattern, is read whatever its split.
+    """
+    named = {Path(one) for one in spec.path.split("::") if Path(one).is_file()}
+    split_of = {file.path: _split_of(file.path) for file in files if file.path not in named}
+    if spec.split not in ("", ALL) or not SPLITS.intersection(split_of.values()):
+        return list(files), None
+    counts: Counter[str] = Counter()
+    for file in files:
+        if file.path in split_of:
+            counts[split_of[file.path]] += sum(file.rows)
+    choice = choose_split(spec, counts, counts.total(), "rows")
+    taken = {file for file in split_of if choice.is_all or split_of[file] == choice.taken} | named
+    return [file for file in files if file.path in taken], choice
+
+
+def _split_of(path: Path) -> str:
+    """The split that a file's name begins with or its folder is named after."""
+    names = _splits(path)
+    return next((name for name in names if name in SPLITS), names[1])
 
 
 def _splits(path: Path) -> tuple[str, str, str]:

@@ -62,6 +62,8 @@ class ParquetPart(Part):
         if self.columns.key is not None and row.get(self.columns.key) is not None:
             key = f"{key}/{_shown(row[self.columns.key])}"
         values = row_values(row, self.columns.table, self.wanted)
+        if "row" in self.wanted:
+            values["row"] = {name: row[name] for name in self.columns.others}
         if "label" in values:
             values |= self._label(values.pop("label"))
         if self.columns.picture is not None and "picture" in self.wanted:

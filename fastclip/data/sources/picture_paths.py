@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fastclip.data.bad_records import listed
-from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.spec import DataSpec, flag_of, is_validation
 from fastclip.data.sources.texts import Texts
 from fastclip.errors import UserError
 
@@ -44,10 +44,11 @@ def find_pictures(
     them the folders ``near``. An empty name is no picture. Raises :class:`UserError` where none of
     the pictures is there, unless they are not wanted.
     """
-    beside = Path(spec.path).parent
+    beside, flag = Path(spec.path).parent, flag_of("image_root", spec.role)
     if spec.image_root:
         if not Path(spec.image_root).is_dir():
-            raise UserError(f"--image-root {spec.image_root} is not a folder")
+            default = " (by default --image-root)" if is_validation(spec.role) else ""
+            raise UserError(f"{flag}{default} {spec.image_root} is not a folder")
         bases = [Path(spec.image_root)]
     elif from_working_directory:
         bases = [Path(), beside]
@@ -63,8 +64,8 @@ def find_pictures(
     if not having:
         raise UserError(
             f"{spec.path} names pictures that are not there: none of {len(looked_for)}, the first "
-            f"{looked_for[0]!r}, lies in {listed([str(f) for f in folders])}; --image-root names "
-            "their folder"
+            f"{looked_for[0]!r}, lies in {listed([str(f) for f in folders])}; {flag} names their "
+            "folder"
         )
     return PicturePaths(having)
 

@@ -22,14 +22,14 @@ class Layout:
 
     Attributes:
         module: that reads it.
-        is_called: in sentences.
+        records: what is a record there.
         settings: fields of ``DataSpec`` that it reads and most do not.
         takes_several: whether its module expands ``::``, braces and ``*`` itself.
     """
 
     name: DatasetType
     module: str
-    is_called: str
+    records: str
     settings: Sequence[str] = ()
     takes_several: bool = False
 
@@ -49,17 +49,20 @@ class Layout:
 
 _CSV_COLUMNS = ("csv_img_key", "csv_caption_key", "csv_separator")
 LAYOUTS = (
-    Layout("webdataset", "webdataset", ".tar, .tar.gz and .tgz shards", takes_several=True),
-    Layout("parquet", "parquet", ".parquet files with pictures", ("split",), takes_several=True),
-    Layout("voc", "voc", "VOC folders", ("split",)),
-    Layout("image-folder", "image_folder", "folders of pictures", ("split",)),
-    Layout("flickr", "flickr", "Flickr's .token, .txt and .csv files", ("image_root",)),
-    Layout("csv", "csv_file", ".csv and .tsv files", (*_CSV_COLUMNS, "image_root")),
-    Layout("karpathy", "karpathy", "Karpathy's .json files", ("image_root", "split")),
-    Layout("visual-genome", "visual_genome", "Visual Genome's regions", ("image_root", "regions")),
-    Layout("lavis", "lavis", "LAVIS's .json files", ("image_root",)),
-    Layout("coco", "coco", "COCO's .json files", ("image_root",)),
-    Layout("synthetic", "generated", "the generated set"),
+    Layout("webdataset", "webdataset", "a key of a shard", takes_several=True),
+    Layout("parquet", "parquet", "a row", ("split",), takes_several=True),
+    Layout("voc", "voc", "a picture with the classes of its objects", ("split",)),
+    Layout("image-folder", "image_folder", "a picture, or a row of metadata", ("split",)),
+    Layout("flickr", "flickr", "a picture with all its captions", ("image_root",)),
+    Layout("csv", "csv_file", "a row", (*_CSV_COLUMNS, "image_root")),
+    Layout("karpathy", "karpathy", "a picture with all its captions", ("image_root", "split")),
+    Layout(
+        *("visual-genome", "visual_genome", "a region, or with --regions whole a picture"),
+        settings=("image_root", "regions"),
+    ),
+    Layout("lavis", "lavis", "a picture with all its captions", ("image_root",)),
+    Layout("coco", "coco", "a picture with all its captions or classes", ("image_root",)),
+    Layout("synthetic", "generated", "a key of a shard"),
 )
 """In the order in which a path is held against them."""
 

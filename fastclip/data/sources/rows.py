@@ -11,6 +11,7 @@ from typing import Any
 
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.sources.base import Part, Record, Size, Source
+from fastclip.data.sources.split_choice import SplitChoice
 from fastclip.errors import UserError
 
 MIN_PART, MAX_PART, MANY_PARTS = 64, 1024, 4096
@@ -22,9 +23,11 @@ class Rows(ABC):
 
     Attributes:
         problems: what the file holds that became no record.
+        columns: as a source has them.
     """
 
     problems: Sequence[BadRecord] = ()
+    columns: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -44,6 +47,7 @@ class RowSource(Source):
         files: the annotation files that were read.
         settings: what else decides which records there are.
         class_names: of the records' labels, by number, where the file names them.
+        split: which of the file's splits is read, where it may have some.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class RowSource(Source):
         files: Sequence[Path],
         settings: Mapping[str, Any],
         class_names: list[str] | None = None,
+        split: SplitChoice | None = None,
     ) -> None:
         self.name, self.holds, self.rows = name, holds, rows
-        self.class_names = class_names
+        self.columns, self.class_names = rows.columns, class_names
+        self.split_choices = [split] if split and split.counts else []
         self._rows_a_part = min(MAX_PART, max(MIN_PART, -(-len(rows) // MANY_PARTS)))
         found = [[_stamp(file) for file in files], dict(settings)]
         self._identity = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Lines of a text file as it lies: no quotes, no guesses, bounded memory."""
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from fastclip.errors import UserError
 MAX_LINE = 1 << 20
 """Characters of a line; a longer one is no row of a csv file but something else."""
 
+_CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+"""Signs that no line of text has; the escape sign is in some."""
 _OTHER_MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -24,7 +27,7 @@ def read_lines(path: Path) -> Iterator[str]:
     than MAX_LINE characters.
     """
     try:
-        _check_encoding(path)
+        check_encoding(path)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             number = 0
             while line := file.readline(MAX_LINE + 1):
@@ -39,7 +42,8 @@ def read_lines(path: Path) -> Iterator[str]:
         raise cannot_read(path, error) from error
 
 
-def _check_encoding(path: Path) -> None:
+def check_encoding(path: Path) -> None:
+    """Raise :class:`UserError` for a file that by its start is no text, or not in UTF-8."""
     with path.open("rb") as file:
         head = file.read(512)
     for encoding, marks in _OTHER_MARKS.items():
@@ -50,3 +54,13 @@ def _check_encoding(path: Path) -> None:
         raise UserError(
             f"{path} has NUL bytes in its first line, expected text in UTF-8 (UTF-16 has them)"
         )
+    if _CONTROLS.search(first_line) and not _is_start_of_utf8(first_line):
+        raise UserError(f"{path} is no text: it begins with {first_line[:12]!r}, expected UTF-8")
+
+
+def _is_start_of_utf8(data: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -4,6 +4,7 @@ Forked workers share the buffers: nothing in them is written when a text is read
 """
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -61,3 +62,9 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first of a header's or object's names in quotes, for sentences."""
+    shown = [ascii(name) if len(name) <= 40 else f"{ascii(name[:40])}..." for name in names[:8]]
+    return ", ".join(shown + ["..."] * (len(names) > 8)) or "none"

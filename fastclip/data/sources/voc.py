@@ -14,12 +14,15 @@ from fastclip.data.sources.fingerprint import fingerprint
 from fastclip.data.sources.folder_walk import several
 from fastclip.data.sources.rows import Rows, RowSource
 from fastclip.data.sources.spec import DataSpec
+from fastclip.data.sources.split_choice import ALL, choose_split
 from fastclip.data.sources.texts import printable
 from fastclip.data.sources.voc_folder import (
     ANNOTATIONS,
     PICTURES,
+    check_whole,
     pictures_of,
     split_ids,
+    splits_of,
     unused,
     years_of,
 )
@@ -40,16 +43,17 @@ def detects(path: Path, head: bytes) -> bool:
 
 
 def open_source(spec: DataSpec, wanted: frozenset[str]) -> AnySource:
-    """The pictures of a split; of all years where ``spec.path`` is a folder of several.
+    """The pictures of a split, of all years where ``spec.path`` is a folder of several.
 
     Raises :class:`UserError` where there is no such split or no picture in it.
     """
     years = years_of(Path(spec.path)) if Path(spec.path).is_dir() else []
     if not years:
         raise UserError(f"{spec.path} holds no {ANNOTATIONS} and {PICTURES}, as VOC does")
+    check_whole(years)
     rows = VocPictures(spec, years, wanted)
     settings = {"rows": rows.identity()}
-    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names)
+    return RowSource(spec.path, rows.holds, rows, [], settings, rows.class_names, rows.split)
 
 
 class VocPictures(Rows):
@@ -61,11 +65,14 @@ class VocPictures(Rows):
         self.name, self.wanted = spec.path, wanted
         self.problems: list[BadRecord] = []
         self.class_names: list[str] | None = None
-        listed_ids = split_ids(years, spec.split, spec.path)
+        counts = {name: len(split_ids(years, name, spec.path)) for name in splits_of(years)}
+        self.split = choose_split(spec, counts, len(split_ids(years, ALL, spec.path)))
+        listed_ids = split_ids(years, self.split.taken, spec.path)
         self.ids = list(dict.fromkeys(listed_ids))
         if not self.ids:
-            where = f" in its split {spec.split!r}" if spec.split else ""
-            raise UserError(f"{spec.path} lists no picture{where}")
+            if self.split.is_all:
+                raise UserError(f"{years[0] / ANNOTATIONS} holds no .xml file")
+            raise UserError(f"{spec.path} lists no picture in its split {self.split.taken!r}")
         again = [stem for (_, stem), times in Counter(listed_ids).items() if times > 1]
         if again:
             reason = "picture is listed more than once"
@@ -76,7 +83,7 @@ class VocPictures(Rows):
         self.objects: dict[tuple[Path, str], Objects | BadValueError] = {}
         if {"labels", "tags"}.intersection(wanted):
             self._read_annotations(years)
-        if not spec.split:
+        if self.split.is_all:
             for year in years:
                 used = {stem for y, stem in self.ids if y == year}
                 self.problems += unused(year, used, self.pictures[year])
@@ -84,7 +91,7 @@ class VocPictures(Rows):
     def _read_annotations(self, years: list[Path]) -> None:
         """Read those of all splits, so that classes have the same numbers in each."""
         names: set[str] = set()
-        every = split_ids(years, "", self.name)
+        every = split_ids(years, ALL, self.name)
         for year, stem in dict.fromkeys([*every, *self.ids]):
             try:
                 found = read_objects(year / ANNOTATIONS / f"{stem}.xml")

@@ -5,15 +5,29 @@ from pathlib import Path
 from fastclip.data.bad_records import BadRecord, listed
 from fastclip.data.sources.extensions import is_hidden, is_picture
 from fastclip.data.sources.folder_walk import several
+from fastclip.data.sources.split_choice import ALL
 from fastclip.data.sources.texts import printable
 from fastclip.errors import UserError
 
-ANNOTATIONS, PICTURES, SPLITS = "Annotations", "JPEGImages", "ImageSets/Main"
+ANNOTATIONS, PICTURES, SPLITS = _FOLDERS = "Annotations", "JPEGImages", "ImageSets/Main"
 
 
 def is_year(folder: Path) -> bool:
-    """Whether ``folder`` holds annotations and pictures as a year of VOC does."""
-    return (folder / ANNOTATIONS).is_dir() and (folder / PICTURES).is_dir()
+    """Whether ``folder`` looks like a year of VOC, from which one folder may be missing."""
+    return len(_missing(folder)) <= 1
+
+
+def check_whole(years: list[Path]) -> None:
+    """Raise :class:`UserError` for a year without annotations or pictures."""
+    for year in years:
+        for name in _missing(year):
+            if name != SPLITS:
+                has = listed([folder for folder in _FOLDERS if folder != name])
+                raise UserError(f"{year} has {has}, as VOC does, but no folder {name}")
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in _FOLDERS if not (folder / name).is_dir()]
 
 
 def years_of(root: Path) -> list[Path]:
@@ -31,20 +45,25 @@ def years_of(root: Path) -> list[Path]:
 def split_ids(years: list[Path], split: str, name: str) -> list[tuple[Path, str]]:
     """(year, id) of all pictures of a split, in the order of its lists.
 
-    All annotations, sorted, where ``split`` is empty. Raises :class:`UserError` for a split that no
+    All annotations, sorted, where ``split`` is "all". Raises :class:`UserError` for a split that no
     year has; ``name`` is what the data are called.
     """
-    if not split:
+    if split == ALL:
         return [(year, path.stem) for year in years for path in _annotations(year)]
     lists = [(year, year / SPLITS / f"{split}.txt") for year in years]
     found = [(year, path) for year, path in lists if path.is_file()]
     if not found or "/" in split:
-        splits = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
-        # Beside them lie lists of each class, such as dog_train.txt.
-        plain = sorted(splits - {s for s in splits if s.rpartition("_")[2] in splits - {s}})
+        plain = splits_of(years)
         has = f"it has {listed(plain)}" if plain else f"{SPLITS} has no list"
         raise UserError(f"{name} has no split {split!r}: {has}")
     return [(year, line) for year, path in found for line in _lines(path)]
+
+
+def splits_of(years: list[Path]) -> list[str]:
+    """Names of the splits that any year lists, sorted."""
+    names = {path.stem for year in years for path in (year / SPLITS).glob("*.txt")}
+    # Beside them lie lists of each class, such as dog_train.txt.
+    return sorted(names - {name for name in names if name.rpartition("_")[2] in names - {name}})
 
 
 def _annotations(year: Path) -> list[Path]:

@@ -71,17 +71,19 @@ class ShardStreams(ForwardSource):
         failure, is_whole = "", False
         try:
             with closing(ByteStream(url, self.timeout)) as source:
-                tar = StreamedTar(source.read)
                 try:
-                    for item in self._found(tar, records):
-                        yield self._record(part, item)
-                    is_whole = not tar.fault
-                except BrokenTarError as error:
-                    failure = str(error)
-                causes = source.failure(), failure, tar.fault
-                failure = "; ".join(cause for cause in causes if cause)
-        except StalledError:
-            failure = f"no byte came for {self.timeout:g} seconds, the limit of --read-timeout"
+                    tar = StreamedTar(source.read)
+                    try:
+                        for item in self._found(tar, records):
+                            yield self._record(part, item)
+                        is_whole = not tar.fault
+                    except BrokenTarError as error:
+                        failure = "" if tar.end == 0 and source.failure() else str(error)
+                    causes = source.failure(), failure, tar.fault
+                    failure = "; ".join(cause for cause in causes if cause)
+                except StalledError:
+                    limit = f"{self.timeout:g} seconds, the limit of --read-timeout"
+                    failure = f"no byte came for {limit}{source.last_words()}"
         except OSError as error:
             failure = error.strerror or str(error)
         for item in records.finish():

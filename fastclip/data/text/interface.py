@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fastclip.whole_files import write_whole
+
 
 class Tokenizer(ABC):
     """Texts to int64 ids of a fixed length; defined whole by :meth:`state`."""
@@ -36,4 +38,4 @@ class Tokenizer(ABC):
 
     def save(self, path: Path) -> None:
         """Write a JSON file that :func:`fastclip.data.text.load_tokenizer` reads."""
-        path.write_text(json.dumps({"kind": self.kind, **self.state()}))
+        write_whole(path, json.dumps({"kind": self.kind, **self.state()}))

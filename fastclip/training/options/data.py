@@ -34,9 +34,9 @@ class DataConfig:
     train_data_upsampling_factors: str = ""
     """How often each of the sources of ``--train-data`` comes an epoch, such as 2::0.5."""
     train_split: str = ""
-    """Split to train on, where a layout has several (such as train of Karpathy's json)."""
+    """Split to train on, where a layout has several, or ``all``; by default ``train``."""
     val_split: str = ""
-    """Split to evaluate on, where a layout has several."""
+    """Split to evaluate on, where a layout has several, or ``all``; by default ``val``."""
     image_root: str = ""
     """Folder of the pictures that an annotation file names, where they are not beside it."""
     val_image_root: str = ""
@@ -57,12 +57,13 @@ class DataConfig:
     """Folder on a fast disk where decoded pictures are kept from the first epoch on, for this run
     and later ones, where the set does not fit in memory."""
     cache_limit: float | None = None
-    """GiB that one set's pictures may take in ``--cache``; 80% of what is free where left out."""
+    """GiB that ``--cache`` may take: what it holds of other data or settings and no run uses is
+    removed to keep it, the oldest first. 80% of what is free where left out."""
     workers: int = 0
     """Loader processes a rank when streaming, decoding threads when kept in memory."""
     decode: Decode = "auto"
     """JPEGs: ``whole`` (Pillow's pictures, faster), ``auto`` (in training at a half, a quarter or
-    an eighth, where that is enough for the crop; ``scaled`` is the same today) or ``pillow``."""
+    an eighth, where that is enough for the crop), ``scaled`` (in evaluations too) or ``pillow``."""
     read_timeout: float = 60.0
     """Seconds for which a file, pipe or worker may give nothing before it is given up."""
     max_bad_share: float = 0.01
@@ -99,7 +100,8 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise :class:`UserError` for a value that no data can have or that would be ignored."""
-        check_flags(self, ("vocab_size",), "more than 0", lambda n: n > 0)
+        check_flags(self, ("vocab_size", "ngram_buckets"), "more than 0", lambda n: n > 0)
+        check_flags(self, ("ngrams",), "lengths of 1 or more", lambda found: min(found) > 0)
         check_flags(self, ("workers",), "0 or more", lambda n: n >= 0)
         check_flags(self, ("read_timeout",), "more than 0", lambda seconds: seconds > 0)
         check_flags(self, ("train_num_samples",), "1 or more", lambda n: n >= 1)
@@ -120,6 +122,19 @@ class DataConfig:
             for name in ("train_data_upsampling_factors", "train_split"):
                 if getattr(self, name):
                     raise UserError(f"--{name.replace('_', '-')} needs --train-data")
+            if self.cache and self.in_memory == "auto":
+                raise UserError(
+                    "--cache needs --train-data: the generated set is kept in memory, save with "
+                    "--in-memory never"
+                )
+        elif self.data_root != DataConfig.data_root:
+            raise UserError(
+                f"--data-root is {self.data_root}, the folder of the generated set, which "
+                f"--train-data {self.train_data} takes the place of: leave out one of them"
+            )
+        for name in ("val_split", "val_image_root"):
+            if getattr(self, name) and not (self.val_data or self.imagenet_val):
+                raise UserError(f"--{name.replace('_', '-')} needs --val-data or --imagenet-val")
 
     def train_spec(self, path: str) -> DataSpec:
         """How the training data at ``path`` are read."""
@@ -146,4 +161,5 @@ class DataConfig:
             "csv_separator": self.csv_separator,
             "max_bad_share": self.max_bad_share,
             "read_timeout": self.read_timeout,
+            "decode": self.decode,
         }

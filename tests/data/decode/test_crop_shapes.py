@@ -5,6 +5,7 @@ import pytest
 import torch
 from jpeg_files import encoded, photograph, with_orientation
 from PIL import Image
+from shard_files import write_shard
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -13,6 +14,8 @@ from fastclip.data.decode.crop import evaluation_crop, training_crop
 from fastclip.data.decode.opening import open_picture
 from fastclip.data.draws import Draws
 from fastclip.data.fields.reading import Reading
+from fastclip.data.read_splits import read_split
+from fastclip.data.sources.spec import DataSpec
 
 SIZE = 64
 LIMIT = 10_000_000
@@ -43,7 +46,7 @@ def torchvisions(picture, size):
     return F.pil_to_tensor(F.center_crop(picture, [size]))
 
 
-@pytest.mark.parametrize("decode", ["auto", "whole", "scaled", "pillow"])
+@pytest.mark.parametrize("decode", ["auto", "whole", "pillow"])
 @pytest.mark.parametrize("size", [(40, 30), (30, 41), (7, 90), (64, 64), (300, 211), (400, 800)])
 def test_evaluation_is_torchvisions_on_pillows_picture(decode, size):
     for kind in ("PNG", "JPEG"):
@@ -55,6 +58,16 @@ def test_evaluation_is_torchvisions_on_pillows_picture(decode, size):
         theirs = torchvisions(Image.fromarray(pixels), SIZE)
         assert (ours.int() - theirs.int()).abs().max() <= 1
         assert distance(ours, theirs) < 0.05
+
+
+@pytest.mark.parametrize("size", [(300, 211), (400, 800), (129, 64), (90, 40)])
+def test_evaluation_is_scaled_only_where_asked_for(size):
+    data = encoded(photograph(*size))
+    opened = open_picture(data, LIMIT)
+    whole, scaled, auto = (evaluation_crop(opened, reading(d)) for d in ("whole", "scaled", "auto"))
+    assert torch.equal(auto, whole) and scaled.shape == whole.shape
+    assert torch.equal(scaled, whole) == (min(size) < 2 * SIZE)
+    assert distance(scaled, whole) < 4
 
 
 def test_evaluation_of_a_tall_picture_differs_from_pillows_by_roundings_only():
@@ -106,3 +119,14 @@ def test_the_middle_of_a_very_long_picture_is_what_is_evaluated():
     pixels[:, 2400:2600] = 200
     found = evaluation_crop(open_picture(encoded(Image.fromarray(pixels), "PNG"), LIMIT), reading())
     assert (found == 200).all()
+
+
+@pytest.mark.parametrize("decode", ["auto", "scaled"])
+def test_a_split_is_read_as_its_flag_says(tmp_path, decode):
+    data = encoded(photograph(300, 211))
+    path = write_shard(tmp_path / "a.tar", {"0": {"jpg": data, "txt": b"a"}})
+    spec = DataSpec(str(path), decode=decode)
+    split = read_split(spec, image_size=SIZE, progress=False)
+    assert torch.equal(
+        split.pictures[0], evaluation_crop(open_picture(data, LIMIT), reading(decode))
+    )

@@ -7,7 +7,7 @@ import torch
 from field_records import TOKENIZER, columns_of, draws, found_bad, value_of
 
 from fastclip.data.captions import CaptionConfig
-from fastclip.data.fields import CAPTION
+from fastclip.data.fields import CAPTION, CAPTIONS
 from fastclip.data.fields.reading import Reading
 
 TAGGED = CaptionConfig(tags=1.0)
@@ -63,14 +63,49 @@ def test_an_empty_cell_is_no_caption(nothing, value):
     bad = found_bad(CAPTION, {value: nothing, "label": 3})
     assert (bad.reason, bad.detail) == (
         "no caption",
-        "has label, needs a .txt member or a caption column",
+        "has label, needs a .txt member, a caption column or a list `captions`",
     )
 
 
-def test_a_caption_comes_before_captions_unless_its_cell_is_empty():
-    both = {"caption": "one", "captions": ["two", "three"]}
-    assert value_of(CAPTION, both).captions == ("one",)
-    assert value_of(CAPTION, {**both, "caption": None}).captions == ("two", "three")
+LISTED = b'{"captions": ["x", "y"], "caption": "of a crawler"}'
+READ_FROM = [
+    ({"caption": "c", "captions": ["a", "b"], "json": LISTED}, ("a", "b")),
+    ({"caption": "c", "captions": None, "json": LISTED}, ("x", "y")),
+    ({"caption": "c", "captions": [" ", 3], "json": LISTED}, ("x", "y")),
+    ({"caption": "x", "json": LISTED}, ("x", "y")),
+    ({"json": LISTED}, ("x", "y")),
+    *(
+        ({"caption": "c", "json": junk}, ("c",))
+        for junk in (
+            b"{",
+            b"\xff",
+            b"[1]",
+            b'{"caption": "of a crawler"}',
+            b'{"captions": null}',
+            b'{"captions": []}',
+            b'{"captions": 3}',
+            b'{"captions": "one"}',
+            b'{"captions": [" ", null, 3]}',
+            b'{"captions": [["a"]]}',
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("field", [CAPTION, CAPTIONS], ids=repr)
+@pytest.mark.parametrize("values, captions", READ_FROM)
+def test_both_fields_read_the_first_list_that_can_be_used_else_the_only_caption(
+    field, values, captions
+):
+    assert value_of(field, values).captions == captions
+
+
+def test_a_list_of_a_json_is_drawn_from_and_its_first_stands_without_draws():
+    raws = [{"caption": "x", "json": LISTED}] * 400
+    drawn = columns_of(raws, Reading((CAPTION,)), draws(400))["caption"]
+    assert 150 < drawn.count("x") < 250
+    assert 150 < drawn.count("y") < 250
+    assert set(columns_of(raws, Reading((CAPTION,)))["caption"]) == {"x"}
 
 
 @pytest.mark.parametrize("several", [["a", "b"], ("a", "b"), np.array(["a", "b"], object)])

@@ -66,7 +66,7 @@ def test_where_there_is_no_list_at_all_there_are_no_tags(raw):
     has = "json" if raw else "nothing"
     assert (bad.reason, bad.detail) == (
         "no tags",
-        f"has {has}, needs a list `tags` in a .json member",
+        f"has {has}, needs a list `tags` in a .json member or a tags column",
     )
 
 

@@ -3,7 +3,7 @@ import pytest
 from fastclip.data.bad_records import BadRecord
 from fastclip.data.captions import CaptionConfig
 from fastclip.data.fields import CAPTION, CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEXT
-from fastclip.data.fields.reading import check_held, check_tags
+from fastclip.data.fields.held import check_held, check_tags
 from fastclip.data.sources.base import ForwardSource, Part, Record, Source
 from fastclip.errors import UserError
 
@@ -67,8 +67,8 @@ def test_every_field_is_read_from_what_it_says(field):
 @pytest.mark.parametrize(
     "field, needs",
     [
-        (LABEL, "a label, which is read from a .cls member"),
-        (TAGS, "tags, which are read from a list `tags` in a .json member"),
+        (LABEL, "a label, which is read from a .cls member, a label column or folders of classes"),
+        (TAGS, "tags, which are read from a list `tags` in a .json member or a tags column"),
     ],
 )
 def test_a_source_that_lacks_a_field_is_refused(field, needs):

@@ -39,7 +39,8 @@ def test_naming_fields_imports_no_decoder():
 def test_a_record_that_lacks_a_field_says_what_it_has():
     bad = read(Record("k", {"label": 1, "json": b"{}"}), Reading((LABEL, PICTURE)))
     assert bad == BadRecord("k", "no picture", "has json and label, needs a picture file")
-    assert read(Record("k", {}), Reading((LABEL,))).detail == "has nothing, needs a .cls member"
+    nothing = read(Record("k", {}), Reading((LABEL,)))
+    assert nothing.detail == f"has nothing, needs {LABEL.found_in}"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Orders that a sampler chooses, batches without two records alike, and what is refused."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from numbered import LABEL, NUMBER, TAGS, NumberedSource, in_ranks, joined, keys, make, run
 
 from fastclip.data.captions import CaptionConfig
+from fastclip.data.order import separate_groups
 from fastclip.data.seeding import torch_generator
 from fastclip.data.sources.base import CroppedPicture
 from fastclip.errors import UserError
@@ -128,6 +130,26 @@ def test_no_batch_holds_two_records_alike(kind, tmp_path):
     seen = Counter(keys(run(loader)))
     assert seen.total() == 320
     assert len(seen) == 80
+
+
+def test_passes_are_made_when_they_are_reached(tmp_path, monkeypatch):
+    made = []
+
+    def counted(order, groups, batch):
+        made.append(order)
+        return separate_groups(order, groups, batch)
+
+    monkeypatch.setattr("fastclip.data.loaders.chosen.separate_groups", counted)
+    source = NumberedSource([80], values=alike("caption", tmp_path))
+    spec = {"num_samples": 16 * 10**15}
+    loader = make(source, batch=16, reading=DISTINCT, in_memory="always", spec=spec)
+    loader.begin(0)
+    steps = list(itertools.islice(loader.epoch(0), 12))
+    assert len(made) == 3
+    assert joined(itertools.islice(loader.epoch(0, 7), 5)) == joined(steps[7:])
+    again = make(source, batch=16, reading=DISTINCT, in_memory="always", spec=spec)
+    again.begin(0)
+    assert joined(itertools.islice(again.epoch(0, 7), 5)) == joined(steps[7:])
 
 
 def test_without_the_flag_two_records_alike_do_meet(tmp_path):

@@ -108,6 +108,6 @@ def test_commands_end_with_the_workers_that_read_them(how, tmp_path):
         batches.close()
     else:
         os.kill(made._items._pool._context.started[0].pid, signal.SIGKILL)
-        with pytest.raises(UserError, match="killed by SIGKILL"):
+        with pytest.raises(UserError, match="ended by SIGKILL"):
             list(batches)
     assert wait_until_ended(noted(tmp_path))

@@ -61,6 +61,15 @@ def test_workers_end_with_what_made_them():
 
 
 @WORKERS
+def test_torch_says_nothing_of_the_number_of_workers(workers, recwarn, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    made = pool(numbered, workers)
+    assert numbers(made.items(range(3))) == [0, 1, 2]
+    made.close()
+    assert not recwarn.list
+
+
+@WORKERS
 def test_global_generators_are_left_alone(workers):
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     made = pool(numbered, workers)

@@ -198,8 +198,14 @@ def test_a_field_beyond_what_csv_reads_is_one_bad_row(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "has no column 'filepath' (--csv-img-key); its columns, split at '\\t', are none"),
-        (b"\n\n", "its columns, split at '\\t', are none"),
+        (b"", "is empty, expected a header and rows"),
+        (b"\n\n", "is empty, expected a header and rows"),
+        (b"\xa9\x01\x02\xff\n" * 9, "is no text: it begins with b'\\xa9"),
+        (b"a.jpg\tone\nb.jpg\ttwo\n", "the first line looks like a row: a header"),
+        (b"image,words\na.jpg,one\n", "--csv-separator ',' would make them 'image', 'words'"),
+        (b"image;words\na.jpg;one\n", "--csv-separator ';' would make them 'image', 'words'"),
+        (b"x" * 99 + b"\ty\n", "are '" + "x" * 40 + "'..., 'y'"),
+        (b"\t".join(b"%d" % n for n in range(99)), "'6', '7', ..."),
         (b"a\tb\n1\t2\n", "are 'a', 'b'"),
         (b"filepath,title\nx,y\n", "--csv-separator ',' would find it"),
         (b"filepath\tcaption\nx\ty\n", "no column 'title' (--csv-caption-key)"),

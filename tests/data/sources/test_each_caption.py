@@ -1,10 +1,15 @@
 """Each caption as a record of its own."""
 
+import json
+
 import pytest
 from listed_sources import ListedRecords, ListedStream
 from source_checks import good
 
 from fastclip.data.bad_records import BadRecord
+from fastclip.data.fields import CAPTION
+from fastclip.data.fields.reading import Reading, read
+from fastclip.data.fields.texts import read_captions
 from fastclip.data.sources.base import Record
 from fastclip.data.sources.each_caption import each_caption
 from fastclip.data.sources.walk import all_records
@@ -40,6 +45,49 @@ def test_records_that_cannot_be_divided_stay_one():
     source = rows([BAD, single, several("a", "1", "2"), none, empty], problems=[problem])
     assert [record.key for record in all_records(source)] == ["y", "x", "s", "a#0", "a#1", "n", "e"]
     assert source.size(0).records == 6
+
+
+def in_json(key, content, **values):
+    return Record(key, {"caption": "t", "json": json.dumps(content).encode(), **values})
+
+
+def test_a_list_in_json_gives_rows_too_and_each_has_its_own_caption_alone():
+    source = rows(
+        [
+            in_json("a", {"captions": ["t", "2"], "tags": ["x"]}),
+            in_json("b", {"captions": [" "], "caption": "c"}),
+            several("c", "3", json=b'{"captions": ["4", "5"]}'),
+            in_json("d", {"captions": ["6", 7]}),
+        ]
+    )
+    assert {key: read_captions(values) for key, values in good(source).items() if key != "d#1"} == {
+        "a#0": ("t",),
+        "a#1": ("2",),
+        "b": ("t",),
+        "c#0": ("3",),
+        "d#0": ("6",),
+    }
+    assert good(source)["a#1"]["json"] == {"tags": ["x"]}
+    bad = read(source.open(0).read(5), Reading((CAPTION,)))
+    assert (bad.key, bad.reason) == ("d#1", "text is not a string")
+
+
+def test_a_source_whose_json_lists_no_captions_is_refused():
+    held = frozenset(("picture", "caption", "json"))
+    none = [in_json("a", {}), in_json("b", {"captions": ["only"]})]
+    with pytest.raises(UserError, match="s has no more than one caption.*several, a list"):
+        rows(none, holds=held)
+    assert len(good(rows(none, [in_json("c", {"captions": ["1", "2"]})], holds=held))) == 4
+
+
+def test_captions_that_were_changed_since_are_bad():
+    full = ListedRecords("f", [[several("a", "1")]])
+    texts = ListedRecords("t", [[several("a", "1", "2")]])
+    found = list(all_records(each_caption(full, texts)))
+    assert [getattr(one, "reason", "") for one in found] == [
+        "",
+        "captions were changed since they were counted",
+    ]
 
 
 def test_any_row_can_be_read_alone():

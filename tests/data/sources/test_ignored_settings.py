@@ -69,15 +69,17 @@ def test_of_a_mixture_each_gets_what_it_reads(opened):
 @pytest.mark.parametrize(
     ("role", "flags"),
     [
-        ("--train-data", ("--train-split", "--train-data-upsampling-factors")),
-        ("--val-data", ("--val-split", "--val-data-upsampling-factors")),
-        ("data", ("--split", "--data-upsampling-factors")),
+        ("--train-data", ("--train-split", "--image-root")),
+        ("--val-data", ("--val-split", "--val-image-root")),
+        ("--val-data name", ("--val-split", "--val-image-root")),
+        ("--imagenet-val", ("--val-split", "--val-image-root")),
+        ("the data", ("--split", "--image-root")),
     ],
 )
 def test_flags_are_named_by_the_data_that_they_are_of(role, flags):
-    for settings, flag in zip(({"split": "a"}, {"upsampling": "a"}), flags, strict=True):
+    for settings, flag in zip(({"split": "a"}, {"image_root": "a"}), flags, strict=True):
         with pytest.raises(UserError, match=rf"^{flag} is 'a'"):
-            open_source(DataSpec("pairs.csv", **settings), [PICTURE], role=role)
+            open_source(DataSpec("s-00.tar", **settings), [PICTURE], role=role)
 
 
 def test_data_of_a_run_share_settings_that_one_of_them_reads():
@@ -100,11 +102,25 @@ def test_a_shared_setting_that_none_reads_is_refused():
         settings_of_each(specs)
 
 
-def test_a_split_is_of_one_data_set_alone():
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"split": "v"}, "--val-split is 'v'"), ({"image_root": "v"}, "--val-image-root is 'v'")],
+)
+def test_a_setting_of_validation_data_is_read_by_none_but_those(settings, said):
     specs = {
         "--train-data": DataSpec("karpathy.json"),
-        "--val-data": DataSpec("s-00.tar", split="v"),
+        "--val-data a": DataSpec("s-00.tar", **settings),
     }
-    own = settings_of_each(specs)["--val-data"]
-    with pytest.raises(UserError, match="--val-split is 'v'"):
-        open_source(own, [PICTURE], role="--val-data")
+    with pytest.raises(UserError, match=f"{said}, .* for --val-data a s-00.tar"):
+        settings_of_each(specs)
+    own = settings_of_each({**specs, "--val-data b": DataSpec("karpathy.json", **settings)})
+    assert own["--val-data a"] == DataSpec("s-00.tar")
+    assert own["--val-data b"] == DataSpec("karpathy.json", **settings)
+
+
+def test_validation_data_may_leave_the_image_root_to_the_others():
+    specs = {
+        "--train-data": DataSpec("pairs.csv", image_root="x"),
+        "--val-data": DataSpec("s-00.tar", image_root="x"),
+    }
+    assert settings_of_each(specs)["--val-data"] == DataSpec("s-00.tar")

@@ -136,7 +136,7 @@ def test_pictures_without_class_folders_have_no_label(tmp_path):
 
 def test_splits_are_not_classes(tmp_path):
     write_pictures(tmp_path, "train/ant/1.png", "train/bee/1.png", "val/bee/2.png")
-    source = open_with(image_folder, tmp_path)
+    source = open_with(image_folder, tmp_path, split="all")
     assert source.class_names == ["ant", "bee"]
     assert labels(source) == {"train/ant/1.png": 0, "train/bee/1.png": 1, "val/bee/2.png": 1}
     train = open_with(image_folder, tmp_path, split="train")
@@ -158,11 +158,22 @@ def test_a_split_that_is_not_there_is_refused(tmp_path, split):
 def test_a_folder_without_pictures_is_refused_with_what_it_has(tmp_path):
     (tmp_path / "a.tiff").write_text("x")
     (tmp_path / "notes.txt").write_text("x")
-    said = r"holds no picture, .*gif and bmp .*ending is none of .*: a.tiff; .*picture: notes.txt"
+    said = r"holds no picture \(jpg, .*, bmp\); it holds 2 other files, e.g. a.tiff$"
     with pytest.raises(UserError, match=said):
         open_with(image_folder, tmp_path)
     with pytest.raises(UserError, match="is no folder of pictures"):
         open_with(image_folder, tmp_path / "gone")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "00.tar").write_text("x")
+    with pytest.raises(UserError, match=r"name shards themselves, e.g. .*/train/\*.tar$"):
+        open_with(image_folder, tmp_path)
+    with pytest.raises(UserError, match="it holds 1 other file, e.g. 00.tar; name shards"):
+        open_with(image_folder, tmp_path / "train")
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    with pytest.raises(UserError, match="it holds empty folders alone$"):
+        open_with(image_folder, tmp_path / "empty")
+    with pytest.raises(UserError, match="it holds nothing$"):
+        open_with(image_folder, tmp_path / "empty" / "below")
 
 
 def test_many_pictures_come_in_several_parts_each_once(tmp_path):

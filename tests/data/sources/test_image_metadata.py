@@ -116,7 +116,7 @@ def test_a_table_in_a_split(tmp_path):
     write_table(tmp_path / "test", "file_name,text\n1.png,three\n2.png,four\n")
     split = open_with(image_folder, tmp_path, ["caption"], split="train")
     assert good(split) == {"1.png": {"caption": "one"}, "2.png": {"caption": "two"}}
-    assert len(good(open_with(image_folder, tmp_path))) == 4
+    assert len(good(open_with(image_folder, tmp_path, split="all"))) == 4
 
 
 def test_rows_that_share_a_picture_have_keys_and_one_id(tmp_path):

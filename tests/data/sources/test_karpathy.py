@@ -30,7 +30,7 @@ def refusal(path, **settings):
 
 def test_coco_has_a_folder_a_picture_and_flickr_none(tmp_path):
     coco = image(1, "train", "A dog.\n", "two", filepath="val2014", cocoid=391895)
-    source = open_file(karpathy, write(tmp_path, coco, image(2, "val", "three")))
+    source = open_file(karpathy, write(tmp_path, coco, image(2, "val", "three")), split="all")
     (first, second), bad = read_all(source)
     picture = tmp_path / "val2014" / "1.jpg"
     assert first.key == "val2014/1.jpg" and not bad
@@ -42,7 +42,8 @@ def test_coco_has_a_folder_a_picture_and_flickr_none(tmp_path):
 @pytest.mark.parametrize(
     ("split", "keys"),
     [
-        ("", ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]),
+        ("all", ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]),
+        ("", ["1.jpg", "3.jpg"]),
         ("train", ["1.jpg", "3.jpg"]),
         ("val", ["2.jpg"]),
         ("test", ["4.jpg"]),
@@ -72,7 +73,7 @@ def test_wrong_entries_are_booked(tmp_path):
         image(4, "train", "d") | {"sentences": [{"tokens": ["a"]}, "x", {"raw": "kept"}]},
         image(5, None, "e"),
     ]
-    records, bad = read_all(open_file(karpathy, write_all(tmp_path, found)))
+    records, bad = read_all(open_file(karpathy, write_all(tmp_path, found), split="all"))
     assert [r.key for r in records] == ["1.jpg", "3.jpg", "4.jpg", "5.jpg"]
     assert "captions" not in records[1].values and records[2].values["captions"] == ["kept"]
     assert [b.reason for b in bad if b.lost] == [
@@ -98,7 +99,7 @@ def write_all(folder, found):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "holds a list, expected an object with a list 'images'"),
+        ([], "holds an empty list, expected an object with a list 'images'"),
         ({"dataset": "coco"}, "a list 'images', found no such key"),
         ({"images": []}, "names no pictures"),
     ],
@@ -120,6 +121,11 @@ def test_the_split_is_part_of_the_identity(tmp_path):
     path = write(tmp_path, image(1, "train", "a"), image(2, "val", "b"))
     train, val, again = (open_file(karpathy, path, split=s) for s in ("train", "val", "train"))
     assert train.identity() == again.identity() != val.identity()
+    assert open_file(karpathy, path).identity() == train.identity()
+    assert open_file(karpathy, path, split="all").identity() not in (
+        train.identity(),
+        val.identity(),
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_wrong_rows_are_booked(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({}, "holds an object, expected a list of rows with an image and a caption"),
+        ({}, "holds an empty object, expected a list of rows with an image and a caption"),
         ([], "is a list without rows"),
         ([row("nowhere.jpg", "a")], "names pictures that are not there"),
     ],

@@ -76,7 +76,7 @@ def test_lines_of_windows_and_a_byte_order_mark(tmp_path):
         ("name,text\n1.png,a\n", "has no column 'file_name'.*its columns are 'name', 'text'"),
         ("file_name,text,text\n1.png,a,b\n", "two columns 'text'"),
         ("file_name,text\n", "has no row"),
-        ("", "has no row"),
+        ("", "is empty, expected a header and rows"),
         ('file_name,text\n1.png,"a\n2.png,b\n', "quote that opens in line 2"),
     ],
 )
@@ -85,6 +85,35 @@ def test_a_table_that_cannot_be_one_is_refused(tmp_path, text, said):
     with pytest.raises(UserError, match=said) as error:
         open_with(image_folder, tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b'{"file_name": "1.p\nnot json\n', "no line of .*: row is not valid JSON, line 1: Unter"),
+        (b"[1]\n", "no line of .* can be used: row is no object, line 1 holds a list"),
+        (b"\n", "has no row"),
+        (b"\xff\xfe" + '{"file_name": "1.png"}'.encode("utf-16-le"), "is UTF-16, expected UTF-8"),
+        (b"\0\1", "has NUL bytes"),
+    ],
+)
+def test_lines_of_which_none_can_be_used_are_refused(tmp_path, lines, said):
+    write_table(tmp_path, lines, "metadata.jsonl")
+    with pytest.raises(UserError, match=said):
+        open_with(image_folder, tmp_path)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("broken", ['{"file_name": "x', "5", '{"text": "a"}'])
+def test_a_broken_row_and_the_picture_without_one_are_one_lost_record(tmp_path, place, broken):
+    names = ("1.png", "2.png", "3.png")
+    rows = [f'{{"file_name": "{name}"}}' for name in names]
+    rows[place] = broken
+    write_table(tmp_path, "\n".join(rows), "metadata.jsonl", pictures=names)
+    source = open_with(image_folder, tmp_path)
+    assert list(good(source)) == [name for name in names if name != names[place]]
+    assert sum(record.lost for record in bad(source)) == 1
+    assert any(names[place] in record.detail for record in bad(source))
 
 
 def test_two_tables_of_one_folder_are_refused(tmp_path):

@@ -4,6 +4,8 @@ import io
 import sys
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from source_checks import Asked, good
 from stand_in_layouts import stand_in, write_layouts
@@ -13,6 +15,15 @@ from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
 
+JSON = {
+    **{text: text for text in ("{}", "[]", "null", "[1]")},
+    "nothing": "",
+    "keys": '{"a": 1, "b": [2]}',
+    "cut": '{"a": [1, ',
+    "utf16": "{}".encode("utf-16"),
+    "bom": "{}".encode("utf-8-sig"),
+    "latin": b'{"\xe9": 1}',
+}
 PICTURE, CAPTION = Asked("picture"), Asked("caption", "caption", "captions")
 LABEL, TAGS = Asked("label"), Asked("tags")
 
@@ -54,12 +65,31 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
     ("path", "said"),
     [
         ("", "no data given"),
-        ("::", "is empty"),
-        ("missing.parquet", r"'missing.parquet' \(no such file\); accepted are \.tar, .*COCO"),
-        ("missing", r"no such file.*or a --dataset-type \(webdataset, .*synthetic\)"),
-        ("shards", r"a folder: name its shards, e.g. shards/train-\{0000..0009\}.tar"),
+        ("::", "part 1 of 2 is empty"),
+        ("s-00.tar::", "--train-data is 's-00.tar::', of which part 2 of 2 is empty"),
+        ("::s-00.tar", "part 1 of 2 is empty"),
+        ("s-00.tar:: ::s-01.tar", "part 2 of 3 is empty"),
+        ("missing.parquet", "there is no file or folder missing.parquet$"),
+        ("missing", "there is no file or folder missing$"),
+        ("shards", r"is a folder of shards: name the shards, e.g. shards/train-\{0000..0009\}.tar"),
         ("shards/", r"e.g. shards/train-"),
-        ("notes.md", "cannot tell the format of 'notes.md'; accepted are"),
+        (
+            "notes.md",
+            r"layout of notes.md, which begins with 'x': .*--dataset-type \(webd.*coco\)$",
+        ),
+        ("x.h5", r"which begins with b'\\x89HDF"),
+        ("nothing", r"^nothing is empty \(0 bytes\)$"),
+        ("nothing.json", r"^nothing.json is empty \(0 bytes\)$"),
+        ("flat/1.png", "is one picture: name the folder that it lies in"),
+        ("{}.json", "which holds an empty object: name"),
+        ("[].json", "which holds an empty list: name"),
+        ("null.json", "which holds null: name"),
+        ("keys.json", "which holds an object with the keys 'a', 'b': name"),
+        ("[1].json", "which holds a list that begins with the number 1: name"),
+        ("cut.json", "is not JSON, the file is cut off"),
+        ("utf16.json", "is UTF-16, expected UTF-8"),
+        ("bom.json", "which holds an empty object: name"),
+        ("latin.json", "is not UTF-8"),
         ("empty", "empty holds no picture"),
         ("none-*.csv", "no shard matches none-"),
         ("s-{00.tar", "cannot expand"),
@@ -75,6 +105,10 @@ def test_an_unknown_path_gets_one_sentence(folder, path, said):
     (folder / "notes.md").write_text("x")
     (folder / "empty").mkdir()
     (folder / "other.csv").write_text("x")
+    (folder / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    for name, text in JSON.items():
+        (folder / f"{name}.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    (folder / "nothing").write_bytes(b"")
     with pytest.raises(UserError, match=said) as error:
         source = open_source(DataSpec(path), [PICTURE])
         raise AssertionError(source)
@@ -112,10 +146,26 @@ def test_what_is_asked_for_is_wanted(folder, opened):
     ],
 )
 def test_a_source_without_a_field_is_refused(folder, path, field):
-    said = f"{path.split('::')[-1]} holds .* of each record; CLIP needs .*{field.name}"
+    said = f"{path.split('::')[-1]} (holds|has the columns) .*; CLIP needs .*{field.name}"
     with pytest.raises(UserError, match=said):
         open_source(DataSpec(path), [PICTURE, field], wanted_by="CLIP")
     open_source(DataSpec(path), [PICTURE], also=[field])
+
+
+@pytest.mark.parametrize("missing", ["picture", "caption"])
+def test_columns_that_are_not_known_are_named_with_those_that_are(tmp_path, missing):
+    columns = {"image": pa.array([b"x"]), "caption": pa.array(["a"])}
+    columns["other"] = columns.pop({"picture": "image"}.get(missing, missing))
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    needed = PICTURE if missing == "picture" else CAPTION
+    with pytest.raises(UserError) as error:
+        open_source(DataSpec(str(tmp_path / "a.parquet")), [needed], wanted_by="x")
+    found, names = {
+        "picture": ("'caption (string)', 'other (binary)'", "image, img, picture, jpg, "),
+        "caption": ("'image (binary)', 'other (string)'", "caption, text, txt, title, captions"),
+    }[missing]
+    said = f"has the columns {found}; x needs a {missing}, for which the accepted names are {names}"
+    assert said in str(error.value)
 
 
 def test_the_generated_set_is_shards(tmp_path, monkeypatch, opened):

@@ -1,5 +1,7 @@
 """Several sources as one: mixtures, their factors, and what does not mix."""
 
+import re
+
 import pytest
 from source_checks import Asked, good
 from stand_in_layouts import stand_in, write_layouts
@@ -54,13 +56,18 @@ def test_upsampling_factors_are_weights_of_each_source(folder):
 
 
 @pytest.mark.parametrize(
-    "factors", ["0::1", "-1::1", "nan::1", "inf::1", "1e999::1", "1e9::1", "a::1", "2::"]
+    ("factors", "number", "factor"),
+    [
+        *((f"{factor}::1", 1, factor) for factor in ("0", "-1", "nan", "inf", "1e999", "1e9", "a")),
+        ("1e-9::1", 1, "1e-9"),
+        ("2::", 2, ""),
+        ("1::20000", 2, "20000"),
+    ],
 )
-def test_factors_that_are_no_positive_numbers_are_refused(folder, factors):
+def test_a_factor_out_of_range_is_named_with_its_source(folder, factors, number, factor):
     spec = DataSpec("s-00.tar::s-01.tar", upsampling=factors)
-    with pytest.raises(
-        UserError, match="--train-data-upsampling-factors is '.*', expected positive"
-    ):
+    said = f"is '{factors}', of which factor {number}, that of s-0{number - 1}.tar, is '{factor}'"
+    with pytest.raises(UserError, match=re.escape(f"--train-data-upsampling-factors {said}")):
         open_source(spec, [PICTURE])
 
 

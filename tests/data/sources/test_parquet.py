@@ -63,6 +63,13 @@ def test_several_captions(tmp_path, columns, types, expected):
     assert found == (expected or [["a"], ["b", None]])
 
 
+def test_numbered_captions_follow_the_one_without_a_number(tmp_path):
+    columns = {"png": [b"x"], "title": ["t"], "caption2": ["c"], "caption": ["a"]}
+    path = write_parquet(tmp_path / "a.parquet", columns)
+    found = good(open_with(parquet, path, ["captions", "caption"]))
+    assert [values["captions"] for values in found.values()] == [["a", "c"]]
+
+
 @pytest.mark.parametrize(
     "kind",
     [

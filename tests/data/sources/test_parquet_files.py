@@ -47,7 +47,8 @@ def test_folders_patterns_and_splits(tmp_path):
         found = good(open_with(parquet, path, ["caption"], **settings)).values()
         return [values["caption"] for values in found]
 
-    assert captions(tmp_path) == every
+    assert captions(tmp_path, split="all") == every
+    assert captions(tmp_path) == [every[0], *every[2:]]
     assert captions(tmp_path, split="train") == [every[0], *every[2:]]
     assert captions(tmp_path, split="test") == ["test"]
     assert captions(f"{tmp_path}/data/train-*.parquet") == every[2:]

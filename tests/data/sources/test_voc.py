@@ -1,5 +1,7 @@
 """PASCAL VOC: annotations, splits and pictures that do not fit each other."""
 
+import shutil
+
 import pytest
 from source_checks import bad, good, open_with, write_pictures
 from voc_writing import annotation, write_voc
@@ -71,7 +73,7 @@ def test_a_split_has_the_order_of_its_list_and_each_id_once(tmp_path):
     assert list(good(train)) == ["c", "a"]
     assert [(r.reason, r.lost) for r in bad(train)] == [("picture is listed more than once", 1)]
     assert list(good(open_with(voc, tmp_path, split="dog_train"))) == ["a", "c"]
-    assert list(good(open_with(voc, tmp_path))) == ["a", "b", "c", "d"]
+    assert list(good(open_with(voc, tmp_path, split="all"))) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("split", ["test", "../Main/train", "dog"])
@@ -87,8 +89,28 @@ def test_an_empty_split_is_refused(tmp_path):
     with pytest.raises(UserError, match="lists no picture in its split 'train'"):
         open_with(voc, tmp_path, split="train")
     (tmp_path / "Annotations" / "a.xml").unlink()
-    with pytest.raises(UserError, match="lists no picture$"):
+    with pytest.raises(UserError, match="Annotations holds no .xml file$"):
+        open_with(voc, tmp_path, split="all")
+
+
+@pytest.mark.parametrize("folder", ["Annotations", "JPEGImages"])
+@pytest.mark.parametrize("below", ["", "VOC2007", "VOCdevkit/VOC2012"])
+def test_a_year_that_lacks_a_folder_is_refused_and_no_folder_of_classes(tmp_path, folder, below):
+    write_voc(tmp_path / below, {"a": annotation()}, splits={"train": "a\n"})
+    shutil.rmtree(tmp_path / below / folder)
+    assert voc.detects(tmp_path, b"")
+    with pytest.raises(UserError, match=f"as VOC does, but no folder {folder}$"):
         open_with(voc, tmp_path)
+
+
+def test_a_year_needs_no_lists(tmp_path):
+    write_voc(tmp_path, {"a": annotation()})
+    shutil.rmtree(tmp_path / "ImageSets")
+    assert voc.detects(tmp_path, b"") and list(good(open_with(voc, tmp_path))) == ["a"]
+    with pytest.raises(UserError, match="no split 'train': ImageSets/Main has no list"):
+        open_with(voc, tmp_path, split="train")
+    shutil.rmtree(tmp_path / "Annotations")
+    assert not voc.detects(tmp_path, b"")
 
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit"])
@@ -99,10 +121,10 @@ def test_years_of_one_folder_are_one_set(tmp_path, below):
         write_voc(tmp_path / below / year, texts, splits=splits)
     assert voc.detects(tmp_path, b"")
     every = ["VOC2007/a", "VOC2007/b", "VOC2012/b", "VOC2012/c"]
-    assert list(good(open_with(voc, tmp_path))) == every
+    assert list(good(open_with(voc, tmp_path, split="all"))) == every
     assert list(good(open_with(voc, tmp_path, split="train"))) == ["VOC2007/a", "VOC2012/b"]
     assert list(good(open_with(voc, tmp_path, split="test"))) == ["VOC2007/b"]
-    assert list(good(open_with(voc, tmp_path / below / "VOC2012"))) == ["b", "c"]
+    assert list(good(open_with(voc, tmp_path / below / "VOC2012", split="all"))) == ["b", "c"]
 
 
 def test_what_is_missing_is_bad_or_a_problem(tmp_path):
@@ -112,7 +134,7 @@ def test_what_is_missing_is_bad_or_a_problem(tmp_path):
         pictures=["1.jpg", "3.jpg", "4.JPG"],
         splits={"train": "1\n2\n3\n"},
     )
-    whole = open_with(voc, tmp_path)
+    whole = open_with(voc, tmp_path, split="all")
     assert list(good(whole)) == ["1"]
     problem, missing = bad(whole)
     assert (problem.reason, problem.lost) == ("picture has no annotation", 2)

@@ -124,6 +124,22 @@ def test_keys_and_members_that_come_twice(tmp_path):
     ]
 
 
+def test_second_pictures_of_a_key_are_told_once_a_shard_and_lose_no_record(tmp_path):
+    members = [*pairs(["1"]), ("1.png", b"p"), *pairs(["2"]), ("3.png", b"p"), ("3.webp", b"w")]
+    members += [(f"{n}.{e}", b"x") for n in (4, 5) for e in ("png", "jpg", "seg.png", "txt")]
+    path = write(tmp_path / "s.tar", [*members, ("5.webp", b"x")])
+    for _ in range(2):  # the second time of the kept index
+        good, (bad,) = read_shards(path)
+        assert [r.key for r in good] == [f"s/{n}" for n in range(1, 6)]
+        assert bad == BadRecord(
+            str(path),
+            "records with a second picture",
+            "3 x .png beside the .jpg that is read, first 1; 1 x .webp beside the .jpg that is "
+            "read, first 5; 1 x .webp beside the .png that is read, first 3",
+            lost=0,
+        )
+
+
 @pytest.mark.parametrize("said, lost", [(None, 1), (10, 6), (3, 1)])
 def test_a_broken_end_counts_what_the_shard_should_have_held(tmp_path, said, lost):
     data = tar_bytes(pairs([f"{n:02d}" for n in range(10)]))

@@ -2,6 +2,7 @@ import gc
 import gzip
 import multiprocessing
 import os
+import socket
 import time
 
 import pytest
@@ -35,6 +36,7 @@ def test_a_stream_gives_what_the_file_holds(tmp_path):
     members = [
         *pairs("abc"),
         ("c.jpg", b"again"),
+        ("c.png", b"beside"),
         ("d.seg.png", b"mask"),
         *pairs("d"),
         *pairs(f"x.y.{n}" for n in range(20)),
@@ -48,7 +50,7 @@ def test_a_stream_gives_what_the_file_holds(tmp_path):
     path = tmp_path / "s.tar"
     path.write_bytes(tar_bytes(members)[:-512])
     good, bad = read_shards(path)
-    assert len(good) == 24 and len(bad) == 6
+    assert len(good) == 24 and len(bad) == 7
     stream, stream_bad = read_shards(f"pipe:cat {path}")
     assert {r.key: dict(r.values) for r in stream} == {r.key: dict(r.values) for r in good}
     told = {(b.key.split("/")[-1], b.reason, b.detail, b.lost) for b in bad}
@@ -86,9 +88,17 @@ def test_gzip_is_unpacked(tmp_path, shard, packed):
         ("head -c 13000 {}; exit 18", "the command ended with status 18; "),
         ("head -c 13000 {}; kill -9 $$", "the command was ended by signal 9; "),
         ("gzip -c {} | head -c 300", "Compressed file ended before"),
-        ("no-such-command {}", "the command ended with status 127; 0 bytes"),
+        (
+            "no-such-command {}",
+            "the command ended with status 127: /bin/sh: 1: no-such-command: not",
+        ),
+        ("head -c 13000 {}; echo oh dear >&2; exit 18", "status 18: oh dear; "),
+        ("echo one >&2; (echo; echo ' two  words'; echo) >&2; : {}; exit 1", "status 1: two words"),
+        ("head -c 100000 /dev/zero >&2; echo end >&2; : {}; exit 1", "end"),
+        ("cat {} missing.tar | head -c 13000; cat missing.tar", "cat: missing.tar: No such file"),
+        ("true {}", "0 bytes"),
         ("head -c 1000 /dev/urandom; : {}", "not a tar archive"),
-        ("exit 3; cat {}", "the command ended with status 3; 0 bytes"),
+        ("exit 3; cat {}", "the command ended with status 3"),
     ],
 )
 def test_a_pipe_that_dies_half_way_counts_what_it_should_have_held(shard, command, cause):
@@ -230,6 +240,23 @@ def test_a_remote_url_that_cannot_be_opened_is_counted(monkeypatch, error):
     monkeypatch.setitem(gopen_schemes, "gs", fails)
     good, (bad,) = read_shards("gs://bucket/some.tar", num_samples=12)
     assert not good and (bad.reason, bad.lost) == (TRUNCATED, 12) and "\n" not in bad.detail
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_url_that_nobody_answers_is_told(scheme):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/a;b.tar"
+        good, (bad,) = read_shards(url, read_timeout=20)
+    assert not good and bad.key == url
+    assert (
+        "the command ended with status 7: curl: (7)" in bad.detail and "0 bytes" not in bad.detail
+    )
+
+
+def test_what_a_stalled_command_said_last_is_told(shard):
+    _, (bad,) = read_shards("pipe:echo waiting for a lock >&2; sleep 100", read_timeout=0.3)
+    assert bad.detail.endswith("the limit of --read-timeout: waiting for a lock")
 
 
 def test_a_file_that_disappears_is_counted(shard):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastclip.data.epoch_order import EpochOrder
-from fastclip.data.resampled_order import ResampledOrder
-from fastclip.data.shuffled_order import ShuffledOrder
+from fastclip.data.order.base import EpochOrder
+from fastclip.data.order.resampled import ResampledOrder
+from fastclip.data.order.shuffled import ShuffledOrder
 
 WINDOW = 65_536
 """Records that are shuffled together; a few shards at a time are read for them. There is no second

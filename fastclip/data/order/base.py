@@ -106,6 +106,29 @@ class EpochOrder(ABC):
         return tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
 
 
+class PartsOrder(EpochOrder):
+    """An order of which the sizes of parts are all that is known.
+
+    Args:
+        sizes: int64 ``[parts]``, records of each, of which at least one is not 0.
+        weights: float ``[parts]``, how often a part's records come; None for all alike.
+        window: records.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        weights: np.ndarray | None,
+        window: int,
+        *,
+        seed: int,
+        epoch: int,
+        batch: int,
+    ) -> None:
+        super().__init__(seed, epoch, batch)
+        self.sizes, self.weights, self.window = sizes, weights, window
+
+
 def replacement(place: int, attempt: int, length: int, batch: int, drawn: int) -> int:
     """The place, of ``length``, whose record is tried for the one at ``place``.
 

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from fastclip.data.epoch_order import EpochOrder, Window
+from fastclip.data.order.base import PartsOrder, Window
 from fastclip.data.seeding import derived_seed
 
 _RESAMPLED = 3
 _FEWEST_PARTS = 64
 
 
-class ResampledOrder(EpochOrder):
+class ResampledOrder(PartsOrder):
     """Endless places, each with a record drawn for it.
 
     A window's records come from parts that are drawn first, with replacement, as probable as they
     are large: as many as it takes to hold a window of records, and no fewer than 64. So every
     record is as probable as another (times its part's weight), and few parts are open at a time.
-
-    Args:
-        sizes: int64 ``[parts]``, of which at least one is not 0.
-        weights: float ``[parts]``, how much more probable a part's records are; None for alike.
-        window: records.
     """
 
-    def __init__(
-        self,
-        sizes: np.ndarray,
-        weights: np.ndarray | None,
-        window: int,
-        *,
-        seed: int,
-        epoch: int,
-        batch: int,
-    ) -> None:
-        super().__init__(seed, epoch, batch)
-        self.sizes, self.window = sizes, window
-        share = sizes * (1.0 if weights is None else weights)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        share = self.sizes * (1.0 if self.weights is None else self.weights)
         self.parts = np.flatnonzero(share)
         self.share = share[self.parts] / share.sum()
-        self.length = int(sizes.sum())
+        self.length = int(self.sizes.sum())
 
     def pass_of(self, place: int) -> tuple[int, int]:
         """As many places as there are records; see :meth:`EpochOrder.pass_of`."""

@@ -1,6 +1,6 @@
 import torch
 
-from fastclip.data.distinct import separate_groups
+from fastclip.data.order import separate_groups
 
 
 def test_no_batch_holds_a_group_twice():

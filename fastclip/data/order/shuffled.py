@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import Any
 
 import numpy as np
 
-from fastclip.data.epoch_order import EpochOrder, Window
+from fastclip.data.order.base import PartsOrder, Window
 from fastclip.data.seeding import derived_seed
 
 _PARTS, _RECORDS = 0, 1
 
 
-class ShuffledOrder(EpochOrder):
+class ShuffledOrder(PartsOrder):
     """Pass after pass over the records, each shuffled anew.
 
     A window is made of whole parts that follow one another in the pass, and holds at least
     ``window`` records: all of them, where there are no more. The records of a part are thus read
-    within a window's time.
-
-    Args:
-        sizes: int64 ``[parts]``, of which at least one is not 0.
-        weights: float ``[parts]``: a part comes ``floor(weight)`` times a pass, and once more with
-            the probability that is left; None for once each.
-        window: records.
+    within a window's time. A part of some weight comes ``floor(weight)`` times a pass, and once
+    more with the probability that is left.
     """
 
-    def __init__(
-        self,
-        sizes: np.ndarray,
-        weights: np.ndarray | None,
-        window: int,
-        *,
-        seed: int,
-        epoch: int,
-        batch: int,
-    ) -> None:
-        super().__init__(seed, epoch, batch)
-        self.sizes, self.weights, self.window = sizes, weights, window
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._passes: list[_Pass] = []
         self._starts = [0]
 

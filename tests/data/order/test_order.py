@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fastclip.data.epoch_order import MOST_ATTEMPTS
-from fastclip.data.order import Order
+from fastclip.data.order import MOST_ATTEMPTS, Order
 
 SIZES = {
     "equal": [10] * 20,
