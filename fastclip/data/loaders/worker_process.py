@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import current_process
 from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
@@ -103,7 +104,9 @@ def begin(worker: int, function: Function, parent: int, signs: SignsOfLife, fold
     Finalize(None, _end, args=(function, parent, folder), exitpriority=100)
     threading.Thread(target=_watch, args=(parent, folder), daemon=True).start()
     # Where multiprocessing keeps the socket over which a batch's file descriptor goes: a worker
-    # that is ended would leave a folder of its own behind.
+    # that is ended would leave a folder of its own behind. A fork begins with its parent's folder,
+    # which is not ours to fill or to remove.
+    current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     default, tempfile.tempdir = tempfile.tempdir, folder
     get_temp_dir()
     tempfile.tempdir = default

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,11 @@ def test_a_long_name_of_the_folder_of_temporary_files_is_no_matter(tmp_path, mon
     made = WorkerItems(lambda task: {"x": torch.ones(1)}, 1, item_nbytes=100, timeout=60.0)
     assert len(list(made.items(range(3)))) == 3
     made.close()
+
+
+def test_the_parents_own_folder_of_sockets_stays():
+    own = Path(get_temp_dir())
+    made = WorkerItems(lambda task: {"x": torch.ones(1)}, 2, item_nbytes=100, timeout=60.0)
+    next(made.items(range(1_000)))
+    made.close()
+    assert own.is_dir()
