@@ -87,7 +87,6 @@ def test_all_captions_of_a_record_are_references(tmp_path):
     assert facts.captions == ["one ring", "a star"]
     assert facts.references == [("one ring", "a ring"), ("a star",)]
     assert reference_words(facts)[0] == [["one", "ring"], ["a", "ring"]]
-    assert read_split_facts(spec).references == [("one ring",), ("a star",)]
     assert SplitFacts(["0"], ["one"], None, [{}]).references == [("one",)]
 
 
