@@ -98,18 +98,18 @@ def begin(worker: int, function: Function, parent: int, signs: SignsOfLife, fold
     """
     global _signs
     _signs = signs
-    # Ctrl-C reaches every process of a terminal; the parent then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    Finalize(None, _end, args=(function, parent, folder), exitpriority=100)
-    threading.Thread(target=_watch, args=(parent, folder), daemon=True).start()
     # Where multiprocessing keeps the socket over which a batch's file descriptor goes: a worker
     # that is ended would leave a folder of its own behind. A fork begins with its parent's folder,
     # which is not ours to fill or to remove.
     current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
     default, tempfile.tempdir = tempfile.tempdir, folder
-    get_temp_dir()
+    sockets = get_temp_dir()
     tempfile.tempdir = default
+    Finalize(None, _end, args=(function, parent, folder, sockets), exitpriority=100)
+    # Ctrl-C reaches every process of a terminal; the parent then ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_watch, args=(parent, folder), daemon=True).start()
 
 
 _signs: SignsOfLife | None = None
@@ -123,13 +123,13 @@ def _leave(signum: int, frame: Any) -> None:
         sys.exit(ON_SIGTERM)
 
 
-def _end(function: Function, parent: int, folder: str) -> None:
+def _end(function: Function, parent: int, folder: str, sockets: str) -> None:
     try:
         close(function)
     finally:
         is_orphan = os.getppid() != parent
         if _leaving or is_orphan:
-            shutil.rmtree(folder if is_orphan else get_temp_dir(), ignore_errors=True)
+            shutil.rmtree(folder if is_orphan else sockets, ignore_errors=True)
             with contextlib.suppress(OSError):
                 os.rmdir(folder)  # where this is the last: the parent may be ending too
             # Otherwise the process waits until its last items are read, which nobody does.
