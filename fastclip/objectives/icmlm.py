@@ -51,7 +51,10 @@ class Icmlm(Objective):
 
     def __init__(self, options: IcmlmOptions, parts: Parts):
         self.options = options
-        learned, width = parts.learned, parts.learned["width"]
+        learned = parts.learned
+        if not learned:
+            raise UserError("learned.json, which names the words that are masked, is missing")
+        width = learned["width"]
         if width % options.fusion_heads:
             raise UserError(
                 f"--fusion-heads is {options.fusion_heads}, expected a divisor of {width}, the "

@@ -261,6 +261,9 @@ def test_a_run_opens_without_its_encoder_and_fills_with_it(tmp_path, monkeypatch
     for again in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(trained)).model):
         found = again.fill_logits(image, again.text_encoder.states(ids), places)
         torch.testing.assert_close(found, expected)
+    (run / "learned.json").unlink()
+    with pytest.raises(UserError, match="learned.json, which names the words that are masked, is"):
+        load_run(run)
 
 
 def test_a_resumed_run_has_the_same_encoder_wherever_it_lies(tmp_path):
