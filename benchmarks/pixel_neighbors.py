@@ -28,25 +28,31 @@ from fastclip.objectives.tag_targets import TagCountOptions, learn_tags
 from fastclip.training.learning import SpecTexts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "pixel_neighbors.json"
-SIDE, LEAST = 32, 10
+SIDE, LEAST = 24, 10
 NEIGHBORS = (1, 3, 5, 10, 20, 50)
 STRENGTHS = (1e1, 1e2, 1e3, 1e4, 1e5)
 
 
 def read(path: str, tags: WordTags) -> tuple[np.ndarray, Tensor]:
-    """Pixels in [0, 1], fp32 ``[n, 3 * SIDE * SIDE]``, and which tags they have, ``[n, tags]``."""
+    """How far pixels are from white, fp32 ``[n, 3 * SIDE * SIDE]``, and tags, ``[n, tags]``."""
     split: Split = read_split(DataSpec(path), image_size=SIDE, also=(TAGS,), progress=False)
     said = torch.zeros(len(split), len(tags.names), dtype=torch.bool)
     for row, numbers in zip(said, tags.numbers(split.also[TAGS]), strict=True):
         row[numbers] = True
-    return split.pictures.flatten(1).float().div(255).numpy(), said
+    return 1 - split.pictures.flatten(1).float().div(255).numpy(), said
 
 
 def neighbors(pixels: np.ndarray, said: Tensor, others: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """Scores of ``others`` by the tags of their nearest pictures, the nearer the heavier."""
+    """Scores of ``others`` by the tags of their nearest pictures, the nearer the heavier.
+
+    Distances are those of unit vectors.
+    """
     from sklearn.neighbors import NearestNeighbors
 
-    distances, rows = NearestNeighbors(n_neighbors=max(NEIGHBORS)).fit(pixels).kneighbors(others)
+    known, asked = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-6) for rows in (pixels, others)
+    )
+    distances, rows = NearestNeighbors(n_neighbors=max(NEIGHBORS)).fit(known).kneighbors(asked)
     weights = torch.from_numpy(1 / np.maximum(distances, 1e-6))
     for count in NEIGHBORS:
         near = said[torch.from_numpy(rows[:, :count])].double()  # [n, count, tags]
