@@ -48,9 +48,10 @@ def write(
         "max_length": tokenizer.context_length,
         "device": pictures.device,
     }
+    options = getattr(model, "beam_options", {})
     if top_p is None:
-        options = getattr(model, "beam_options", {})
         tokens, _ = beam_search(next_log_probs, beams=beams, **options, **request)
     else:
+        request["no_repeat"] = options.get("no_repeat", False)
         tokens, _ = sample_nucleus(next_log_probs, top_p=top_p, generator=generator, **request)
     return [tokenizer.decode(row) for row in tokens.tolist()]

@@ -87,7 +87,7 @@ def test_what_cannot_be_captioned_is_one_sentence(tmp_path):
     ):
         with pytest.raises(UserError, match=told):
             run.caption([], **flags)
-    told = "a run of objective clip writes no captions, expected one of captioning, .*coca"
+    told = "a run of objective clip writes no captions, expected one of bicaptioning, .*coca"
     with pytest.raises(UserError, match=told):
         trained("clip").caption([])
     broken = trained()
