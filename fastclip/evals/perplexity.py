@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -88,19 +89,20 @@ def derangement(count: int) -> Tensor:
 
 
 def count_words(tokenizer: Any, captions: Sequence[str]) -> list[int]:
-    """Words of each caption by white space that lie wholly among its tokens, and its end.
+    """Words of each caption by white space that lie wholly among its tokens, and its end if kept.
 
     A tokenizer splits at white space, so that a caption's tokens are those of its words in turn.
     """
     split = [clean(caption).split() for caption in captions]
-    known = list(dict.fromkeys(word for words in split for word in words))
-    pieces = _last(tokenizer(known), tokenizer.eot_id) - 1 if known else torch.empty(0)
-    lengths = dict(zip(known, pieces.tolist(), strict=True))
-    room = tokenizer.context_length - 2
+    known = dict.fromkeys(word for words in split for word in words)
+    lengths = {word: len(tokenizer.pieces(word)) for word in known}
+    keeps_end = getattr(tokenizer, "keep_end", True)
+    room = tokenizer.context_length - (2 if keeps_end else 1)
     counts = []
     for words in split:
-        ends = torch.tensor([lengths[word] for word in words]).cumsum(0)
-        counts.append(1 + int((ends <= room).sum()))
+        ends = list(itertools.accumulate(lengths[word] for word in words))
+        has_end = keeps_end or not ends or ends[-1] < room
+        counts.append(sum(end <= room for end in ends) + has_end)
     return counts
 
 

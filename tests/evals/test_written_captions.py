@@ -11,6 +11,7 @@ from small import ONE, SIDE, tokenizer
 from fastclip.comm.division import Division
 from fastclip.data.generated import grammar
 from fastclip.data.splits import Split
+from fastclip.data.text.bpe import BpeTokenizer
 from fastclip.evals import written_captions as written
 from fastclip.evals.base import Subject
 from fastclip.evals.bleu import Bleu
@@ -125,6 +126,10 @@ def test_words_are_counted_by_white_space_as_far_as_a_text_is_kept():
     cases = {"": 1, "red": 2, "Red  STAR ring": 4, "zq x.y": 3, "x.y zq red": 4, "x.y zq zq": 3}
     cases |= {"red " * 6: 7, "red " * 7: 7, "zqzqzq red": 2}
     assert count_words(tokenizer(), list(cases)) == list(cases.values())
+    # Seven are, where a text that is cut loses its end, which then is not foreseen.
+    cutting = BpeTokenizer(tokenizer().merges, tokenizer().context_length, keep_end=False)
+    cases |= {"x.y zq zq": 3, "red " * 7: 7, "red " * 8: 7, "zqzqzq red": 2, "zqzqzqzq": 0}
+    assert count_words(cutting, list(cases)) == list(cases.values())
 
 
 def test_captions_are_written_once_for_all_evaluations(monkeypatch):
