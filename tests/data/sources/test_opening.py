@@ -71,8 +71,8 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
         ("s-00.tar:: ::s-01.tar", "part 2 of 3 is empty"),
         ("missing.parquet", "there is no file or folder missing.parquet$"),
         ("missing", "there is no file or folder missing$"),
-        ("shards", r"is a folder of shards: name the shards, e.g. shards/train-\{0000..0009\}.tar"),
-        ("shards/", r"e.g. shards/train-"),
+        ("shards", r"is a folder of shards: name the shards, e.g. shards/s-\*.tar$"),
+        ("shards/", r"e.g. shards/s-\*.tar$"),
         (
             "notes.md",
             r"layout of notes.md, which begins with 'x': .*--dataset-type \(webd.*coco\)$",
