@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ from fastclip.data.class_texts import class_texts_of
 from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
-from fastclip.data.sources.base import AnySource, ForwardSource, Record
+from fastclip.data.sources.base import AnySource, Record
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import joined, open_source
@@ -186,13 +185,4 @@ def _records(source: AnySource, found: Survey) -> Iterator[Record | BadRecord]:
     """Every record of every part; what is said of a part's size is held against the part."""
     found.parts = source.num_parts
     for part in range(source.num_parts):
-        said = None if isinstance(source, ForwardSource) else source.size(part)
-        yield from part_records(source, part)
-        if isinstance(source, ForwardSource) or said is None or not said.believed:
-            continue
-        with closing(source.open(part)) as opened:
-            if len(opened) != said.records:
-                found.wrong_sizes.append(
-                    f"{source.part_name(part)} is said to hold {said.records} records, it has "
-                    f"{len(opened)}"
-                )
+        yield from part_records(source, part, found.wrong_sizes.append)

@@ -84,6 +84,14 @@ def test_inspect_names_bad_records(tmp_path, capsys):
     assert "\n  a/2: no picture" not in told and "and 1 more (--bad 2)" in told
 
 
+def test_pack_tells_of_sizes_that_are_not_so(tmp_path, caplog):
+    write_shards(tmp_path, [3, 4])
+    (tmp_path / "sizes.json").write_text('{"s-00.tar": 5, "s-01.tar": 4}')
+    assert main(["pack", f"{tmp_path}/s-*.tar", str(tmp_path / "out")]) == 0
+    told = f"{tmp_path}/s-00.tar is said to hold 5 records, it has 3"
+    assert [r.message for r in caplog.records] == [told]
+
+
 def test_inspect_tells_of_sizes_that_are_not_so(tmp_path, capsys):
     write_shards(tmp_path, [3, 4])
     (tmp_path / "sizes.json").write_text('{"s-00.tar": 5, "s-01.tar": 4}')
