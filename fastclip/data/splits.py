@@ -27,7 +27,8 @@ class SplitFacts:
     are the values of further fields that evaluations asked for, None where a record has none.
     ``all_captions`` are all of each record, of which ``captions`` has the first. ``notes`` are what
     there is to say of how the split was read, ``look_bad`` whether too many of some pictures that
-    were decoded are bad.
+    were decoded are bad. ``unlabelled`` are the keys of the records without a label where others
+    have one, ``table`` says which columns there are and which are read; "" where it is no table.
     """
 
     keys: list[str]
@@ -41,6 +42,8 @@ class SplitFacts:
     all_captions: list[tuple[str, ...]] | None = None
     notes: Sequence[str] = ()
     look_bad: bool = False
+    unlabelled: Sequence[str] = ()
+    table: str = ""
 
     @property
     def references(self) -> list[tuple[str, ...]]:
@@ -49,6 +52,27 @@ class SplitFacts:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def lack_of(self, what: str, values: Sequence[Any]) -> str | None:
+        """``what`` where records lack it, and how many where some have it; else None.
+
+        ``values`` are theirs, None or "" where a record has none.
+        """
+        without = [k for k, v in zip(self.keys, values, strict=True) if v is None or v == ""]
+        return self._lack_of(what, without)
+
+    def lack_of_labels(self) -> str | None:
+        """As :meth:`lack_of`, of class labels and names for them."""
+        if self.labels is None:
+            return self._lack_of("labels with class names", self.unlabelled or self.keys)
+        return None if self.classes else "class names for its labels"
+
+    def _lack_of(self, what: str, without: Sequence[str]) -> str | None:
+        if not without:
+            return None
+        if len(without) == len(self):
+            return what
+        return f"{what} for {len(without)} of its {len(self)} records, the first {without[0]}"
 
 
 @dataclass(frozen=True)

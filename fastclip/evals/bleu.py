@@ -29,7 +29,7 @@ class Bleu(Evaluation):
         return "BLEU-4 is not measured: the module sacrebleu is not installed"
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         written = [caption_words(text) for text in written_captions(subject, split)]

@@ -33,7 +33,7 @@ class Cider(Evaluation):
     reads_json = True
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         written = [caption_words(text) for text in written_captions(subject, split)]

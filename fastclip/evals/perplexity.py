@@ -36,7 +36,7 @@ class Perplexity(Evaluation):
     needs = ("encode_grid", "hidden", "head")
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         model, device = subject.model, subject.ranks.device

@@ -7,15 +7,17 @@ from pathlib import Path
 from fastclip.data.sources.extensions import extension, is_hidden
 from fastclip.data.sources.folder_walk import TABLES
 from fastclip.data.sources.registry import HEAD_BYTES, Layout, layout_named
+from fastclip.data.sources.spec import DatasetType
 from fastclip.errors import UserError
 
-_LAYOUTS = ("flickr", "karpathy", "visual-genome", "lavis", "coco")
+_LAYOUTS: tuple[DatasetType, ...] = ("flickr", "karpathy", "visual-genome", "lavis", "coco")
 """Those that one file describes; any csv file could be one, so they do not count."""
 _MOST_OPENED = 100
 
 
 def refuse_annotated(folder: Path) -> None:
-    """Raise :class:`UserError` where annotations lie in ``folder``, its ``annotations`` or ``train``.
+    """Raise :class:`UserError` where annotations lie in ``folder`` or below its ``annotations``
+    or ``train``.
 
     Read as an image folder, its captions would be ignored and ``train2017`` be a class. A folder
     with a ``metadata.csv`` or ``.jsonl`` is Hugging Face's, whatever else is in it.
