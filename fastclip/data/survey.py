@@ -18,8 +18,8 @@ from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import joined, open_source
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.texts import shown_names
 from fastclip.data.sources.walk import count_records, part_records
+from fastclip.data.untold import about_untold, is_untold
 
 _ROLE = "the data"
 _SHEET_SIZE = 112
@@ -60,11 +60,11 @@ class Survey:
         self.labelled += bool(labels)
         self.labels.update(labels)
         self.tagged += bool(values.get(TAGS))
+        self.untold += is_untold(values)
         if said:
             return said[0]
         if LABEL in values:
             return f"label {values[LABEL]}"
-        self.untold += not (values.get(LABELS) or values.get(TAGS))
         return ", ".join(values.get(TAGS, ()))
 
     def add_bad(self, record: BadRecord) -> None:
@@ -108,8 +108,7 @@ class Survey:
             yield f"classes:  {len(self.classes)}: {', '.join(self.classes[:_FIRST_CLASSES])}{more}"
         yield f"tags:     {f'{self.tagged} record{_s(self.tagged)}' if self.tagged else 'none'}"
         if self.untold:
-            columns = f"; the columns are {shown_names(self.columns)}" if self.columns else ""
-            yield f"untold:   {self.untold} have no caption, label or tags{columns}"
+            yield f"untold:   {about_untold(self.untold, self.columns)}"
 
     def _seen(self) -> Iterator[str]:
         """What the pictures and the parts are like."""

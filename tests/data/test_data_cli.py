@@ -110,7 +110,7 @@ def test_a_missing_file_is_one_sentence_and_code_2(tmp_path, capsys):
     assert "\n" not in told
 
 
-def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
+def test_records_that_nothing_is_said_of_are_counted(tmp_path, capsys):
     nothing = {"txt": None, "cls": None}
     write_shard(
         tmp_path / "a.tar",
@@ -122,11 +122,13 @@ def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
             "4": record(4, cls=None),
         },
     )
-    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
-    assert "untold:   2 have no caption, label or tags" in capsys.readouterr().out
     write_shard(tmp_path / "b.tar", {"0": record(0)})
-    assert main(["inspect", str(tmp_path / "b.tar")]) == 0
-    assert "untold" not in capsys.readouterr().out
+    for command in (["inspect"], ["pack", "--shard-records", "2"]):
+        for name, told in (("a", True), ("b", False)):
+            out = [str(tmp_path / f"packed-{name}")] * (command[0] == "pack")
+            assert main([*command, str(tmp_path / f"{name}.tar"), *out]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert ("untold:   2 have no caption, label or tags" in lines) == told
 
 
 def inspected(capsys, *args):

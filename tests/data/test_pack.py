@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from layouts import CAPTIONED, COUNT, LABELLED, caption
+from metadata_writing import write_table
 from open_loader import epoch, open_loader
 from PIL import Image
 from shard_files import picture_bytes, record, write_shard
@@ -157,3 +158,19 @@ def test_no_two_records_of_one_list_in_json_share_a_batch(tmp_path):
     batches = [set(one["key"]) for number in range(8) for one in epoch(loader, number)]
     assert batches
     assert {"a/0", "a/1"} not in batches
+
+
+def test_columns_that_are_not_read_are_told_where_records_have_nothing_else(tmp_path):
+    write_table(tmp_path / "in", "file_name,blurb\n1.png,one\n2.png,two\n")
+    packed = pack(DataSpec(str(tmp_path / "in")), tmp_path / "out", PackOptions(), progress=False)
+    told = "untold:   2 have no caption, label or tags; the columns are 'file_name', 'blurb'"
+    assert packed.report().splitlines()[-1] == told
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_the_current_folder_is_not_written_to(tmp_path, monkeypatch, out):
+    write_shard(tmp_path / "a.tar", {"0": record(0)})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="^the folder to write is the current one"):
+        pack(DataSpec(str(tmp_path / "a.tar")), Path(out), PackOptions(), progress=False)
