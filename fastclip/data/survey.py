@@ -106,6 +106,9 @@ class Survey:
         if self.classes:
             more = ", ..." * (len(self.classes) > _FIRST_CLASSES)
             yield f"classes:  {len(self.classes)}: {', '.join(self.classes[:_FIRST_CLASSES])}{more}"
+            if nameless := sorted(label for label in self.labels if label >= len(self.classes)):
+                count = f"{len(nameless)} label{_s(len(nameless))}"
+                yield f"found:    {count} without a class name, the first {nameless[0]}"
         yield f"tags:     {f'{self.tagged} record{_s(self.tagged)}' if self.tagged else 'none'}"
         if self.untold:
             yield f"untold:   {about_untold(self.untold, self.columns)}"

@@ -266,3 +266,31 @@ def test_output_that_nobody_reads_is_no_error(command, tmp_path):
     ended = subprocess.run(called, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert ended.returncode == 141 and "Error" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (
+            ["inspect", "a.tar", "--captions", "x"],
+            "inspect: argument --captions: invalid int value",
+        ),
+        (["inspect"], "inspect: the following arguments are required: data"),
+        (["inspect", "a.tar", "--nothing"], ": unrecognized arguments: --nothing"),
+        (["look"], ": argument command: invalid choice: 'look'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys, args, told):
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    [line] = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and line.startswith("fastclip-data") and told in line
+    assert line.endswith("; --help lists all flags")
+
+
+def test_inspect_tells_of_labels_that_have_no_name(tmp_path, capsys):
+    write_shard(tmp_path / "a.tar", {str(n): record(n, cls=b"%d" % n) for n in range(5)})
+    (tmp_path / "classes.json").write_text('{"classes": ["one", "two"]}')
+    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
+    told = capsys.readouterr().out
+    assert "\nfound:    3 labels without a class name, the first 2\n" in told
