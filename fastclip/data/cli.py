@@ -131,7 +131,8 @@ def _spec(args: argparse.Namespace) -> DataSpec:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from fastclip.data.generated.shards import GeneratedSpec, generate
+    from fastclip.data.generated.samples import GeneratedSpec
+    from fastclip.data.generated.shards import generate
 
     spec = GeneratedSpec(args.num_samples, args.num_val, args.picture_size, args.seed)
     made = generate(args.out, spec)

@@ -52,7 +52,8 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
 
 def trained(rank: int, folder: str) -> None:
     """Every run, cut after its first step and resumed with other words in the file of tags."""
-    from fastclip.data.generated.shards import GeneratedSpec, generate
+    from fastclip.data.generated.samples import GeneratedSpec
+    from fastclip.data.generated.shards import generate
     from fastclip.training import distributed, session
     from fastclip.training.config import train_config
 

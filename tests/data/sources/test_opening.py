@@ -170,8 +170,9 @@ def test_columns_that_are_not_known_are_named_with_those_that_are(tmp_path, miss
 
 def test_the_generated_set_is_shards(tmp_path, monkeypatch, opened):
     from fastclip.data.generated import shards as generated
+    from fastclip.data.generated.samples import GeneratedSpec
 
-    small = generated.GeneratedSpec(num_samples=3, num_val=2, picture_size=16)
+    small = GeneratedSpec(num_samples=3, num_val=2, picture_size=16)
     make = generated.ensure_generated
     target = "fastclip.data.sources.generated.ensure_generated"
     monkeypatch.setattr(target, lambda root: make(root, small, progress=False))
