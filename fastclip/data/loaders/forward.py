@@ -42,9 +42,15 @@ def build_forward(
 ) -> Loader:
     """The loader of one rank for ``source``.
 
-    Raises :class:`UserError` where nothing says how many records there are, or where they are
-    fewer than one global batch.
+    Raises :class:`UserError` where nothing says how many records there are, where they are fewer
+    than one global batch, and for weights of streams that are not drawn.
     """
+    if source.weights is not None and not resampled:
+        raise UserError(
+            f"--train-data-upsampling-factors is given for the streams {source.name}, each of "
+            "which is read once an epoch: give --dataset-resampled, which draws streams by their "
+            "factors, or local files"
+        )
     deal = Deal(
         source,
         reading,
