@@ -3,11 +3,11 @@
     python benchmarks/recipes.py [NAME ...] --seeds 0 1 2
 
 A recipe is ``configs/recipes/small/NAME.yaml``: the trainer's flags, and in a second document what
-its runs are held to: figures of results.json, or how many times another figure they are (``over``:
-one of the same split, or the best n-gram's ``ngram_word_perplexity``). Every run's outcome is
-stored as soon as it is known, so that a call that was stopped goes on where it was (``--again``
-starts over). Writes benchmarks/results/recipes.json and the README's table of it; exits with code 1
-where a bar was missed.
+its runs are held to: figures of results.json, how many times another figure they are (``over``: one
+of the same split, or the best n-gram's ``ngram_word_perplexity``), or how far they are above
+another (``minus``). Every run's outcome is stored as soon as it is known, so that a call that was
+stopped goes on where it was (``--again`` starts over). Writes benchmarks/results/recipes.json and
+the README's table of it; exits with code 1 where a bar was missed.
 """
 
 import argparse
@@ -73,7 +73,8 @@ def figures(name: str, known: dict) -> list[dict]:
         seeds, baselines, sizes = {}, {}, set()
         for seed, runs in outcomes.items():
             split = runs[""]["results"][term["split"]]
-            seeds[seed] = split[term["figure"]] / (split[term["over"]] if "over" in term else 1)
+            value = split[term["figure"]] - (split[term["minus"]] if "minus" in term else 0)
+            seeds[seed] = value / (split[term["over"]] if "over" in term else 1)
             sizes.add(split["pictures"])
             other = term.get("baseline", {}).get("run")
             if other is not None:
@@ -86,7 +87,7 @@ def figures(name: str, known: dict) -> list[dict]:
         every = [runs[""] for runs in outcomes.values()]
         entries.append(
             {
-                "figure": " / ".join(term[key] for key in ("figure", "over") if key in term),
+                "figure": title_of(term),
                 "split": term["split"],
                 "n": max(sizes),
                 "higher_is_better": term.get("higher_is_better", True),
@@ -99,6 +100,12 @@ def figures(name: str, known: dict) -> list[dict]:
             }
         )
     return entries
+
+
+def title_of(term: dict) -> str:
+    """What a figure is called in the record."""
+    minus = f" - {term['minus']}" if "minus" in term else ""
+    return term["figure"] + minus + (f" / {term['over']}" if "over" in term else "")
 
 
 def is_met(term: dict, seeds: dict, baselines: dict) -> bool | None:

@@ -40,7 +40,9 @@ def test_every_small_recipe_reads(path):
     for other in terms.get("needs", {}).values():
         assert (recipe_runs.SMALL / f"{other}.yaml").exists()
     for term in terms.get("figures", []):
-        assert term.keys() <= {*("figure", "over", "split", "bar", "baseline", "higher_is_better")}
+        assert term.keys() <= {
+            *("figure", "over", "minus", "split", "bar", "baseline", "higher_is_better")
+        }
 
 
 def test_a_student_runs_with_its_teacher_and_beside_itself_alone(started, tmp_path):
@@ -102,6 +104,18 @@ def test_a_figure_is_held_to_another(started, tmp_path, monkeypatch):
     assert entry["figure"] == "recall@10 / pictures" and not entry["met"]
     assert entry["seeds"] == {"0": pytest.approx(0.5 / 3)}
     row = "| any | recall@10 / pictures | val-seen | 3 | 0.17 |  | 0.2, missed |"
+    assert row in recipes.table({"any": [entry]})
+
+
+def test_a_figure_is_held_to_its_distance_from_another(started, tmp_path, monkeypatch):
+    term = {"figure": "recall@10", "minus": "blind", "split": "val-seen", "bar": 0.3}
+    monkeypatch.setattr(recipes, "terms", lambda name: {"figures": [term]})
+    monkeypatch.setitem(SPLITS["val-seen"], "blind", 0.25)
+    known: dict = {}
+    recipes.run_recipe("any", 0, known, tmp_path)
+    [entry] = recipes.figures("any", known)
+    assert entry["seeds"] == {"0": 0.25} and entry["met"] is False
+    row = "| any | recall@10 - blind | val-seen | 3 | 25.0% |  | 30%, missed |"
     assert row in recipes.table({"any": [entry]})
 
 
