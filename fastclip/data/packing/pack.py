@@ -15,6 +15,7 @@ from fastclip.data.fields import CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEX
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.row import ROW
+from fastclip.data.packing.other_columns import other_columns
 from fastclip.data.packing.packed import Packed
 from fastclip.data.packing.picture import packed_picture
 from fastclip.data.packing.shard_writer import ShardWriter, write_sizes
@@ -28,7 +29,7 @@ from fastclip.data.sources.walk import all_records, count_records
 from fastclip.data.untold import about_untold, is_untold
 from fastclip.errors import UserError, check_flags
 
-_OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES)
+_OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES, ROW)
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,8 @@ def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True)
 def _pack_into(
     folder: Path, spec: DataSpec, out: Path, options: PackOptions, progress: bool
 ) -> Packed:
-    by_name = options.val_share and options.split_by not in (PICTURE_ITSELF, "key")
-    optional = (*_OPTIONAL, ROW) if by_name else _OPTIONAL
-    reading = Reading((PICTURE,), optional, max_pixels=spec.max_pixels)
-    source = open_source(spec, (PICTURE,), also=(*optional, ID), wanted_by="pack", role="the data")
+    reading = Reading((PICTURE,), _OPTIONAL, max_pixels=spec.max_pixels)
+    source = open_source(spec, (PICTURE,), also=(*_OPTIONAL, ID), wanted_by="pack", role="the data")
     splits = ("train", "val") if options.val_share else ("train",)
     writers = {name: ShardWriter(folder, name, options.shard_records) for name in splits}
     bad: list[BadRecord] = []
@@ -89,7 +88,7 @@ def _pack_into(
                 bad.append(values)  # type: ignore[arg-type]
                 continue
             try:
-                split, members = _packed(raw, values, options)
+                split, members = _packed(raw, values, spec, options)
             except BadValueError as error:
                 bad.append(error.of(raw.key))
                 continue
@@ -118,7 +117,7 @@ def _pack_into(
 
 
 def _packed(
-    record: Record, values: Mapping[Field, Any], options: PackOptions
+    record: Record, values: Mapping[Field, Any], spec: DataSpec, options: PackOptions
 ) -> tuple[str, dict[str, bytes]]:
     """The split and the files by extension of a record of which ``values`` were read.
 
@@ -130,6 +129,8 @@ def _packed(
         "key": record.key,
         **_told(values),
     }
+    if others := other_columns(values, spec):
+        about["row"] = others
     split = "train"
     if options.val_share:
         split = side(record, values, about, options.split_by, options.val_share)
