@@ -70,8 +70,9 @@ class WordMasking:
             known = self._pieces
             found = [f._replace(number=known[f.number]) for f in found if f.number in known]
         last = self.tokenizer.context_length - 2
-        # A text has no more pieces than letters, and most texts are short.
-        if found and found[-1].start >= last and len(self.tokenizer.pieces(text)) > last:
+        # ASCII has no more pieces than letters. Other letters may be taken apart into several, as
+        # BERT's normalization does with Hangul's syllables.
+        if not text.isascii() or (found and found[-1].start >= last):
             found = [f for f in found if len(self.tokenizer.pieces(text[: f.start])) < last]
         return found
 

@@ -1,5 +1,7 @@
 """Words that can be masked, and captions with one word masked."""
 
+import unicodedata
+
 import pytest
 import torch
 from small_bert import small_bert
@@ -27,12 +29,40 @@ def tokenizer(definition, length=16):
 )
 def test_one_mask_stands_for_a_word_whatever_its_pieces(definition, text):
     tokens = tokenizer(definition)
-    for found in WordMasking(tokens, WORDS, "words").maskable(text):
-        ids, place = masked_ids(tokens, text, found.start, found.end)
-        whole = tokens([f"{text[: found.start]}[MASK]{text[found.end :]}"])[0]
+    found = WordMasking(tokens, WORDS, "words").maskable(text)
+    assert found
+    for one in found:
+        ids, place = masked_ids(tokens, text, one.start, one.end)
+        # An unknown letter is one piece too, which makes a whole text of the masked one.
+        [whole] = tokens([f"{text[: one.start]} ж {text[one.end :]}"])
+        assert whole[place] not in (tokens.mask_id, tokens.pad_id)
+        whole[place] = tokens.mask_id
         assert torch.equal(ids, whole)
-        assert ids[place] == tokens.mask_id
-        assert int(ids.eq(tokens.mask_id).sum()) == 1 + text.count("[MASK]")
+        assert int(ids.eq(tokens.mask_id).sum()) == 1
+
+
+@pytest.mark.parametrize("text", ["[PAD] [PAD] [PAD] red", "[MASK] [SEP] red", "[CLS]red"])
+def test_special_pieces_that_a_text_spells_are_its_letters(definition, text):
+    tokens = tokenizer(definition, 32)
+    special = {tokens.pad_id, tokens.mask_id, tokens.sot_id, tokens.eot_id}
+    assert not special & set(tokens.pieces(text))
+    [ids] = tokens([text]).tolist()
+    assert ids.count(tokens.eot_id) == 1 and tokens.mask_id not in ids
+    assert tokens.pad_id not in ids[: ids.index(tokens.eot_id)]
+
+
+def test_letters_that_are_several_pieces_count_as_those(tmp_path):
+    jamo = "한"  # one syllable, taken apart into three letters
+    known = [f"##{letter}" for letter in unicodedata.normalize("NFD", jamo)]
+    known += ["red", *(piece.removeprefix("##") for piece in known)]
+    tokens = tokenizer(open_text_encoder(str(small_bert(tmp_path, known))).definition)
+    assert len(tokens.pieces(jamo)) == 3
+    for count in range(1, 8):
+        text = f"{jamo * count} red"
+        found = WordMasking(tokens, WORDS, "words").maskable(text)
+        assert len(found) == (3 * count < tokens.context_length - 2)
+        for one in found:
+            masked_ids(tokens, text, one.start, one.end)
 
 
 def test_candidates_are_words_or_pieces(definition):
