@@ -70,7 +70,8 @@ def learned_of(name: str) -> dict:
     """What an objective that predicts tags learned of captions of :data:`WORDS`."""
     if name == "tp_cluster":
         centroids = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-        return {"tags": list("abcd"), "centroids": centroids}
+        fingerprint = open_text_encoder(bert_folder().name).fingerprint
+        return {"tags": list("abcd"), "centroids": centroids, "fingerprint": fingerprint}
     return {"tags": list(WORDS)}
 
 

@@ -69,7 +69,7 @@ def expected(name: str) -> list[set[int]]:
         found = [set(row[: row.index(ends[1])]) - {ends[0]} for row in rows]
         return [found[0], set(), *found[2:]]
     tags = build(name).tags
-    states = [tags.encoder.sentences(pieces()(list(texts))).double() for texts in CAPTIONS]
+    states = [tags.encoder.open().sentences(pieces()(list(texts))).double() for texts in CAPTIONS]
     return [
         {int((tags.centroids.double() - row).norm(dim=1).argmin()) for row in rows}
         for rows in states
@@ -242,6 +242,11 @@ def test_words_and_tags_and_classes_are_learned(tmp_path):
             {"tag_min_count": 2},
             "--tag-min-count does nothing with --tags-from labels: all classes are predicted",
         ),
+        (
+            "tp_postag",
+            {"tag_words": "x", "tag_min_count": 2},
+            "--tag-min-count is 2, which does nothing with --tag-words: the file's words are taken",
+        ),
         ("tp_cluster", {"num_clusters": 0}, "--num-clusters is 0, expected 1 or more"),
         ("tp_label", {"backbone_lr": 0.0}, "--backbone-lr is 0.0, expected more than 0"),
     ],
@@ -285,7 +290,7 @@ def test_the_clusters_tokenizer_is_the_text_encoders():
     assert cls.own_tokenizer(options, None).context_length == 32
     assert cls.own_tokenizer(options, LENGTH).vocab_size == pieces().vocab_size
     with pytest.raises(
-        UserError, match="^--context-length is 33, expected at most the 32 of --text"
+        UserError, match="^--context-length is 33, expected at most 32, the pieces that"
     ):
         cls.own_tokenizer(options, 33)
     with pytest.raises(UserError, match="^--objective tp_cluster needs --text-encoder"):
@@ -313,7 +318,7 @@ def test_states_are_computed_once_a_caption():
     for _ in range(2):
         objective.given(batch())
     assert len(calls) == once
-    assert objective.frozen is objective.tags.encoder
+    assert objective.frozen is objective.tags.encoder.open()
     assert type(objective.frozen) is type(open_text_encoder(bert_folder().name))
 
 

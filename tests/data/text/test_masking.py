@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_bert import small_bert
 
-from fastclip.data.text.masking import WordMasking, masked_ids
+from fastclip.data.text.masking import WordMasking
 from fastclip.data.text.tag_words import TagWords
 from fastclip.data.text.word_piece import WordPieceTokenizer
 from fastclip.models.text_encoder import open_text_encoder
@@ -29,10 +29,11 @@ def tokenizer(definition, length=16):
 )
 def test_one_mask_stands_for_a_word_whatever_its_pieces(definition, text):
     tokens = tokenizer(definition)
-    found = WordMasking(tokens, WORDS, "words").maskable(text)
+    masking = WordMasking(tokens, WORDS, "words")
+    found = masking.maskable(text)
     assert found
     for one in found:
-        ids, place = masked_ids(tokens, text, one.start, one.end)
+        ids, place = masking.mask_between(text, one.start, one.end)
         # An unknown letter is one piece too, which makes a whole text of the masked one.
         [whole] = tokens([f"{text[: one.start]} ж {text[one.end :]}"])
         assert whole[place] not in (tokens.mask_id, tokens.pad_id)
@@ -57,12 +58,12 @@ def test_letters_that_are_several_pieces_count_as_those(tmp_path):
     known += ["red", *(piece.removeprefix("##") for piece in known)]
     tokens = tokenizer(open_text_encoder(str(small_bert(tmp_path, known))).definition)
     assert len(tokens.pieces(jamo)) == 3
+    masking = WordMasking(tokens, WORDS, "words")
     for count in range(1, 8):
         text = f"{jamo * count} red"
-        found = WordMasking(tokens, WORDS, "words").maskable(text)
+        found = masking.maskable(text)
         assert len(found) == (3 * count < tokens.context_length - 2)
-        for one in found:
-            masked_ids(tokens, text, one.start, one.end)
+        masking.mask([text] * len(found), found)
 
 
 def test_candidates_are_words_or_pieces(definition):
@@ -82,14 +83,14 @@ def test_candidates_are_words_or_pieces(definition):
 def test_words_that_are_cut_off_are_not_masked(definition, length):
     tokens = tokenizer(definition, length)
     text = "a cyan red ring"  # 1, 4, 1 and 1 pieces
-    found = WordMasking(tokens, WORDS, "words").maskable(text)
+    masking = WordMasking(tokens, WORDS, "words")
+    found = masking.maskable(text)
     starts = {"cyan": 1, "red": 5, "ring": 6}
     expected = [word for word, start in starts.items() if start < length - 2]
     assert [text[f.start : f.end] for f in found] == expected
-    for f in found:
-        ids, place = masked_ids(tokens, text, f.start, f.end)
+    for ids, place in zip(*masking.mask([text] * len(found), found), strict=True):
         assert ids[place] == tokens.mask_id
         assert tokens.eot_id in ids.tolist()
     if length < 9:
         with pytest.raises(ValueError, match="the masked word is piece 7, expected one of the fir"):
-            masked_ids(tokens, text, 11, 15)
+            masking.mask_between(text, 11, 15)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +10,11 @@ from torch import Tensor
 
 from fastclip.data.fields import CAPTIONS
 from fastclip.data.progress import Progress
-from fastclip.data.tags.source import TagSource
+from fastclip.data.tags import TagSource
+from fastclip.data.text import Tokenizer
 from fastclip.errors import UserError
-from fastclip.models.text_encoder import TextEncoder, open_text_encoder
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
+from fastclip.models.text_encoder import TextEncoder
 
 _SEED = 0
 _ROWS = 1024
@@ -27,23 +27,21 @@ class CaptionClusters(TagSource):
         centroids: ``[K, width]`` fp32.
         names: of the clusters; of each the caption nearest to it.
         tokenizer: the encoder's.
-        text_encoder: name or folder of the encoder, which is opened when it is first asked.
+        encoder: opened when it is first asked.
     """
 
     field = CAPTIONS
 
     def __init__(
-        self, centroids: Tensor, names: Sequence[str], tokenizer: Any, text_encoder: str
+        self,
+        centroids: Tensor,
+        names: Sequence[str],
+        tokenizer: Tokenizer,
+        encoder: LazyTextEncoder,
     ) -> None:
         self.centroids = centroids
         self.names = list(names)
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder
-
-    @cached_property
-    def encoder(self) -> TextEncoder:
-        """The frozen encoder."""
-        return open_text_encoder(self.text_encoder)
+        self.tokenizer, self.encoder = tokenizer, encoder
 
     def numbers(self, records: Sequence[Sequence[str]]) -> list[list[int]]:
         every = [text for texts in records for text in texts]
@@ -53,13 +51,13 @@ class CaptionClusters(TagSource):
 
     def nearest(self, ids: Tensor) -> Tensor:
         """The cluster of each text of ids int64 ``[b, L]``: int64 ``[b]`` on their device."""
-        sentences = self.encoder.sentences(ids)
+        sentences = self.encoder.open().sentences(ids)
         with torch.autocast(ids.device.type, enabled=False):
             return _nearest(sentences, self.centroids.to(ids.device))
 
 
 def find_clusters(
-    captions: Mapping[str, int], encoder: TextEncoder, tokenizer: Any, num_clusters: int
+    captions: Mapping[str, int], encoder: TextEncoder, tokenizer: Tokenizer, num_clusters: int
 ) -> tuple[Tensor, list[str]]:
     """Centroids ``[K, width]`` fp32 of the captions' sentence states, and their names.
 
