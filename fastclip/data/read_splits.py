@@ -13,7 +13,7 @@ from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
 from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
 from fastclip.data.class_texts import class_texts_of
-from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, PICTURE, Field
+from fastclip.data.fields import CAPTION, LABEL, PICTURE, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.spoken import captions_of
@@ -139,7 +139,7 @@ def read_captions(spec: DataSpec, role: str = "--train-data") -> Iterator[str]:
 
 
 def _facts_wanted(with_json: bool) -> tuple[Field, ...]:
-    return (CAPTION, CAPTIONS, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
+    return (CAPTION, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
 
 
 def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRecord]:
@@ -206,7 +206,6 @@ def _facts(
         names.get("prompts"),
         names.get("captions"),
         also={field: [values.get(field) for _, values in records] for field in also},
-        all_captions=[_all_captions(values) for _, values in records],
         notes=[f"{role}: {note}" for choice in source.split_choices for note in choice.notes()],
     )
 
@@ -214,11 +213,3 @@ def _facts(
 def _caption(values: Mapping[Field, Any]) -> str:
     """The caption as it lies, the first where there are several; "" where there is none."""
     return values[CAPTION].captions[0] if CAPTION in values else ""
-
-
-def _all_captions(values: Mapping[Field, Any]) -> tuple[str, ...]:
-    """All captions as they lie, those in the json too where it was read."""
-    for field in (CAPTIONS, CAPTION):
-        if field in values:
-            return values[field].captions
-    return ()
