@@ -40,6 +40,7 @@ OBJECTIVES = ("clip", "siglip", *VIRTEX, "coca", "distill", "labels")
 OBJECTIVES += ("icmlm_tfm", "icmlm_attfc", "tp_postag", "tp_cluster", "tp_label")
 OBJECTIVES += ("token_classification", "multilabel_classification")
 WITH_BERT = ("icmlm_tfm", "icmlm_attfc")
+CONFIG = ModelConfig(model="tiny-convnet", image_size=SIDE)
 AUGMENT = AugmentConfig(hflip=0.5, padding=1, brightness=0.3, hue=0.1)
 DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
 FLAGS = {
@@ -186,10 +187,15 @@ class LabelsAndSampler(Labels):
         return super().prepare(batch, ranks)
 
 
-def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool = True):
-    """An objective with weights from seed 0."""
+def build(
+    name: str,
+    ranks: Ranks = ONE,
+    dropout: bool = True,
+    batch_norm: bool = True,
+    config: ModelConfig = CONFIG,
+):
+    """An objective with weights from seed 0; ``config`` may name another tower than the small."""
     torch.manual_seed(0)
-    config = ModelConfig(model="tiny-convnet", image_size=SIDE)
     parts = Parts(config, tokenizer(), ranks, 1 << 20, lambda _: teacher(config))
     if name in ("labels", "sampled"):
         return {"labels": Labels, "sampled": Sampled}[name](LabelsOptions(), parts)
@@ -210,6 +216,8 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
         parts = replace(parts, tokenizer=pieces())
     objective = cls(cls.Options(**flags), parts)
     objective.tokenizer = parts.tokenizer
+    if config is not CONFIG:
+        return objective
     visual = objective.model.visual
     for stage in visual.stages:  # at zero, the convolutions before it get no gradient
         nn.init.constant_(stage.norm2.weight, 0.5)

@@ -20,7 +20,9 @@ RUNS = {
     "tp_cluster": {"text_encoder": "bert", "num_clusters": 3},
     "token_classification": {"context_length": 16},
     "multilabel_classification": {"tags_from": "tags"},
+    "icmlm_tfm": {"text_encoder": "bert", "tag_words": "words.txt", "fusion_heads": 2},
 }
+TAGGERS = tuple(RUNS)[:-1]
 
 
 def told(tags=None, labels=None) -> bytes:
@@ -90,6 +92,14 @@ def test_a_resumed_run_goes_on_with_what_it_learned(logs, name):
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["tag_loss"] > 0 for row in rows)
     found, run = load_learned(logs / name), load_run(logs / name)
+    if name == "icmlm_tfm":
+        assert all(row["masked_word_loss"] > 0 for row in rows)
+        assert found["words"] == run.words == ["red", "box"]
+        white = torch.full((3, 20, 30), 255, dtype=torch.uint8)
+        filled = run.fill(white, "a [MASK] circle")  # its encoder is opened
+        assert [word for word, _ in filled.words] in (["red", "box"], ["box", "red"])
+        assert sum(p for _, p in filled.words) == pytest.approx(1)
+        return
     if name == "tp_postag":
         assert found == {"tags": ["red", "box"]}  # not what the file said on resuming
     if name == "tp_label":
@@ -103,7 +113,14 @@ def test_a_resumed_run_goes_on_with_what_it_learned(logs, name):
     assert len(run.tags) == len(run.model.head.weight)
 
 
-@pytest.mark.parametrize("name", RUNS)
+def test_masked_words_are_judged_with_the_picture_and_without(logs):
+    [figures] = json.loads((logs / "icmlm_tfm" / "results.json").read_text()).values()
+    assert figures["masked_word_candidates"] == 2
+    for kind in ("accuracy", "blind_accuracy"):
+        assert 0 <= figures[f"masked_word_{kind}"] <= 1
+
+
+@pytest.mark.parametrize("name", TAGGERS)
 def test_a_run_is_judged_by_its_own_tags(logs, name):
     [figures] = json.loads((logs / name / "results.json").read_text()).values()
     assert figures["pictures"] == 8
