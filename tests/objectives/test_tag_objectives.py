@@ -306,6 +306,9 @@ def test_what_records_have_of_each_kind():
     [red] = [n for n, name in enumerate(tokens.names) if name == "red" and n > 400]
     assert tokens.numbers([("red red", "red"), ()]) == [[red], []]
     assert len(tokens.names) == tokenizer().vocab_size
+    whole = tokenizer()(["red " * LENGTH])
+    cut = torch.where(whole == tokenizer().eot_id, red, whole)  # as texts without an end are cut
+    assert tokens.of_ids(cut) == [[red]]
 
 
 def test_states_are_computed_once_a_caption():
