@@ -69,9 +69,13 @@ class TextEncoder(nn.Module):
         self._keep(new)
         return out.to(ids.device)
 
+    @torch.no_grad()
     def sentences(self, ids: Tensor) -> Tensor:
-        """Ids int64 ``[b, L]`` to the states of their first, ``[CLS]``: fp32 ``[b, width]``."""
-        return self.states(ids)[:, 0]
+        """Ids int64 ``[b, L]`` to the states of their first, ``[CLS]``: fp32 ``[b, width]``.
+
+        On the host; they are not kept.
+        """
+        return self._run(ids.cpu())[:, 0]
 
     def _run(self, ids: Tensor) -> Tensor:
         """States ``[b, L, width]`` on the host.

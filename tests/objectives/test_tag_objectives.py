@@ -321,6 +321,10 @@ def test_states_are_computed_once_a_caption():
     for _ in range(2):
         objective.given(batch())
     assert len(calls) == once
+    assert objective.frozen.nbytes == 0  # of a caption its cluster is kept, not its states
+    repeated = pieces()([CAPTIONS[0][0], "zz", CAPTIONS[0][0]])
+    first, other, again = objective.tags.nearest(repeated).tolist()
+    assert first == again and len(calls) == once + 1
     assert objective.frozen is objective.tags.encoder.open()
     assert type(objective.frozen) is type(open_text_encoder(bert_folder().name))
 
