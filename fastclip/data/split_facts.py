@@ -8,7 +8,7 @@ import torch
 
 from fastclip.data.bad_records import BadRecord, BadRecords
 from fastclip.data.class_texts import class_texts_of
-from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, Field
+from fastclip.data.fields import CAPTION, LABEL, Field
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.sources.base import AnySource
 from fastclip.data.sources.columns import accepted
@@ -27,7 +27,7 @@ ReadRecord = tuple[str, Mapping[Field, Any]]
 
 def facts_wanted(with_json: bool) -> tuple[Field, ...]:
     """The fields that every split is asked for."""
-    return (CAPTION, CAPTIONS, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
+    return (CAPTION, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
 
 
 def facts_of(
@@ -62,7 +62,6 @@ def facts_of(
         names.get("prompts"),
         names.get("captions"),
         also={field: [values.get(field) for _, values in records] for field in also},
-        all_captions=[_all_captions(values) for _, values in records],
         notes=[f"{role}: {note}" for choice in source.split_choices for note in choice.notes()],
         unlabelled=[key for (key, _), label in zip(records, labels, strict=True) if label is None],
         table=_about_table(source),
@@ -83,14 +82,6 @@ def _about_table(source: AnySource) -> str:
 def _caption(values: Mapping[Field, Any]) -> str:
     """The caption as it lies, the first where there are several; "" where there is none."""
     return values[CAPTION].captions[0] if CAPTION in values else ""
-
-
-def _all_captions(values: Mapping[Field, Any]) -> tuple[str, ...]:
-    """All captions as they lie, those in the json too where it was read."""
-    for field in (CAPTIONS, CAPTION):
-        if field in values:
-            return values[field].captions
-    return ()
 
 
 def judge_bad(spec: DataSpec, good: int, bad: Sequence[BadRecord], role: str) -> None:

@@ -130,7 +130,7 @@ class Evaluation(ABC):
     needs: ClassVar[tuple[str, ...]]
     """Methods that the model must have."""
     reads_json: ClassVar[bool] = False
-    """Whether it asks for the attributes or all captions in the records' json."""
+    """Whether it asks for the attributes in the records' json."""
     reads: tuple[Field, ...] = ()
     """Further fields that it asks for."""
 

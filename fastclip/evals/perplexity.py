@@ -33,7 +33,8 @@ class Perplexity(Evaluation):
     """
 
     name = "perplexity"
-    needs = ("encode_grid", "hidden", "head")
+    # A model that fills masks has the first three too, but foresees no next token.
+    needs = ("encode_grid", "hidden", "head", "next_token_logits")
 
     def lacks(self, facts: SplitFacts) -> str | None:
         return facts.lack_of("captions", facts.captions)
