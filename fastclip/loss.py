@@ -31,9 +31,9 @@ from fastclip.functional.module import ContrastiveLoss, Overridable, refuse_horo
 from fastclip.functional.settings import Engine
 from fastclip.functional.siglip import check_ways, siglip_loss, sigmoid_contrastive
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy
-from fastclip.ops.linear_sigmoid_cross_entropy import linear_sigmoid_cross_entropy
-from fastclip.ops.multi_target_cross_entropy import multi_target_cross_entropy
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy
+from fastclip.ops.linear.multi_target import multi_target_cross_entropy
+from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy
 
 __all__ = [
     "ClipLoss",

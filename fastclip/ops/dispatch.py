@@ -22,42 +22,40 @@ RECORD_FILE = Path(__file__).with_name("accuracy.json")
 # rows, columns, width, backend}, which `benchmarks/store_gpu.py` writes.
 FASTER_FILE = Path(__file__).with_name("faster.json")
 
-# operation -> backend -> module that implements it; imported at the first call.
-_IMPLEMENTATIONS: dict[str, dict[str, str]] = {
-    op: {"torch": f"fastclip.ops.{op}_torch"}
-    for op in (
-        "infonce",
-        "sigmoid",
-        "linear_cross_entropy",
-        "multi_target_cross_entropy",
-        "linear_sigmoid_cross_entropy",
-        "distill",
-    )
+# The folder of each operation; a backend exists where its file exists.
+_FOLDERS = {
+    "infonce": "infonce",
+    "sigmoid": "sigmoid",
+    "distill": "distill",
+    "linear_cross_entropy": "linear.cross_entropy",
+    "multi_target_cross_entropy": "linear.multi_target",
+    "linear_sigmoid_cross_entropy": "linear.sigmoid",
 }
-for _op in (
-    "infonce",
-    "sigmoid",
-    "linear_cross_entropy",
-    "multi_target_cross_entropy",
-    "linear_sigmoid_cross_entropy",
-):
-    _IMPLEMENTATIONS[_op]["triton"] = f"fastclip.ops.{_op}_triton"
-
-_IMPLEMENTATIONS["infonce"]["cuda"] = "fastclip.ops.infonce_cuda"
+_NAMES = ("torch", "triton", "cuda")
 
 # The smallest that benchmarks measure the backends of a GPU with.
 _MEASURED_WORKSPACE = 64 * 2**20
-_NAMES = {name for backends in _IMPLEMENTATIONS.values() for name in backends}
 
 # Two matrices of features, rows and columns of the logits.
 Features = tuple[Tensor, Tensor]
+
+
+@cache
+def backends_of(op: str) -> dict[str, str]:
+    """The backends of an operation, and the module that implements each."""
+    folder = Path(__file__).parent.joinpath(*_FOLDERS[op].split("."))
+    return {
+        name: f"fastclip.ops.{_FOLDERS[op]}.{name}_backend"
+        for name in _NAMES
+        if (folder / f"{name}_backend.py").is_file()
+    }
 
 
 def implementation(
     op: str, backend: str, device: torch.device, dtype: torch.dtype | None = None
 ) -> ModuleType:
     """The module of the backend that ``resolved`` names."""
-    return importlib.import_module(_IMPLEMENTATIONS[op][resolved(op, backend, device, dtype)])
+    return importlib.import_module(backends_of(op)[resolved(op, backend, device, dtype)])
 
 
 def resolved(
@@ -90,9 +88,9 @@ def resolved(
     if backend == "auto":
         source = BACKEND_VARIABLE
         backend = os.environ.get(BACKEND_VARIABLE) or "auto"
-        if backend in _NAMES and backend not in _IMPLEMENTATIONS[op]:
+        if backend in _NAMES and backend not in backends_of(op):
             backend = "auto"
-    available = _IMPLEMENTATIONS[op]
+    available = backends_of(op)
     if backend == "auto":
         backend = _best(op, device, dtype, features, workspace_bytes)
     if backend not in available:
@@ -187,7 +185,7 @@ def _cuda_is_faster(case: tuple[str, str, str], x: Tensor, y: Tensor) -> bool:
         return False
     if not cuda_library.ready():
         return False
-    backend = importlib.import_module(_IMPLEMENTATIONS[case[1]]["cuda"])
+    backend = importlib.import_module(backends_of(case[1])["cuda"])
     return backend.why_not(x, y) is None
 
 

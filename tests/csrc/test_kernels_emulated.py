@@ -68,7 +68,7 @@ def test_same_bits_twice(kernels):
 @pytest.fixture
 def infonce_cuda(monkeypatch, library):
     """The backend's module, its kernels emulated."""
-    module = pytest.importorskip("fastclip.ops.infonce_cuda", exc_type=ImportError)
+    module = pytest.importorskip("fastclip.ops.infonce.cuda_backend", exc_type=ImportError)
     monkeypatch.setattr(module, "operators", lambda: Operators(library))
     return module
 

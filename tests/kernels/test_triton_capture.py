@@ -10,9 +10,9 @@ pytest.importorskip("triton")
 
 from triton.runtime.interpreter import InterpretedFunction
 
-from fastclip.ops import blocks
-from fastclip.ops.csr import Csr
 from fastclip.ops.dispatch import implementation
+from fastclip.ops.linear.csr import Csr
+from fastclip.ops.tiling import gpu_blocks as blocks
 
 META = torch.device("meta")
 N, M, WIDTH = 300, 520, 72

@@ -6,14 +6,15 @@ import sys
 import pytest
 import torch
 
-from fastclip.ops import blocks, dispatch
+from fastclip.ops import dispatch
+from fastclip.ops.tiling import gpu_blocks as blocks
 
 pytest.importorskip("triton")
 
 import triton
 from fastclip.kernels import tiles, tune
 
-from fastclip.ops import infonce_triton
+from fastclip.ops.infonce import triton_backend as infonce_triton
 
 ARCHITECTURES = {"sm_80", "sm_90", "sm_100", tiles.INTERPRETER}
 
@@ -192,10 +193,10 @@ def test_auto_takes_what_passed_its_accuracy_tests(monkeypatch):
         ("infonce", None, "torch"),
     ):
         module = dispatch.implementation(op, "auto", gpu, dtype)
-        assert module.__name__ == f"fastclip.ops.{op}_{backend}"
+        assert module.__name__ == f"fastclip.ops.{op}.{backend}_backend"
     cpu = torch.device("cpu")
     module = dispatch.implementation("infonce", "auto", cpu, torch.bfloat16)
-    assert module.__name__ == "fastclip.ops.infonce_torch"
+    assert module.__name__ == "fastclip.ops.infonce.torch_backend"
 
 
 def test_the_committed_record_reads():

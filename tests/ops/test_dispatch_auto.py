@@ -12,7 +12,8 @@ from fastclip.functional.settings import Engine
 from fastclip.ops import cuda_library, dispatch, infonce
 
 pytest.importorskip("triton")
-from fastclip.ops import infonce_cuda, infonce_triton
+from fastclip.ops.infonce import cuda_backend as infonce_cuda
+from fastclip.ops.infonce import triton_backend as infonce_triton
 
 GPU = torch.device("cuda", 0)
 CASE = ("sm_90", "infonce", "bfloat16")

@@ -43,7 +43,7 @@ def test_features_that_one_rank_refuses_are_refused_before_ranks_meet(monkeypatc
 
 def test_the_cuda_backend_names_what_it_refuses():
     pytest.importorskip("triton")
-    from fastclip.ops import infonce_cuda
+    from fastclip.ops.infonce import cuda_backend as infonce_cuda
 
     x = torch.randn(4, 8).bfloat16()
     infonce_cuda.check_features(x, x)

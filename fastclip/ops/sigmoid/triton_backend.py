@@ -5,9 +5,17 @@ from torch import Tensor
 
 from fastclip.kernels import sigmoid as kernels
 from fastclip.kernels.tiles import tile
-from fastclip.ops.blocks import SUMMED_BYTES, Blocks, Products, check_dtype, plan, refuse, spans
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.softmax_tiles import bits
+from fastclip.ops.tiling.gpu_blocks import (
+    SUMMED_BYTES,
+    Blocks,
+    Products,
+    check_dtype,
+    plan,
+    refuse,
+    spans,
+)
+from fastclip.ops.tiling.softmax_tiles import bits
 
 BYTES_PER_TILE = 2 * SUMMED_BYTES  # its sums of losses and of gradients
 

@@ -4,8 +4,16 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import LOG2_E, Running, Side, TileGradient, bits, diagonal, update
-from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.softmax_tiles import (
+    LOG2_E,
+    Running,
+    Side,
+    TileGradient,
+    bits,
+    diagonal,
+    update,
+)
 
 
 def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:

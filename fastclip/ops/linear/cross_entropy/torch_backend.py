@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear import weights_of
-from fastclip.ops.linear_torch import RowChunks, exponentials
-from fastclip.ops.tiles import spans
+from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.row_chunks import RowChunks, exponentials
+from fastclip.ops.tiling.cpu_tiles import spans
 
 
 def forward(
@@ -25,7 +25,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear_cross_entropy.linear_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.cross_entropy.linear_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
     statistics = statistics_dtype(hidden.device)
     needs = need_hidden, need_weight, need_bias

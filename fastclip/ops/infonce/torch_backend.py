@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import (
+from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.softmax_tiles import (
     LOG2_E,
     Running,
     Side,
@@ -16,7 +17,6 @@ from fastclip.ops.softmax_tiles import (
     target_gradient,
     update,
 )
-from fastclip.ops.tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 
 
 def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
-from fastclip.ops.csr import Csr, check_indices
-from fastclip.ops.entries import ENTRY_BYTES, Entries
-from fastclip.ops.linear import weights_of
-from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
-from fastclip.ops.softmax_tiles import LOG2_E
+from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.entries import ENTRY_BYTES, Entries
+from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.softmax_rows import RowTerms, SoftmaxRows, peak_of
+from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
 def forward(
@@ -22,7 +22,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.multi_target_cross_entropy.multi_target_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.multi_target.multi_target_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
     check_indices(target, vocabulary)
     entries = Entries(target, vocabulary, torch.arange(n, device=hidden.device))

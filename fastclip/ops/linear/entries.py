@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastclip.ops.csr import Csr
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear.csr import Csr
 
 # What an entry takes of the workspace at most. A GPU sorts entries, and sums those of one place, in
 # copies of its own.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastclip.ops.linear import refuse_gradient
+from fastclip.ops.linear.layer import refuse_gradient
 
 CsrTarget = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 

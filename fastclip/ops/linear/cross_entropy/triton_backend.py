@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
-from fastclip.ops.linear import weights_of
-from fastclip.ops.linear_cross_entropy_torch import check_labels
-from fastclip.ops.linear_triton import RowTerms, SoftmaxRows, peak_of
-from fastclip.ops.softmax_tiles import LOG2_E
+from fastclip.ops.linear.cross_entropy.torch_backend import check_labels
+from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.softmax_rows import RowTerms, SoftmaxRows, peak_of
+from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
 def forward(
@@ -23,7 +23,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear_cross_entropy.linear_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.cross_entropy.linear_cross_entropy_rows``."""
     vocabulary = len(weight)
     counts = target != ignore_index
     check_labels(target, counts, vocabulary, ignore_index)

@@ -9,11 +9,11 @@ never exist whole; costs are those of ``linear_cross_entropy``.
 import torch
 from torch import Tensor
 
-from fastclip.ops.csr import Csr, CsrTarget, csr
 from fastclip.ops.differentiable import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
 from fastclip.ops.inputs import accumulation_dtype, check_engine
-from fastclip.ops.linear import (
+from fastclip.ops.linear.csr import Csr, CsrTarget, csr
+from fastclip.ops.linear.layer import (
     check_row_weight,
     fake_loss,
     fake_rows,

@@ -7,7 +7,11 @@ from torch import Tensor
 from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import tile
-from fastclip.ops.blocks import (
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.entries import ENTRY_BYTES, Entries
+from fastclip.ops.linear.softmax_rows import peak_of
+from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
     Products,
     check_dtype,
@@ -16,11 +20,7 @@ from fastclip.ops.blocks import (
     refuse,
     spans,
 )
-from fastclip.ops.csr import Csr, check_indices
-from fastclip.ops.entries import ENTRY_BYTES, Entries
-from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear_triton import peak_of
-from fastclip.ops.softmax_tiles import LOG2_E
+from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
 def forward(
@@ -36,7 +36,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear_sigmoid_cross_entropy.linear_sigmoid_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.sigmoid.linear_sigmoid_cross_entropy_rows``."""
     check_dtype(hidden)
     n, vocabulary = len(hidden), len(weight)
     statistics, device = statistics_dtype(hidden.device), hidden.device

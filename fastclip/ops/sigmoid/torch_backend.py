@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.softmax_tiles import diagonal
-from fastclip.ops.tiles import Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.cpu_tiles import Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.softmax_tiles import diagonal
 
 
 def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Tiles:

@@ -7,12 +7,12 @@ Rows without targets are left out before the product.
 import torch
 from torch import Tensor
 
-from fastclip.ops.csr import Csr, check_indices
-from fastclip.ops.entries import Entries, Groups
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear import weights_of
-from fastclip.ops.linear_torch import RowChunks, exponentials
-from fastclip.ops.tiles import spans
+from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.entries import Entries, Groups
+from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.row_chunks import RowChunks, exponentials
+from fastclip.ops.tiling.cpu_tiles import spans
 
 
 def forward(
@@ -26,7 +26,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.multi_target_cross_entropy.multi_target_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.multi_target.multi_target_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
     check_indices(target, vocabulary)
     needs = need_hidden, need_weight, need_bias

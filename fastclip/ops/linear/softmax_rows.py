@@ -9,8 +9,10 @@ from torch import Tensor
 from fastclip.kernels import infonce, softmax_rows
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import Tile, tile
-from fastclip.ops import linear_plan
-from fastclip.ops.blocks import (
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear import gpu_plan as linear_plan
+from fastclip.ops.linear.gpu_plan import Need
+from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
     Products,
     check_dtype,
@@ -18,9 +20,7 @@ from fastclip.ops.blocks import (
     spans,
     stride,
 )
-from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear_plan import Need
-from fastclip.ops.softmax_tiles import LOG2_E
+from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 # Entries, rows and columns of a block, and the columns that tiles have: those of its rows there.
 FindTargets = Callable[[slice, slice, int], Targets]

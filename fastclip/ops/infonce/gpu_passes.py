@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile
-from fastclip.ops.blocks import (
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.tiling.gpu_blocks import (
     SIDE,
     Blocks,
     Products,
@@ -24,8 +25,7 @@ from fastclip.ops.blocks import (
     spans,
     stride,
 )
-from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.softmax_tiles import LOG2_E, bits, rounded, target_gradient
+from fastclip.ops.tiling.softmax_tiles import LOG2_E, bits, rounded, target_gradient
 
 # Vectors of the two sides in the backward pass, float64 temporaries among them.
 BYTES_PER_VECTOR_ENTRY = 48

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.tiles import Buffer, Tiles
+from fastclip.ops.tiling.cpu_tiles import Buffer, Tiles
 
 LOG2_E = 1 / math.log(2)
 

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastclip.ops.csr import Csr, check_indices
-from fastclip.ops.entries import Entries, Groups
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear_torch import RowChunks
-from fastclip.ops.tiles import spans
+from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.entries import Entries, Groups
+from fastclip.ops.linear.row_chunks import RowChunks
+from fastclip.ops.tiling.cpu_tiles import spans
 
 # Beyond it softplus(z) is z to the last digit of a float64, and exp(z) still a float32.
 _LINEAR_FROM = 40.0
@@ -42,7 +42,7 @@ def forward(
     need_bias: bool,
     workspace_bytes: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear_sigmoid_cross_entropy.linear_sigmoid_cross_entropy_rows``."""
+    """See ``fastclip.ops.linear.sigmoid.linear_sigmoid_cross_entropy_rows``."""
     n, vocabulary = len(hidden), len(weight)
     needs = need_hidden, need_weight, need_bias
     # Weights of classes; what is asked of the indices.

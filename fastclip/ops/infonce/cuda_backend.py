@@ -19,7 +19,7 @@ from torch import Tensor
 from fastclip.kernels.infonce import Fixed, Partials, Side
 from fastclip.kernels.tiles import Tile
 from fastclip.ops.cuda_library import operators
-from fastclip.ops.infonce_gpu import Passes
+from fastclip.ops.infonce.gpu_passes import Passes
 
 RUN_BYTES = 16  # what the copy engine moves at least
 HOPPER = (9, 0)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.tiles import Tile
-from fastclip.ops import blocks
-from fastclip.ops.blocks import Blocks
+from fastclip.ops.tiling import gpu_blocks as blocks
+from fastclip.ops.tiling.gpu_blocks import Blocks
 
 # Of an H200: what one product computed again is worth in bytes of memory traffic, per FLOP. Other
 # GPUs of its kind have nearly the same ratio.

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype
-from fastclip.ops.tiles import LARGEST_COLUMNS, LARGEST_ROWS, Buffer, Operand, is_copied, spans
+from fastclip.ops.tiling.cpu_tiles import (
+    LARGEST_COLUMNS,
+    LARGEST_ROWS,
+    Buffer,
+    Operand,
+    is_copied,
+    spans,
+)
 
 # Elementwise work takes rows in groups of about so many logits, which stay in the last-level cache.
 _GROUP_ENTRIES = 2**20

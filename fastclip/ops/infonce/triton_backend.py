@@ -4,8 +4,8 @@ from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile, tile
-from fastclip.ops.blocks import check_dtype
-from fastclip.ops.infonce_gpu import Passes
+from fastclip.ops.infonce.gpu_passes import Passes
+from fastclip.ops.tiling.gpu_blocks import check_dtype
 
 
 def _tile(operation: str, x: Tensor, y: Tensor) -> Tile:
