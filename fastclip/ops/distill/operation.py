@@ -11,38 +11,30 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.dispatch import (
+    DEFAULT_WORKSPACE_BYTES,
+    Backend,
+    resolve_backend,
+    resolve_for_graph,
+    usable,
+)
+from fastclip.ops.distill.packs import DistillBackward, DistillClipLossCall, DistillForward
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
-    check_engine,
     check_target_offset,
     feature_pair,
     paired,
     scalar,
     statistics_dtype,
 )
+from fastclip.ops.packs import no_gradients, packed_op
 
 
-@torch.library.custom_op("fastclip::distill_forward", mutates_args=())
-def distill_forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    tx: Tensor,
-    ty: Tensor,
-    tscale: Tensor,
-    target_offset: int,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Softmax statistics of student and teacher.
+@packed_op("fastclip::distill_forward", DistillForward, results=7)
+def distill_forward(*fields):
+    """Softmax statistics of student and teacher; arguments are the fields of its pack.
 
-    Args:
-        x: ``[n, D]`` rows, n may be 0. y: ``[m, D]`` columns of the same dtype. scale: 0-d.
-        tx, ty: the teacher's, ``[n, D']`` and ``[m, D']``. tscale: 0-d. Both scales in x's
-            accumulation dtype.
-        target_offset: the target of row i is column ``i + target_offset``.
     Returns:
         All float64: ``row_lse [n]``, ``col_lse [m]`` and ``target [n]`` of the student as in
         ``infonce_forward``; ``t_row_lse [n]``, ``t_col_lse [m]`` of the teacher; ``row_cross [n]``,
@@ -50,98 +42,58 @@ def distill_forward(
         Column statistics are over these n rows only (-inf, and 0 for the mean, where n = 0): those
         of several blocks combine by ``logsumexp``, the means weighted by
         ``exp(t_col_lse_of_block - t_col_lse)``.
+    Raises:
+        ValueError: targets outside the columns, a backend that cannot run there, or too small a
+            workspace.
     """
-    check_target_offset(x, y, target_offset)
-    run = implementation("distill", backend, x.device)
-    return run.forward(x, y, scale, tx, ty, tscale, target_offset, workspace_bytes)
+    call = DistillForward._make(fields)
+    check_target_offset(call.x, call.y, call.target_offset)
+    return _backend_of(call).forward(call)
 
 
 @distill_forward.register_fake
-def _(x, y, scale, tx, ty, tscale, target_offset, workspace_bytes, backend):
-    n, m, dtype = x.shape[0], y.shape[0], statistics_dtype(x.device)
-    return tuple(x.new_empty(size, dtype=dtype) for size in (n, m, n, n, m, n, m))
+def _(*fields):
+    call = DistillForward._make(fields)
+    n, m, dtype = call.x.shape[0], call.y.shape[0], statistics_dtype(call.x.device)
+    return tuple(call.x.new_empty(size, dtype=dtype) for size in (n, m, n, n, m, n, m))
 
 
-@torch.library.custom_op("fastclip::distill_backward", mutates_args=())
-def distill_backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    tx: Tensor,
-    ty: Tensor,
-    tscale: Tensor,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    t_row_lse: Tensor,
-    t_col_lse: Tensor,
-    row_weight: Tensor,
-    col_weight: Tensor,
-    row_distill_weight: Tensor,
-    col_distill_weight: Tensor,
-    target_offset: int,
-    coupled: bool,
-    need_x: bool,
-    need_y: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Unscaled feature gradients ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]`` of both losses.
+@packed_op("fastclip::distill_backward", DistillBackward, results=2)
+def distill_backward(*fields):
+    """Unscaled feature gradients ``G @ y [n, D]`` and ``G.T @ x [m, D]`` of both losses.
 
-    ``G = weight (P - target) + distill_weight (P - Q)``, summed over the row and the column term.
-    Statistics are those of ``distill_forward``, column ones over the rows of all ranks; weights
-    ``[n]`` and ``[m]`` are in the accumulation dtype; the flags are ``infonce_backward``'s.
+    ``G = weight (P - target) + distill_weight (P - Q)``, summed over the row and the column term,
+    in the accumulation dtype. Arguments are the fields of its pack.
     """
-    check_target_offset(x, y, target_offset)
-    return implementation("distill", backend, x.device).backward(
-        x,
-        y,
-        scale,
-        tx,
-        ty,
-        tscale,
-        row_lse,
-        col_lse,
-        t_row_lse,
-        t_col_lse,
-        row_weight,
-        col_weight,
-        row_distill_weight,
-        col_distill_weight,
-        target_offset,
-        coupled,
-        need_x,
-        need_y,
-        workspace_bytes,
-    )
+    call = DistillBackward._make(fields)
+    check_target_offset(call.x, call.y, call.target_offset)
+    run = _backend_of(call)
+    assert run.backward is not None
+    return run.backward(call)
 
 
 @distill_backward.register_fake
-def _(
-    x, y, scale, tx, ty, tscale, row_lse, col_lse, t_row_lse, t_col_lse, row_weight, col_weight,
-    row_distill_weight, col_distill_weight, target_offset, coupled, need_x, need_y,
-    workspace_bytes, backend,
-):  # fmt: skip
-    dtype = accumulation_dtype(x.dtype)
+def _(*fields):
+    call = DistillBackward._make(fields)
+    dtype, (n, width), m = accumulation_dtype(call.x.dtype), call.x.shape, call.y.shape[0]
     return (
-        x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype),
-        x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype),
+        call.x.new_empty((n if call.need_x else 0, width), dtype=dtype),
+        call.x.new_empty((m if call.need_y else 0, width), dtype=dtype),
     )
 
 
-@torch.library.custom_op("fastclip::distill_clip_loss", mutates_args=())
-def distill_clip_loss(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    teacher_image: Tensor,
-    teacher_text: Tensor,
-    teacher_scale: Tensor,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Both losses of ``distill_clip_loss_single``, and the log-sum-exps for their gradients."""
+def _backend_of(call: DistillForward | DistillBackward) -> Backend:
+    found = usable.get(("distill", call.backend, call.x.device))
+    return found or resolve_backend("distill", call.backend, call.x.device, call.x.dtype)
+
+
+@packed_op("fastclip::distill_clip_loss", DistillClipLossCall, results=6)
+def distill_clip_loss(*fields):
+    """Both losses of ``distill_clip_loss_single``, and the log-sum-exps for their gradients.
+    Arguments are the fields of its pack."""
+    image, text, scale, *teacher, workspace_bytes, backend = fields
     row_lse, col_lse, target, t_row_lse, t_col_lse, row_cross, col_cross = distill_forward(
-        image, text, scale, teacher_image, teacher_text, teacher_scale, 0, workspace_bytes, backend
+        image, text, scale, *teacher, 0, workspace_bytes, backend
     )
     count = 2 * max(1, image.shape[0])
     contrastive = ((row_lse - target).sum() + (col_lse - target).sum()) / count
@@ -157,7 +109,7 @@ def _(image, text, scale, *_):
     return scale.new_empty(()), scale.new_empty(()), *statistics
 
 
-def _distill_context(ctx, inputs, output):
+def _save_for_backward(ctx, inputs, output):
     *tensors, ctx.workspace_bytes, ctx.backend = inputs
     statistics = output[2:]
     ctx.save_for_backward(*tensors, *statistics)
@@ -165,46 +117,53 @@ def _distill_context(ctx, inputs, output):
 
 
 def _distill_gradient(ctx, grad_contrastive, grad_distill, *_):
-    image, text, scale, *rest = ctx.saved_tensors
+    image, text, scale, tx, ty, tscale, row_lse, col_lse, t_row_lse, t_col_lse = ctx.saved_tensors
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     n = image.shape[0]
     # The larger upstream stays out of G, so that no loss scale overflows a 16-bit product.
     peak = torch.maximum(grad_contrastive.abs(), grad_distill.abs())
     peak = torch.where(peak == 0, 1, peak)
     weight, distill_weight = ((g / peak).expand(n) for g in (grad_contrastive, grad_distill))
-    a, b = distill_backward(
-        image,
-        text,
-        scale,
-        *rest,
-        weight,
-        weight,
-        distill_weight,
-        distill_weight,
-        0,
-        True,
-        need_image or (need_scale and not need_text),
-        need_text,
-        ctx.workspace_bytes,
-        ctx.backend,
+    grad_x_acc, grad_y_acc = distill_backward(
+        *DistillBackward(
+            image,
+            text,
+            scale,
+            tx,
+            ty,
+            tscale,
+            row_lse,
+            col_lse,
+            t_row_lse,
+            t_col_lse,
+            row_weight=weight,
+            col_weight=weight,
+            row_distill_weight=distill_weight,
+            col_distill_weight=distill_weight,
+            target_offset=0,
+            both_terms=True,
+            need_x=need_image or (need_scale and not need_text),
+            need_y=need_text,
+            workspace_bytes=ctx.workspace_bytes,
+            backend=ctx.backend,
+        )
     )
     # Of no pairs the gradient is 0, whatever comes from above.
     unit = peak / (2 * n) if n else torch.zeros_like(peak)
-    engine = ("distill", ctx.backend, ctx.workspace_bytes)
+    made_by = "distill", ctx.backend, ctx.workspace_bytes
     d_scale = None
     if need_scale:
-        d_scale = unit * (
-            inner_product(text, b, *engine) if need_text else inner_product(image, a, *engine)
-        )
+        operands = (text, grad_y_acc) if need_text else (image, grad_x_acc)
+        d_scale = unit * inner_product(*operands, *made_by)
     return (
-        scale_and_round(a, unit * scale, image.dtype, *engine) if need_image else None,
-        scale_and_round(b, unit * scale, text.dtype, *engine) if need_text else None,
+        scale_and_round(grad_x_acc, unit * scale, image.dtype, *made_by) if need_image else None,
+        scale_and_round(grad_y_acc, unit * scale, text.dtype, *made_by) if need_text else None,
         d_scale,
-        *(None,) * 5,
+        *no_gradients(DistillClipLossCall, besides=3),
     )
 
 
-_distill_clip_loss = differentiable(distill_clip_loss, _distill_gradient, _distill_context)
+_distill_clip_loss = differentiable(distill_clip_loss, _distill_gradient, _save_for_backward)
 
 
 def distill_clip_loss_single(
@@ -229,11 +188,11 @@ def distill_clip_loss_single(
         TypeError, ValueError: inputs that are not accepted, a teacher that requires a gradient
             among them. RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
-    teacher_image, teacher_text, teacher_scale = teacher(
+    teacher_image, teacher_text, teacher_scale = check_teacher(
         teacher_image, teacher_text, teacher_scale, image, text
     )
+    backend = resolve_for_graph("distill", backend, image, text, workspace_bytes)
     contrastive, distillation, *_ = _distill_clip_loss(
         image,
         text,
@@ -247,7 +206,7 @@ def distill_clip_loss_single(
     return contrastive, distillation
 
 
-def teacher(
+def check_teacher(
     tx: Tensor, ty: Tensor, tscale: Tensor | float, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A teacher's features and scale, checked against the student's ``x`` and ``y``."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fastclip.ops.distill.packs import DistillBackward, DistillForward
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 from fastclip.ops.tiling.softmax_tiles import (
@@ -28,17 +29,9 @@ def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
     return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
 
-def forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    tx: Tensor,
-    ty: Tensor,
-    tscale: Tensor,
-    target_offset: int,
-    workspace_bytes: int,
-) -> tuple[Tensor, ...]:
+def forward(call: DistillForward) -> tuple[Tensor, ...]:
     """See ``fastclip.ops.distill.distill_forward``."""
+    x, y, scale, tx, ty, tscale, target_offset, workspace_bytes, _ = call
     n, m = x.shape[0], y.shape[0]
     dtype, precise = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = plan_tiles(x, y, tx, workspace_bytes)
@@ -69,28 +62,12 @@ def forward(
     return tuple(statistic.div_(LOG2_E) for statistic in statistics)
 
 
-def backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    tx: Tensor,
-    ty: Tensor,
-    tscale: Tensor,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    t_row_lse: Tensor,
-    t_col_lse: Tensor,
-    row_weight: Tensor,
-    col_weight: Tensor,
-    row_distill_weight: Tensor,
-    col_distill_weight: Tensor,
-    target_offset: int,
-    coupled: bool,
-    need_x: bool,
-    need_y: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor]:
+def backward(call: DistillBackward) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.distill.distill_backward``."""
+    x, y, scale, tx, ty, tscale = call[:6]
+    target_offset, both_terms, need_x, need_y, workspace_bytes, _ = call[-6:]
+    row_weight, col_weight = call.row_weight, call.col_weight
+    row_distill_weight, col_distill_weight = call.row_distill_weight, call.col_distill_weight
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
     a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
@@ -100,19 +77,19 @@ def backward(
     tiles = plan_tiles(x, y, tx, workspace_bytes)
     student = Logits(x, y, bits(scale), tiles, dtype)
     teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
-    second = None if coupled else Buffer(tiles.rows, tiles.columns, x, dtype)
+    second = None if both_terms else Buffer(tiles.rows, tiles.columns, x, dtype)
     scratch = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
     sides = [
-        Side(0, row_lse * LOG2_E, row_weight + row_distill_weight, row_weight),
-        Side(1, col_lse * LOG2_E, col_weight + col_distill_weight, col_weight),
+        Side(0, call.row_lse * LOG2_E, row_weight + row_distill_weight, row_weight),
+        Side(1, call.col_lse * LOG2_E, col_weight + col_distill_weight, col_weight),
     ]
     t_sides = [
-        Side(0, t_row_lse * LOG2_E, row_distill_weight, row_distill_weight),
-        Side(1, t_col_lse * LOG2_E, col_distill_weight, col_distill_weight),
+        Side(0, call.t_row_lse * LOG2_E, row_distill_weight, row_distill_weight),
+        Side(1, call.t_col_lse * LOG2_E, col_distill_weight, col_distill_weight),
     ]
     # One pass over a tile for both outputs, or one for each.
-    groups = [slice(0, 2)] if coupled else [slice(0, 1), slice(1, 2)]
+    groups = [slice(0, 2)] if both_terms else [slice(0, 1), slice(1, 2)]
     gradients = [TileGradient(sides[group], target_offset, tiles) for group in groups]
     t_gradients = [TileGradient(t_sides[group], target_offset, tiles) for group in groups]
     for rows in spans(n, tiles.rows):
@@ -128,6 +105,6 @@ def backward(
                 t_gradient.subtract(t, rows, columns, scratch, out=g)
                 if need_x and k == 0:
                     a[rows].addmm_(g, y_part)
-                if need_y and (coupled or k == 1):
+                if need_y and (both_terms or k == 1):
                     b[columns].addmm_(g.T, x_part)
     return a, b

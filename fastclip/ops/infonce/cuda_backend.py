@@ -12,14 +12,16 @@ nothing of the room for logits is used and the portable kernel takes them again.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastclip.kernels.infonce import Fixed, Partials, Side
 from fastclip.kernels.tiles import Tile
-from fastclip.ops.cuda_library import operators
+from fastclip.ops import cuda_library
 from fastclip.ops.infonce.gpu_passes import Passes
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 
 RUN_BYTES = 16  # what the copy engine moves at least
 HOPPER = (9, 0)
@@ -59,12 +61,12 @@ def _check(x: Tensor, y: Tensor) -> None:
 def _tile(operation: str, x: Tensor, y: Tensor) -> CudaTile:
     in_runs = all(matrix.stride(0) * matrix.itemsize % RUN_BYTES == 0 for matrix in (x, y))
     hopper = in_runs and torch.cuda.get_device_capability(x.device) == HOPPER
-    return _tile_of(hopper)
+    return _tile_of(cuda_library.load(), hopper)
 
 
 @cache
-def _tile_of(hopper: bool) -> CudaTile:
-    rows, columns, block_rows, block_columns = operators().infonce_tile(hopper)
+def _tile_of(library: Any, hopper: bool) -> CudaTile:
+    rows, columns, block_rows, block_columns = library.infonce_tile(hopper)
     return CudaTile(
         rows, columns, hopper=hopper, block_rows=block_rows, block_columns=block_columns
     )
@@ -101,7 +103,7 @@ class Kernels:
         tile: CudaTile,
         keep: Fixed | None = None,
     ) -> None:
-        operators().infonce_statistics(
+        cuda_library.load().infonce_statistics(
             x,
             y,
             scale,
@@ -115,7 +117,7 @@ class Kernels:
 
     @staticmethod
     def fold(partials: Partials, lse: Tensor, running: bool) -> None:
-        operators().infonce_fold(*partials, lse, running)
+        cuda_library.load().infonce_fold(*partials, lse, running)
 
     @staticmethod
     def gradient(
@@ -130,7 +132,7 @@ class Kernels:
         kept: Fixed | None = None,
     ) -> None:
         if kept is not None:
-            operators().infonce_gradient_fixed(
+            cuda_library.load().infonce_gradient_fixed(
                 x,
                 y,
                 scale,
@@ -143,7 +145,7 @@ class Kernels:
                 tile.block_columns,
             )
             return
-        operators().infonce_gradient(
+        cuda_library.load().infonce_gradient(
             x,
             y,
             scale,
@@ -156,7 +158,7 @@ class Kernels:
 
 
 _planned = Passes(Kernels, _tile, _lines, _check)
-_portable = Passes(Kernels, lambda *_: _tile_of(False), _lines, _check)
+_portable = Passes(Kernels, lambda *_: _tile_of(cuda_library.load(), False), _lines, _check)
 check_features = _planned.check
 
 
@@ -165,56 +167,25 @@ def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
     return _planned.new_kept(x, y, keep and _keeps(x, y), workspace_bytes)
 
 
-def forward(
-    x: Tensor, y: Tensor, scale: Tensor, target_offset: int, keep: bool, workspace_bytes: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_forward``."""
+    x, y, workspace_bytes = call.x, call.y, call.workspace_bytes
     if not _starts_off_runs(x, y):
-        keep = keep and _keeps(x, y)
-        return _planned.forward(x, y, scale, target_offset, keep, workspace_bytes)
+        return _planned.forward(call._replace(keep=call.keep and _keeps(x, y)))
     _check(x, y)
-    kept = new_kept(x, y, keep, workspace_bytes)
-    # Lines of steps of 3e38: should saved tensors come back at other addresses, whose backward
-    # reads what is kept, it finds all blocks too coarse and takes their products.
+    kept = new_kept(x, y, call.keep, workspace_bytes)
+    # Filled with a step of 3e38: should saved tensors come back at other addresses, whose backward
+    # reads what is kept, it treats every block as too coarse and takes its product again.
     kept.fill_(UNKNOWN)
     free = workspace_bytes - kept.numel()
-    row_lse, col_lse, target, _ = _portable.forward(x, y, scale, target_offset, False, free)
+    row_lse, col_lse, target, _ = _portable.forward(call._replace(keep=False, workspace_bytes=free))
     return row_lse, col_lse, target, kept
 
 
-def backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    target: Tensor,
-    row_weight: Tensor,
-    col_weight: Tensor,
-    kept: Tensor,
-    target_offset: int,
-    coupled: bool,
-    need_x: bool,
-    need_y: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor]:
+def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
-    passes = _planned
+    x, y, kept = call.x, call.y, call.kept
     if _starts_off_runs(x, y) or not _keeps(x, y):
-        passes, workspace_bytes, kept = _portable, workspace_bytes - kept.numel(), kept[:0]
-    return passes.backward(
-        x,
-        y,
-        scale,
-        row_lse,
-        col_lse,
-        target,
-        row_weight,
-        col_weight,
-        kept,
-        target_offset,
-        coupled,
-        need_x,
-        need_y,
-        workspace_bytes,
-    )
+        free = call.workspace_bytes - kept.numel()
+        return _portable.backward(call._replace(kept=kept[:0], workspace_bytes=free))
+    return _planned.backward(call)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
 from fastclip.kernels.tiles import Tile
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.tiling.gpu_blocks import (
     SIDE,
@@ -212,16 +213,9 @@ class Passes:
                 total = free // band * band
         return x.new_empty(total, dtype=torch.uint8)
 
-    def forward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor,
-        target_offset: int,
-        keep: bool,
-        workspace_bytes: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See ``fastclip.ops.infonce.infonce_forward``."""
+        x, y, scale, target_offset, keep, workspace_bytes, _ = call
         kept = self.new_kept(x, y, keep, workspace_bytes)
         n, m, statistics = x.shape[0], y.shape[0], statistics_dtype(x.device)
         row_lse = x.new_empty(n, dtype=statistics)
@@ -259,43 +253,31 @@ class Passes:
             self.kernels.fold(column_partials, col_lse, running=True)
         return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor,
-        row_lse: Tensor,
-        col_lse: Tensor,
-        target: Tensor,
-        row_weight: Tensor,
-        col_weight: Tensor,
-        kept: Tensor,
-        target_offset: int,
-        coupled: bool,
-        need_x: bool,
-        need_y: bool,
-        workspace_bytes: int,
-    ) -> tuple[Tensor, Tensor]:
+    def backward(self, call: InfonceBackward) -> tuple[Tensor, Tensor]:
         """See ``fastclip.ops.infonce.infonce_backward``."""
+        x, y, target_offset, kept = call.x, call.y, call.target_offset, call.kept
+        row_lse, col_lse = call.row_lse, call.col_lse
+        row_weight, col_weight = call.row_weight, call.col_weight
+        need_x, need_y = call.need_x, call.need_y
         self.check(x, y)
         n, m = x.shape[0], y.shape[0]
-        planned = self._plan(x, y, workspace_bytes)
+        planned = self._plan(x, y, call.workspace_bytes)
         blocks = planned.blocks
         products = Products(x, y, need_x, need_y, blocks)
         if n == 0 or not (need_x or need_y):
             return products.a, products.b.zero_()
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
-        scale = bits(scale).float()
+        scale = bits(call.scale).float()
 
         own = slice(target_offset, target_offset + n)
-        row_target = target_gradient(target, row_lse, row_weight)
-        col_target = target_gradient(target, col_lse[own], col_weight[own])
+        row_target = target_gradient(call.target, row_lse, row_weight)
+        col_target = target_gradient(call.target, col_lse[own], col_weight[own])
         # Weights up to any size fit the products' dtype when their power of two is taken out.
         peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
         factor = products.factor / power_above(peak)
         by_row, by_column = _side(row_lse, row_weight * factor), _side(col_lse, col_weight * factor)
         # The gradients to write of a block, and the accumulators that each is for.
-        if coupled:
+        if call.both_terms:
             row_target = col_target = row_target + col_target
             parts = [(by_row, by_column, need_x, need_y)]
         else:

@@ -10,136 +10,102 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, named
+from fastclip.ops.differentiable import differentiable, under_transform
+from fastclip.ops.dispatch import (
+    DEFAULT_WORKSPACE_BYTES,
+    resolve_backend,
+    resolve_for_graph,
+    usable,
+)
 from fastclip.ops.epilogue import inner_product, scale_and_round
+from fastclip.ops.infonce.packs import ClipLossCall, InfonceBackward, InfonceForward
 from fastclip.ops.inputs import (
+    FLOAT_DTYPES,
     accumulation_dtype,
-    check_engine,
     check_target_offset,
-    gradient_wanted,
     paired,
     scalar,
     statistics_dtype,
 )
+from fastclip.ops.packs import no_gradients, packed_op
 
 
-@torch.library.custom_op("fastclip::infonce_forward", mutates_args=())
-def infonce_forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    target_offset: int,
-    keep: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Softmax statistics of ``z = scale * x @ y.T``.
+@packed_op("fastclip::infonce_forward", InfonceForward, results=4)
+def infonce_forward(*fields):
+    """Softmax statistics of ``z = scale * x @ y.T``; arguments are the fields of its pack.
 
-    Args:
-        x: ``[n, D]`` rows, n may be 0. y: ``[m, D]`` columns of the same dtype.
-        scale: 0-d, accumulation dtype.
-        target_offset: the target of row i is column ``i + target_offset``.
-        keep: keep the logits for the backward pass where they fit the workspace.
     Returns:
         ``row_lse [n]``; ``col_lse [m]`` over these n rows only (-inf for n = 0); ``target [n]``,
         the target logits; all float64. ``kept``: what the backend keeps of the logits, for
         ``infonce_backward`` alone, empty where it keeps nothing.
+    Raises:
+        ValueError: targets outside the columns, a backend that cannot run there, or too small a
+            workspace. TypeError: a dtype that the backend does not take.
     """
-    check_target_offset(x, y, target_offset)
-    run = implementation("infonce", backend, x.device, x.dtype)
-    return run.forward(x, y, scale, target_offset, keep, workspace_bytes)
+    call = InfonceForward._make(fields)
+    x = call.x
+    # Written out, not a call of a function: tests count the calls that lead to the maths.
+    if x.shape[0] and not 0 <= call.target_offset <= call.y.shape[0] - x.shape[0]:
+        check_target_offset(x, call.y, call.target_offset)
+    run = usable.get(("infonce", call.backend, x.device))
+    if run is None:
+        run = resolve_backend("infonce", call.backend, x.device, x.dtype)
+    return run.forward(call)
 
 
 @infonce_forward.register_fake
-def _(x, y, scale, target_offset, keep, workspace_bytes, backend):
-    run = implementation("infonce", backend, x.device, x.dtype)
+def _(*fields):
+    call = InfonceForward._make(fields)
+    x, y = call.x, call.y
+    run = resolve_backend("infonce", call.backend, x.device, x.dtype)
     statistics = statistics_dtype(x.device)
     return (
         x.new_empty(x.shape[0], dtype=statistics),
         x.new_empty(y.shape[0], dtype=statistics),
         x.new_empty(x.shape[0], dtype=statistics),
-        run.new_kept(x, y, keep, workspace_bytes),
+        run.module.new_kept(x, y, call.keep, call.workspace_bytes),
     )
 
 
-@torch.library.custom_op("fastclip::infonce_backward", mutates_args=())
-def infonce_backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    target: Tensor,
-    row_weight: Tensor,
-    col_weight: Tensor,
-    kept: Tensor,
-    target_offset: int,
-    coupled: bool,
-    need_x: bool,
-    need_y: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Unscaled feature gradients ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]``.
+@packed_op("fastclip::infonce_backward", InfonceBackward, results=2)
+def infonce_backward(*fields):
+    """Unscaled feature gradients ``G @ y [n, D]`` and ``G.T @ x [m, D]``, accumulation dtype.
 
     ``G_ij = row_weight_i (exp(z_ij - row_lse_i) - d_ij) + col_weight_j (exp(z_ij - col_lse_j) -
     d_ij)`` with d the targets, where it is taken from the exact ``target``; multiply by the scale
-    for the gradients, and see ``inner_product`` for the scale's own.
-
-    Args:
-        x, y, scale, target_offset, kept: as given to and returned by ``infonce_forward``.
-        row_lse: ``[n]``, float64.
-        col_lse: ``[m]``, float64, over the rows of all ranks.
-        target: ``[n]``, float64, as returned by ``infonce_forward``.
-        row_weight: ``[n]``, accumulation dtype. col_weight: ``[m]``.
-        coupled: True for the gradient of both terms in both outputs; False for ``a`` from the row
-            term alone and ``b`` from the column term alone, which is what open_clip's
-            ``local_loss`` without ``gather_with_grad`` computes.
-        need_x, need_y: an output not needed is an empty ``[0, D]`` and costs no product.
-    Returns:
-        a and b in the accumulation dtype.
+    for the gradients, and see ``inner_product`` for the scale's own. Arguments are the fields of
+    its pack; errors are those of ``infonce_forward``.
     """
-    check_target_offset(x, y, target_offset)
-    return implementation("infonce", backend, x.device, x.dtype).backward(
-        x,
-        y,
-        scale,
-        row_lse,
-        col_lse,
-        target,
-        row_weight,
-        col_weight,
-        kept,
-        target_offset,
-        coupled,
-        need_x,
-        need_y,
-        workspace_bytes,
-    )
+    call = InfonceBackward._make(fields)
+    x = call.x
+    check_target_offset(x, call.y, call.target_offset)
+    run = usable.get(("infonce", call.backend, x.device))
+    if run is None:
+        run = resolve_backend("infonce", call.backend, x.device, x.dtype)
+    assert run.backward is not None
+    return run.backward(call)
 
 
 @infonce_backward.register_fake
-def _(
-    x, y, scale, row_lse, col_lse, target, row_weight, col_weight, kept, target_offset, coupled,
-    need_x, need_y, workspace_bytes, backend,
-):  # fmt: skip
-    dtype = accumulation_dtype(x.dtype)
+def _(*fields):
+    call = InfonceBackward._make(fields)
+    dtype, (n, width), m = accumulation_dtype(call.x.dtype), call.x.shape, call.y.shape[0]
     return (
-        x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype),
-        x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype),
+        call.x.new_empty((n if call.need_x else 0, width), dtype=dtype),
+        call.x.new_empty((m if call.need_y else 0, width), dtype=dtype),
     )
 
 
-@torch.library.custom_op("fastclip::clip_loss", mutates_args=())
-def clip_loss(
-    image: Tensor, text: Tensor, scale: Tensor, keep: bool, workspace_bytes: int, backend: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss of ``clip_loss_single`` and what its gradient needs: the results of
-    ``infonce_forward``. ``backend`` is a name: what is kept is of that backend, and another process
-    that finds a compiled graph in a cache may choose otherwise."""
-    row_lse, col_lse, target, kept = infonce_forward(
-        image, text, scale, 0, keep, workspace_bytes, backend
+@packed_op("fastclip::clip_loss", ClipLossCall, results=5)
+def clip_loss(*fields):
+    """The loss of ``clip_loss_single``, 0-d in the scale's dtype, and what its gradient needs: the
+    results of ``infonce_forward``. Arguments are the fields of its pack."""
+    image, text, scale, keep, workspace_bytes, backend = fields
+    run = usable.get(("infonce", backend, image.device))
+    if run is None:
+        run = resolve_backend("infonce", backend, image.device, image.dtype)
+    row_lse, col_lse, target, kept = run.forward(
+        InfonceForward(image, text, scale, 0, keep, workspace_bytes, backend)
     )
     total = (row_lse - target).sum() + (col_lse - target).sum()
     loss = total / (2 * max(1, image.shape[0]))
@@ -152,7 +118,7 @@ def _(image, text, scale, keep, workspace_bytes, backend):
     return scale.new_empty(()), *statistics
 
 
-def _clip_loss_context(ctx, inputs, output):
+def _save_for_backward(ctx, inputs, output):
     image, text, scale, _, ctx.workspace_bytes, ctx.backend = inputs
     statistics = output[1:]
     ctx.save_for_backward(image, text, scale, *statistics)
@@ -163,46 +129,45 @@ def _clip_loss_context(ctx, inputs, output):
 def _clip_loss_backward(ctx, grad_loss, *_):
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     if grad_loss is None:
-        return (None,) * 6
+        return no_gradients(ClipLossCall, besides=0)
     image, text, scale, row_lse, col_lse, target, kept = ctx.saved_tensors
     n = image.shape[0]
     ones = scale.new_ones(()).expand(n)
-    a, b = infonce_backward(
-        image,
-        text,
-        scale,
-        row_lse,
-        col_lse,
-        target,
-        ones,
-        ones,
-        kept,
-        0,
-        True,
-        need_image or (need_scale and not need_text),
-        need_text,
-        ctx.workspace_bytes,
-        ctx.backend,
+    grad_x_acc, grad_y_acc = infonce_backward(
+        *InfonceBackward(
+            image,
+            text,
+            scale,
+            row_lse,
+            col_lse,
+            target,
+            row_weight=ones,
+            col_weight=ones,
+            kept=kept,
+            target_offset=0,
+            both_terms=True,
+            need_x=need_image or (need_scale and not need_text),
+            need_y=need_text,
+            workspace_bytes=ctx.workspace_bytes,
+            backend=ctx.backend,
+        )
     )
     # Of no pairs the gradient is 0, whatever comes from above.
     unit = grad_loss / (2 * n) if n else torch.zeros_like(grad_loss)
-    engine = ("infonce", ctx.backend, ctx.workspace_bytes)
+    made_by = "infonce", ctx.backend, ctx.workspace_bytes
     d_scale = None
     if need_scale:
-        d_scale = unit * (
-            inner_product(text, b, *engine) if need_text else inner_product(image, a, *engine)
-        )
+        operands = (text, grad_y_acc) if need_text else (image, grad_x_acc)
+        d_scale = unit * inner_product(*operands, *made_by)
     return (
-        scale_and_round(a, unit * scale, image.dtype, *engine) if need_image else None,
-        scale_and_round(b, unit * scale, text.dtype, *engine) if need_text else None,
+        scale_and_round(grad_x_acc, unit * scale, image.dtype, *made_by) if need_image else None,
+        scale_and_round(grad_y_acc, unit * scale, text.dtype, *made_by) if need_text else None,
         d_scale,
-        None,
-        None,
-        None,
+        *no_gradients(ClipLossCall, besides=3),
     )
 
 
-_clip_loss = differentiable(clip_loss, _clip_loss_backward, _clip_loss_context)
+_clip_loss_in_transforms = differentiable(clip_loss, _clip_loss_backward, _save_for_backward)
 
 
 def clip_loss_single(
@@ -227,12 +192,31 @@ def clip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
-    image, text = paired(image, text)
-    scale = shifted(scalar(scale, image), bias, image)
-    keep = gradient_wanted(image, text, scale)
-    backend = named("infonce", backend, image, text, workspace_bytes)
-    return _clip_loss(image, text, scale, keep, workspace_bytes, backend)[0]
+    # Inputs are nearly always fit as they are, which one look tells. Others are cast, or what is
+    # wrong with them is named.
+    if not (
+        isinstance(image, Tensor)
+        and isinstance(text, Tensor)
+        and isinstance(scale, Tensor)
+        and (2, image.shape, image.dtype, image.device)
+        == (text.ndim, text.shape, text.dtype, text.device)
+        and image.dtype in FLOAT_DTYPES
+        and image.device.type != "meta"  # which autocast does not know
+        and not torch.is_autocast_enabled(image.device.type)
+        and scale.numel() == 1
+        and bias is None
+    ):
+        image, text = paired(image, text)
+        scale = shifted(scalar(scale, image), bias, image)
+    accumulated = torch.float64 if image.dtype == torch.float64 else torch.float32
+    scale = scale.reshape(()).to(device=image.device, dtype=accumulated)
+    transformed = under_transform()
+    keep = torch.is_grad_enabled() and (
+        image.requires_grad or text.requires_grad or scale.requires_grad or transformed
+    )
+    backend = resolve_for_graph("infonce", backend, image, text, workspace_bytes)
+    run = _clip_loss_in_transforms if transformed else clip_loss
+    return run(image, text, scale, keep, workspace_bytes, backend)[0]
 
 
 def shifted(scale: Tensor, bias: Tensor | float | None, like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
 from fastclip.ops.tiling.softmax_tiles import (
@@ -22,7 +23,7 @@ from fastclip.ops.tiling.softmax_tiles import (
 def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
     item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1]
     cost = TileCost(
-        entry=2 * item,  # logits, and a second gradient where rows and columns are not coupled
+        entry=2 * item,  # logits, and a second gradient where rows and columns are apart
         row=2 * width * item + 64,  # x upcast, x scaled; temporaries of the statistics
         column=width * item + 64,
         block_entry=item,
@@ -49,10 +50,9 @@ def _row_spans(n: int, kept: Tensor, tiles: Tiles) -> Iterator[tuple[slice, bool
     yield from ((span, False) for span in spans(n, tiles.rows, start=rows))
 
 
-def forward(
-    x: Tensor, y: Tensor, scale: Tensor, target_offset: int, keep: bool, workspace_bytes: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_forward``."""
+    x, y, scale, target_offset, keep, workspace_bytes, _ = call
     n, m = x.shape[0], y.shape[0]
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, workspace_bytes)
@@ -75,42 +75,29 @@ def forward(
     return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
 
 
-def backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    target: Tensor,
-    row_weight: Tensor,
-    col_weight: Tensor,
-    kept: Tensor,
-    target_offset: int,
-    coupled: bool,
-    need_x: bool,
-    need_y: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor]:
+def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
+    x, y, target_offset, both_terms = call.x, call.y, call.target_offset, call.both_terms
+    row_weight, col_weight, kept = call.row_weight, call.col_weight, call.kept
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
-    a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
-    b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
-    if n == 0 or not (need_x or need_y):
+    a = x.new_zeros((n if call.need_x else 0, width), dtype=dtype)
+    b = x.new_zeros((m if call.need_y else 0, width), dtype=dtype)
+    if n == 0 or not (call.need_x or call.need_y):
         return a, b
-    tiles = _tiles(x, y, workspace_bytes)
-    logits = Logits(x, y, bits(scale), tiles, dtype)
-    by_row = Side(0, row_lse * LOG2_E, row_weight, row_weight)
-    by_column = Side(1, col_lse * LOG2_E, col_weight, col_weight)
+    tiles = _tiles(x, y, call.workspace_bytes)
+    logits = Logits(x, y, bits(call.scale), tiles, dtype)
+    by_row = Side(0, call.row_lse * LOG2_E, row_weight, row_weight)
+    by_column = Side(1, call.col_lse * LOG2_E, col_weight, col_weight)
     columns = slice(target_offset, target_offset + n)
-    row_target = target_gradient(target, row_lse, row_weight)
-    col_target = target_gradient(target, col_lse[columns], col_weight[columns])
-    if coupled:
+    row_target = target_gradient(call.target, call.row_lse, row_weight)
+    col_target = target_gradient(call.target, call.col_lse[columns], col_weight[columns])
+    if both_terms:
         gradient = TileGradient([by_row, by_column], target_offset, tiles, row_target + col_target)
     else:
         gradient = TileGradient([by_row], target_offset, tiles, row_target)
     scratch = tiles.scratch(x, dtype)
-    if not coupled:
+    if not both_terms:
         column_gradient = TileGradient([by_column], target_offset, tiles, col_target)
         second = Buffer(tiles.rows, tiles.columns, x, dtype)
     for rows, keeps in _row_spans(n, kept, tiles):
@@ -118,12 +105,12 @@ def backward(
         for columns in spans(m, tiles.columns):
             y_part = logits.columns(columns)
             z = kept[rows, columns] if keeps else logits.product()
-            g = logits.room() if coupled else second.view(*z.shape)
+            g = logits.room() if both_terms else second.view(*z.shape)
             gradient.write(z, rows, columns, scratch, out=g)
-            if need_x:
+            if call.need_x:
                 a[rows].addmm_(g, y_part)
-            if not coupled:
+            if not both_terms:
                 g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
-            if need_y:
+            if call.need_y:
                 b[columns].addmm_(g.T, x_part)
     return a, b

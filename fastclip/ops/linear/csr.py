@@ -30,7 +30,7 @@ class Csr(NamedTuple):
         return Csr(rows - rows[0], self.columns[entries], values)
 
 
-def csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
+def as_csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
     """A target of the public functions as CSR, its shapes and dtypes checked.
 
     Args:

@@ -1,17 +1,16 @@
-"""What the losses of a linear layer's output share: checks, reductions and the backward pass.
+"""What the losses of a linear layer's output share: checks of arguments, weights and reductions.
 
-Each such loss is a ``*_rows`` op (losses row by row, gradients of their weighted sum) and an op
-that reduces them. A scalar loss has its gradients from the forward pass, not yet divided;
-``reduction="none"`` computes them in the backward pass, where the upstreams are known.
+``hidden [n, D]``, ``weight [V, D]`` and ``bias [V]`` or None are of one dtype. ``row_weight [n]``
+is the factor of each row's loss, None for 1. A gradient that is not needed is empty along its first
+dimension and costs nothing. ``workspace_bytes`` bounds memory beyond inputs, outputs and
+accumulators, ``backend`` names who computes.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import accumulation_dtype, gradient_wanted, matched, statistics_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -29,7 +28,7 @@ class Layer(NamedTuple):
         return hidden, weight, bias
 
 
-def layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, reduction: str) -> Layer:
+def check_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, reduction: str) -> Layer:
     """The arguments of a public function, checked, with hidden's leading dimensions flattened."""
     names = ["hidden", "weight"] + ([] if bias is None else ["bias"])
     tensors = matched(names, [t for t in (hidden, weight, bias) if t is not None])
@@ -86,33 +85,25 @@ def weights_of(
     return torch.where(counts, row_weight[picked], 0).to(dtype)
 
 
-def fake_rows(
-    hidden: Tensor, weight: Tensor, need_hidden: bool, need_weight: bool, need_bias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a ``*_rows`` op returns, uninitialised: losses, gradients of hidden, weight, bias."""
-    dtype, (n, width), vocabulary = accumulation_dtype(hidden.dtype), hidden.shape, weight.shape[0]
+def fake_rows(call: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a ``*_rows`` op returns for its pack, uninitialised: losses, gradients of hidden,
+    weight, bias."""
+    hidden, vocabulary = call.hidden, call.weight.shape[0]
+    dtype, (n, width) = accumulation_dtype(hidden.dtype), hidden.shape
     return (
         hidden.new_empty(n, dtype=statistics_dtype(hidden.device)),
-        hidden.new_empty((n if need_hidden else 0, width), dtype=dtype),
-        hidden.new_empty((vocabulary if need_weight else 0, width), dtype=dtype),
-        hidden.new_empty(vocabulary if need_bias else 0, dtype=dtype),
+        hidden.new_empty((n if call.need_hidden else 0, width), dtype=dtype),
+        hidden.new_empty((vocabulary if call.need_weight else 0, width), dtype=dtype),
+        hidden.new_empty(vocabulary if call.need_bias else 0, dtype=dtype),
     )
 
 
-def fake_loss(
-    hidden: Tensor, weight: Tensor, reduction: str, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What a reducing op returns, uninitialised."""
+def fake_loss(call: Any, rows_call: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What a reducing op returns for its pack, and that of its rows, uninitialised."""
+    hidden = call.hidden
     dtype = accumulation_dtype(hidden.dtype)
-    loss = hidden.new_empty(hidden.shape[:1] if reduction == "none" else (), dtype=dtype)
-    gradients = fake_rows(hidden, weight, *forward_needs(reduction, needs))[1:]
-    return loss, hidden.new_empty((), dtype=dtype), *gradients
-
-
-def forward_needs(reduction: str, needs: Sequence[bool]) -> tuple[bool, bool, bool]:
-    """Which gradients the forward pass computes, of those that autograd will ask for."""
-    hidden, weight, bias = needs
-    return (False, False, False) if reduction == "none" else (hidden, weight, bias)
+    loss = hidden.new_empty(hidden.shape[:1] if call.reduction == "none" else (), dtype=dtype)
+    return loss, hidden.new_empty((), dtype=dtype), *fake_rows(rows_call)[1:]
 
 
 def reduced(
@@ -125,40 +116,3 @@ def reduced(
         divisor.clamp_(max=1)
     loss = losses if reduction == "none" else losses.sum() / divisor.clamp(min=1)
     return loss.to(dtype, copy=True), divisor.to(dtype, copy=True)
-
-
-def remember(ctx, reduction: str, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    """Save what ``gradients`` reads: the forward's gradients, or the ``inputs`` of ``*_rows``, of
-    which the last is ``row_weight``."""
-    ctx.reduction, ctx.dtype = reduction, inputs[0].dtype
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*(inputs if reduction == "none" else output[1:]))
-
-
-def gradients(
-    ctx, grad_loss: Tensor | None, op: str, rows: Callable[..., Sequence[Tensor]]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias, the first three inputs of ``op``.
-
-    ``rows(*inputs)`` runs the ``*_rows`` op on what was saved, with ``grad_loss`` in the weights.
-    """
-    if grad_loss is None:
-        return None, None, None
-    if ctx.reduction == "none":
-        unit = grad_loss.new_ones(())
-        *operands, row_weight = ctx.saved_tensors
-        row_weight = grad_loss if row_weight is None else grad_loss * row_weight
-        _, a, b, c = rows(*operands, row_weight)
-    else:
-        divisor, a, b, c = ctx.saved_tensors
-        # Of no rows the gradient is 0, whatever comes from above: a caller who divides a sum by
-        # their number sends an infinity.
-        unit = torch.where(divisor == 0, 0, grad_loss / divisor)
-    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-    epilogue = op, ctx.backend, ctx.workspace_bytes
-    return (
-        scale_and_round(a, unit, ctx.dtype, *epilogue) if need_hidden else None,
-        scale_and_round(b, unit, ctx.dtype, *epilogue) if need_weight else None,
-        (c * unit).to(ctx.dtype) if need_bias else None,
-    )

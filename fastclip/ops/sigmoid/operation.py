@@ -8,149 +8,127 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.dispatch import (
+    DEFAULT_WORKSPACE_BYTES,
+    resolve_backend,
+    resolve_for_graph,
+    usable,
+)
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import (
     accumulation_dtype,
-    check_engine,
     check_target_offset,
     gradient_wanted,
     paired,
     scalar,
 )
+from fastclip.ops.packs import no_gradients, packed_op
+from fastclip.ops.sigmoid.packs import SiglipLossCall, SigmoidForward
 
 
-@torch.library.custom_op("fastclip::sigmoid_forward", mutates_args=())
-def sigmoid_forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    target_offset: int,
-    need_x: bool,
-    need_y: bool,
-    want_grad: bool,
-    chunk_rows: int,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+@packed_op("fastclip::sigmoid_forward", SigmoidForward, results=5)
+def sigmoid_forward(*fields):
     """``-sum logsigmoid(label * z)`` of ``z = scale * x @ y.T + bias``, with its gradients.
 
-    Args:
-        x: ``[n, D]`` rows, n may be 0. y: ``[m, D]`` columns of the same dtype.
-        scale, bias: 0-d, accumulation dtype.
-        target_offset: the one column with label +1 in row i is ``i + target_offset``; -1 where no
-            column of this block has it.
-        need_x, need_y: which feature gradients to compute; the other is an empty ``[0, D]``.
-        want_grad: compute the gradients of scale and bias, else they are 0.
-        chunk_rows: rows handled at a time, 0 for as many as the workspace allows.
+    Arguments are the fields of its pack.
+
     Returns:
-        The sum of the losses (0-d); ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]`` for
-        ``G = dloss/dz``, to be multiplied by the scale; the gradients of scale and bias (0-d).
-        All in the accumulation dtype.
+        The sum of the losses (0-d); ``G @ y [n, D]`` and ``G.T @ x [m, D]`` for ``G = dloss/dz``,
+        to be multiplied by the scale; the gradients of scale and bias (0-d). All in the
+        accumulation dtype.
+    Raises:
+        ValueError: targets outside the columns, a backend that cannot run there, or too small a
+            workspace. TypeError: a dtype that the backend does not take.
     """
-    if target_offset >= 0:
-        check_target_offset(x, y, target_offset)
+    call = SigmoidForward._make(fields)
+    x, y = call.x, call.y
+    if call.target_offset >= 0:
+        check_target_offset(x, y, call.target_offset)
+    run = usable.get(("sigmoid", call.backend, x.device))
+    if run is None:
+        run = resolve_backend("sigmoid", call.backend, x.device, x.dtype)
     # Either accumulator gives the gradient of the scale.
-    sum_a = need_x or (want_grad and not need_y)
-    loss, a, b, d_bias = implementation("sigmoid", backend, x.device, x.dtype).forward(
-        x,
-        y,
-        scale,
-        bias,
-        target_offset,
-        sum_a,
-        need_y,
-        want_grad,
-        chunk_rows,
-        workspace_bytes,
-    )
+    sum_x = call.need_x or (call.want_grad and not call.need_y)
+    loss, grad_x_acc, grad_y_acc, d_bias = run.forward(call._replace(need_x=sum_x))
     d_scale = torch.zeros_like(loss)
-    if want_grad:
-        operands = (x, a) if sum_a else (y, b)
-        d_scale = inner_product(*operands, "sigmoid", backend, workspace_bytes)
-    return loss, a if need_x else a.new_empty((0, x.shape[1])), b, d_scale, d_bias
+    if call.want_grad:
+        operands = (x, grad_x_acc) if sum_x else (y, grad_y_acc)
+        d_scale = inner_product(*operands, "sigmoid", call.backend, call.workspace_bytes)
+    if not call.need_x:
+        grad_x_acc = grad_x_acc.new_empty((0, x.shape[1]))
+    return loss, grad_x_acc, grad_y_acc, d_scale, d_bias
 
 
 @sigmoid_forward.register_fake
-def _(x, y, scale, bias, target_offset, need_x, need_y, want_grad, *_):
-    dtype = accumulation_dtype(x.dtype)
+def _(*fields):
+    call = SigmoidForward._make(fields)
+    dtype, (n, width), m = accumulation_dtype(call.x.dtype), call.x.shape, call.y.shape[0]
     return (
-        x.new_empty((), dtype=dtype),
-        x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype),
-        x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype),
-        x.new_empty((), dtype=dtype),
-        x.new_empty((), dtype=dtype),
+        call.x.new_empty((), dtype=dtype),
+        call.x.new_empty((n if call.need_x else 0, width), dtype=dtype),
+        call.x.new_empty((m if call.need_y else 0, width), dtype=dtype),
+        call.x.new_empty((), dtype=dtype),
+        call.x.new_empty((), dtype=dtype),
     )
 
 
-@torch.library.custom_op("fastclip::siglip_loss", mutates_args=())
-def siglip_loss(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    need_image: bool,
-    need_text: bool,
-    want_grad: bool,
-    chunk_rows: int,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss of ``siglip_loss_single`` and, not yet divided by n, its gradients."""
-    total, a, b, d_scale, d_bias = sigmoid_forward(
-        image,
-        text,
-        scale,
-        bias,
-        0,
-        need_image,
-        need_text,
-        want_grad,
-        chunk_rows,
-        workspace_bytes,
-        backend,
-    )
-    return total / max(1, image.shape[0]), a, b, d_scale, d_bias
+@packed_op("fastclip::siglip_loss", SiglipLossCall, results=5)
+def siglip_loss(*fields):
+    """The loss of ``siglip_loss_single`` and, not yet divided by n, its gradients. Arguments are
+    the fields of its pack."""
+    call = SiglipLossCall._make(fields)
+    total, *gradients = sigmoid_forward(*_forward_call(call))
+    return total / max(1, call.image.shape[0]), *gradients
 
 
 @siglip_loss.register_fake
-def _(
-    image, text, scale, bias, need_image, need_text, want_grad, chunk_rows, workspace_bytes, backend
-):  # fmt: skip
-    return sigmoid_forward(
-        image, text, scale, bias, 0, need_image, need_text, want_grad, chunk_rows, workspace_bytes,
-        backend,
-    )  # fmt: skip
+def _(*fields):
+    return sigmoid_forward(*_forward_call(SiglipLossCall._make(fields)))
 
 
-def _siglip_loss_context(ctx, inputs, output):
+def _forward_call(call: SiglipLossCall) -> SigmoidForward:
+    return SigmoidForward(
+        call.image,
+        call.text,
+        call.scale,
+        call.bias,
+        0,
+        call.need_image,
+        call.need_text,
+        call.want_grad,
+        call.chunk_rows,
+        call.workspace_bytes,
+        call.backend,
+    )
+
+
+def _save_for_backward(ctx, inputs, output):
     image, _, scale, *_, ctx.workspace_bytes, ctx.backend = inputs
-    _, a, b, d_scale, d_bias = output
-    ctx.save_for_backward(scale, a, b, d_scale, d_bias)
+    _, *gradients = output
+    ctx.save_for_backward(scale, *gradients)
     ctx.rows, ctx.dtype = image.shape[0], image.dtype
-    ctx.mark_non_differentiable(a, b, d_scale, d_bias)
+    ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)
 
 
 def _siglip_loss_backward(ctx, grad_loss, *_):
     if grad_loss is None:
-        return (None,) * 10
-    scale, a, b, d_scale, d_bias = ctx.saved_tensors
+        return no_gradients(SiglipLossCall, besides=0)
+    scale, grad_x_acc, grad_y_acc, d_scale, d_bias = ctx.saved_tensors
     need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
     # Of no pairs the gradient is 0, whatever comes from above.
     unit = grad_loss / ctx.rows if ctx.rows else torch.zeros_like(grad_loss)
-    engine = ("sigmoid", ctx.backend, ctx.workspace_bytes)
+    made_by = "sigmoid", ctx.backend, ctx.workspace_bytes
     return (
-        scale_and_round(a, unit * scale, ctx.dtype, *engine) if need_image else None,
-        scale_and_round(b, unit * scale, ctx.dtype, *engine) if need_text else None,
+        scale_and_round(grad_x_acc, unit * scale, ctx.dtype, *made_by) if need_image else None,
+        scale_and_round(grad_y_acc, unit * scale, ctx.dtype, *made_by) if need_text else None,
         unit * d_scale if need_scale else None,
         unit * d_bias if need_bias else None,
-        *(None,) * 6,
+        *no_gradients(SiglipLossCall, besides=4),
     )
 
 
-_siglip_loss = differentiable(siglip_loss, _siglip_loss_backward, _siglip_loss_context)
+_siglip_loss = differentiable(siglip_loss, _siglip_loss_backward, _save_for_backward)
 
 
 def siglip_loss_single(
@@ -176,10 +154,10 @@ def siglip_loss_single(
         TypeError: dtypes differ or are not accepted. ValueError: shapes do not match, or the
             workspace is too small. RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
     image, text = paired(image, text)
     scale = scalar(scale, image)
     bias = scalar(0.0 if bias is None else bias, image, "logit_bias")
+    backend = resolve_for_graph("sigmoid", backend, image, text, workspace_bytes)
     return _siglip_loss(
         image,
         text,

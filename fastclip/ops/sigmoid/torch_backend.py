@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
+from fastclip.ops.sigmoid.packs import SigmoidForward
 from fastclip.ops.tiling.cpu_tiles import Logits, TileCost, Tiles, plan, spans
 from fastclip.ops.tiling.softmax_tiles import diagonal
 
@@ -21,22 +22,12 @@ def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> 
     return plan(min(n, chunk_rows or n), y.shape[0], cost, workspace_bytes, x.device)
 
 
-def forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    target_offset: int,
-    need_x: bool,
-    need_y: bool,
-    need_bias: bool,
-    chunk_rows: int,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
+    x, y, scale, bias, target_offset, need_x, need_y, need_bias, chunk_rows = call[:9]
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
-    tiles = plan_blocks(x, y, chunk_rows, workspace_bytes)
+    tiles = plan_blocks(x, y, chunk_rows, call.workspace_bytes)
     # Tiles hold label * z: products give -z, which is that of negatives.
     logits = Logits(x, y, -scale, tiles, dtype)
     scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)

@@ -6,6 +6,7 @@ from torch import Tensor
 from fastclip.kernels import sigmoid as kernels
 from fastclip.kernels.tiles import tile
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.sigmoid.packs import SigmoidForward
 from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
     Blocks,
@@ -32,20 +33,10 @@ def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> 
     return blocks
 
 
-def forward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    target_offset: int,
-    need_x: bool,
-    need_y: bool,
-    need_bias: bool,
-    chunk_rows: int,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.sigmoid.sigmoid_forward``; all but the gradient of the scale."""
-    blocks = plan_blocks(x, y, chunk_rows, workspace_bytes)
+    x, y, scale, bias, target_offset, need_x, need_y, need_bias, chunk_rows = call[:9]
+    blocks = plan_blocks(x, y, chunk_rows, call.workspace_bytes)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
 

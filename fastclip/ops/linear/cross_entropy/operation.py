@@ -8,123 +8,18 @@ computes the logits again in the backward pass, 4U.
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import accumulation_dtype, check_engine
-from fastclip.ops.linear.layer import (
-    check_row_weight,
-    fake_loss,
-    fake_rows,
-    forward_needs,
-    gradients,
-    layer,
-    reduced,
-    remember,
-)
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
+from fastclip.ops.linear.cross_entropy.packs import CrossEntropyCall, CrossEntropyRows
+from fastclip.ops.linear.layer import check_layer, check_row_weight
+from fastclip.ops.linear.registration import register
 
 
-@torch.library.custom_op("fastclip::linear_cross_entropy_rows", mutates_args=())
-def linear_cross_entropy_rows(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    row_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Losses of ``z = hidden @ weight.T + bias`` row by row, and the gradients of their sum.
-
-    Args:
-        hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
-        target: ``[n]`` int64; rows that hold ``ignore_index`` have loss and gradient 0.
-        row_weight: ``[n]`` factor of each row's loss, None for 1.
-        need_hidden, need_weight, need_bias: a gradient not needed is empty along its first
-            dimension and costs nothing.
-    Returns:
-        losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
-    """
-    run = implementation("linear_cross_entropy", backend, hidden.device, hidden.dtype)
-    return run.forward(
-        hidden,
-        weight,
-        bias,
-        target,
-        row_weight,
-        ignore_index,
-        label_smoothing,
-        need_hidden,
-        need_weight,
-        need_bias,
-        workspace_bytes,
-    )
+def _count(call: CrossEntropyCall) -> Tensor:
+    return (call.target != call.ignore_index).sum()
 
 
-@linear_cross_entropy_rows.register_fake
-def _(hidden, weight, bias, target, row_weight, ignore_index, label_smoothing, *needs_and_options):
-    return fake_rows(hidden, weight, *needs_and_options[:3])
-
-
-@torch.library.custom_op("fastclip::linear_cross_entropy", mutates_args=())
-def linear_cross_entropy_op(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    reduction: str,
-    ignore_index: int,
-    label_smoothing: float,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-    row_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its divisor (0-d), and the gradients before that division.
-
-    With ``reduction="none"`` the gradients are left to the backward pass.
-    """
-    needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
-    options = ignore_index, label_smoothing
-    losses, a, b, c = linear_cross_entropy_rows(
-        hidden, weight, bias, target, row_weight, *options, *needs, workspace_bytes, backend
-    )
-    count = (target != ignore_index).sum()
-    return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
-
-
-@linear_cross_entropy_op.register_fake
-def _(hidden, weight, bias, target, reduction, _ignore, _smoothing, *needs_and_options):
-    return fake_loss(hidden, weight, reduction, needs_and_options[:3])
-
-
-def _context(ctx, inputs, output):
-    hidden, weight, bias, target, reduction, *options, row_weight = inputs
-    ctx.ignore_index, ctx.label_smoothing, _, _, _, ctx.workspace_bytes, ctx.backend = options
-    remember(ctx, reduction, (hidden, weight, bias, target, row_weight), output)
-
-
-def _backward(ctx, grad_loss, *_):
-    def rows(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return linear_cross_entropy_rows(
-            *inputs,
-            ctx.ignore_index,
-            ctx.label_smoothing,
-            *ctx.needs_input_grad[:3],
-            ctx.workspace_bytes,
-            ctx.backend,
-        )
-
-    return *gradients(ctx, grad_loss, "linear_cross_entropy", rows), *(None,) * 10
-
-
-_linear_cross_entropy = differentiable(linear_cross_entropy_op, _backward, _context)
+_loss = register("linear_cross_entropy", CrossEntropyRows, CrossEntropyCall, _count)
+linear_cross_entropy_rows, linear_cross_entropy_op = _loss.rows, _loss.op
 
 
 def linear_cross_entropy(
@@ -163,11 +58,13 @@ def linear_cross_entropy(
             small. IndexError: a target outside 0 to V - 1 (on a CPU; on a GPU the device asserts).
             RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
-    rows = layer(hidden, weight, bias, reduction)
+    rows = check_layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
     row_weight = check_row_weight(row_weight, hidden, rows)
-    loss = _linear_cross_entropy(
+    backend = resolve_for_graph(
+        "linear_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
+    )
+    loss = _loss.differentiable(
         *rows,
         target.reshape(-1).long(),
         reduction,

@@ -7,30 +7,22 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear.cross_entropy.packs import CrossEntropyRows
 from fastclip.ops.linear.layer import weights_of
 from fastclip.ops.linear.row_chunks import RowChunks, exponentials
 from fastclip.ops.tiling.cpu_tiles import spans
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    row_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.cross_entropy.linear_cross_entropy_rows``."""
+def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``linear_cross_entropy_rows`` of ``fastclip.ops.linear.cross_entropy``."""
+    hidden, weight, bias, target, row_weight, ignore_index, label_smoothing = call[:7]
+    needs = call.need_hidden, call.need_weight, call.need_bias
     n, vocabulary = len(hidden), len(weight)
     statistics = statistics_dtype(hidden.device)
-    needs = need_hidden, need_weight, need_bias
     # The fixed bytes are those of the rows to compute, and of what is asked of them.
-    layer = RowChunks(hidden, weight, bias, needs, row_weight, workspace_bytes, fixed_bytes=9 * n)
+    layer = RowChunks(
+        hidden, weight, bias, needs, row_weight, call.workspace_bytes, fixed_bytes=9 * n
+    )
     losses = hidden.new_zeros(n, dtype=statistics)
 
     index = _rows_to_compute(target, row_weight, ignore_index, vocabulary)

@@ -4,26 +4,17 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
+from fastclip.ops.linear.cross_entropy.packs import CrossEntropyRows
 from fastclip.ops.linear.cross_entropy.torch_backend import check_labels
 from fastclip.ops.linear.layer import weights_of
 from fastclip.ops.linear.softmax_rows import RowTerms, SoftmaxRows, peak_of
 from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    row_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.cross_entropy.linear_cross_entropy_rows``."""
+def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``linear_cross_entropy_rows`` of ``fastclip.ops.linear.cross_entropy``."""
+    hidden, weight, bias, target, row_weight, ignore_index, label_smoothing = call[:7]
+    needs = call.need_hidden, call.need_weight, call.need_bias
     vocabulary = len(weight)
     counts = target != ignore_index
     check_labels(target, counts, vocabulary, ignore_index)
@@ -35,13 +26,13 @@ def forward(
         hidden,
         weight,
         bias,
-        (need_hidden, need_weight, need_bias),
+        needs,
         lambda rows, columns, _: Targets(labels[rows], None, columns.start),
         entries=len(labels),
         entry_rows=True,
         sums=label_smoothing != 0,
         peak=peak_of(weights),
-        workspace_bytes=workspace_bytes,
+        workspace_bytes=call.workspace_bytes,
         held_bytes=64 * len(labels),
     )
 

@@ -6,120 +6,21 @@ weights 1/k; Joulin et al., "Learning visual features from large weakly supervis
 with weights 1). Logits never exist whole; costs are those of ``linear_cross_entropy``.
 """
 
-import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import accumulation_dtype, check_engine
-from fastclip.ops.linear.csr import Csr, CsrTarget, csr
-from fastclip.ops.linear.layer import (
-    check_row_weight,
-    fake_loss,
-    fake_rows,
-    forward_needs,
-    gradients,
-    layer,
-    reduced,
-    remember,
-)
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
+from fastclip.ops.linear.csr import CsrTarget, as_csr
+from fastclip.ops.linear.layer import check_layer, check_row_weight
+from fastclip.ops.linear.multi_target.packs import MultiTargetCall, MultiTargetRows
+from fastclip.ops.linear.registration import register
 
 
-@torch.library.custom_op("fastclip::multi_target_cross_entropy_rows", mutates_args=())
-def multi_target_cross_entropy_rows(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    crow_indices: Tensor,
-    col_indices: Tensor,
-    values: Tensor | None,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Losses of ``z = hidden @ weight.T + bias`` row by row, and the gradients of their sum.
-
-    Args:
-        hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
-        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32. values: ``[entries]``
-            or None for 1: the weights of the targets, as in ``torch.sparse_csr_tensor``.
-        row_weight: ``[n]`` factor of each row's loss, None for 1.
-        need_hidden, need_weight, need_bias: a gradient not needed is empty along its first
-            dimension and costs nothing.
-    Returns:
-        losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
-    """
-    run = implementation("multi_target_cross_entropy", backend, hidden.device, hidden.dtype)
-    return run.forward(
-        hidden,
-        weight,
-        bias,
-        Csr(crow_indices, col_indices, values),
-        row_weight,
-        need_hidden,
-        need_weight,
-        need_bias,
-        workspace_bytes,
-    )
+def _count(call: MultiTargetCall) -> Tensor:
+    return (call.crow_indices.diff() > 0).sum()
 
 
-@multi_target_cross_entropy_rows.register_fake
-def _(hidden, weight, bias, crow, col, values, row_weight, *needs_and_options):
-    return fake_rows(hidden, weight, *needs_and_options[:3])
-
-
-@torch.library.custom_op("fastclip::multi_target_cross_entropy", mutates_args=())
-def multi_target_cross_entropy_op(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    crow_indices: Tensor,
-    col_indices: Tensor,
-    values: Tensor | None,
-    reduction: str,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-    row_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its divisor (0-d), and the gradients before that division.
-
-    With ``reduction="none"`` the gradients are left to the backward pass.
-    """
-    needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
-    target = crow_indices, col_indices, values
-    losses, a, b, c = multi_target_cross_entropy_rows(
-        hidden, weight, bias, *target, row_weight, *needs, workspace_bytes, backend
-    )
-    count = (crow_indices.diff() > 0).sum()
-    return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
-
-
-@multi_target_cross_entropy_op.register_fake
-def _(hidden, weight, bias, crow, col, values, reduction, *needs_and_options):
-    return fake_loss(hidden, weight, reduction, needs_and_options[:3])
-
-
-def _context(ctx, inputs, output):
-    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend, row_weight = inputs
-    remember(ctx, reduction, (*operands, row_weight), output)
-
-
-def _backward(ctx, grad_loss, *_):
-    def rows(*operands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return multi_target_cross_entropy_rows(
-            *operands, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
-        )
-
-    return *gradients(ctx, grad_loss, "multi_target_cross_entropy", rows), *(None,) * 10
-
-
-_multi_target_cross_entropy = differentiable(multi_target_cross_entropy_op, _backward, _context)
+_loss = register("multi_target_cross_entropy", MultiTargetRows, MultiTargetCall, _count)
+multi_target_cross_entropy_rows, multi_target_cross_entropy_op = _loss.rows, _loss.op
 
 
 def multi_target_cross_entropy(
@@ -158,12 +59,14 @@ def multi_target_cross_entropy(
             gradient, or a workspace too small. IndexError: indices that are no CSR matrix (on a
             CPU; on a GPU the device asserts). RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
-    rows = layer(hidden, weight, bias, reduction)
+    rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
-    loss = _multi_target_cross_entropy(
+    backend = resolve_for_graph(
+        "multi_target_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
+    )
+    loss = _loss.differentiable(
         *rows,
-        *csr(target, hidden, len(weight)),
+        *as_csr(target, hidden, len(weight)),
         reduction,
         *rows.needs(),
         workspace_bytes,

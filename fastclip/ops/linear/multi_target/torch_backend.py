@@ -8,28 +8,20 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.csr import check_indices
 from fastclip.ops.linear.entries import Entries, Groups
 from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.multi_target.packs import MultiTargetRows
 from fastclip.ops.linear.row_chunks import RowChunks, exponentials
 from fastclip.ops.tiling.cpu_tiles import spans
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Csr,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.multi_target.multi_target_cross_entropy_rows``."""
+def forward(call: MultiTargetRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``multi_target_cross_entropy_rows`` of ``fastclip.ops.linear.multi_target``."""
+    hidden, weight, bias, target, row_weight = *call[:3], call.target, call.row_weight
+    needs = call.need_hidden, call.need_weight, call.need_bias
     n, vocabulary = len(hidden), len(weight)
     check_indices(target, vocabulary)
-    needs = need_hidden, need_weight, need_bias
     groups = Groups(target)
     # The fixed bytes are those of what is asked of the indices.
     layer = RowChunks(
@@ -38,7 +30,7 @@ def forward(
         bias,
         needs,
         row_weight,
-        workspace_bytes,
+        call.workspace_bytes,
         fixed_bytes=n,
         held=(groups.least, groups.most),
     )

@@ -4,25 +4,18 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.softmax_rows import Targets
-from fastclip.ops.linear.csr import Csr, check_indices
+from fastclip.ops.linear.csr import check_indices
 from fastclip.ops.linear.entries import ENTRY_BYTES, Entries
 from fastclip.ops.linear.layer import weights_of
+from fastclip.ops.linear.multi_target.packs import MultiTargetRows
 from fastclip.ops.linear.softmax_rows import RowTerms, SoftmaxRows, peak_of
 from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Csr,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.multi_target.multi_target_cross_entropy_rows``."""
+def forward(call: MultiTargetRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``multi_target_cross_entropy_rows`` of ``fastclip.ops.linear.multi_target``."""
+    hidden, weight, bias, target, row_weight = *call[:3], call.target, call.row_weight
+    needs = call.need_hidden, call.need_weight, call.need_bias
     n, vocabulary = len(hidden), len(weight)
     check_indices(target, vocabulary)
     entries = Entries(target, vocabulary, torch.arange(n, device=hidden.device))
@@ -39,13 +32,13 @@ def forward(
         hidden,
         weight,
         bias,
-        (need_hidden, need_weight, need_bias),
+        needs,
         find,
         entries=len(columns),
         entry_rows=False,
         sums=False,
         peak=most * peak_of(weights),
-        workspace_bytes=workspace_bytes,
+        workspace_bytes=call.workspace_bytes,
         held_bytes=64 * n + ENTRY_BYTES * len(columns),
     )
 

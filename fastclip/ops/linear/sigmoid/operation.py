@@ -9,137 +9,19 @@ never exist whole; costs are those of ``linear_cross_entropy``.
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
-from fastclip.ops.inputs import accumulation_dtype, check_engine
-from fastclip.ops.linear.csr import Csr, CsrTarget, csr
-from fastclip.ops.linear.layer import (
-    check_row_weight,
-    fake_loss,
-    fake_rows,
-    forward_needs,
-    gradients,
-    layer,
-    reduced,
-    refuse_gradient,
-    remember,
-)
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
+from fastclip.ops.linear.csr import CsrTarget, as_csr
+from fastclip.ops.linear.layer import check_layer, check_row_weight, refuse_gradient
+from fastclip.ops.linear.registration import register
+from fastclip.ops.linear.sigmoid.packs import LinearSigmoidCall, LinearSigmoidRows
 
 
-@torch.library.custom_op("fastclip::linear_sigmoid_cross_entropy_rows", mutates_args=())
-def linear_sigmoid_cross_entropy_rows(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor | None,
-    crow_indices: Tensor | None,
-    col_indices: Tensor | None,
-    values: Tensor | None,
-    positive_weight: Tensor | None,
-    negative_weight: Tensor | None,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums over rows of the losses of ``z = hidden @ weight.T + bias``, and the sums' gradients.
-
-    Args:
-        hidden: ``[n, D]``. weight: ``[V, D]``. bias: ``[V]`` or None; all of one dtype.
-        labels: ``[n, V]`` in any dtype, or None where the labels are CSR:
-        crow_indices: ``[n + 1]``, col_indices: ``[entries]``, int64 or int32. values: ``[entries]``
-            or None for 1.
-        positive_weight, negative_weight: ``[V]`` factors of the two terms, None for 1.
-        row_weight: ``[n]`` factor of each row's loss, None for 1.
-        need_hidden, need_weight, need_bias: a gradient not needed is empty along its first
-            dimension and costs nothing.
-    Returns:
-        losses ``[n]`` float64; the gradients of hidden, weight and bias in the accumulation dtype.
-    """
-    sparse = None
-    if crow_indices is not None and col_indices is not None:
-        sparse = Csr(crow_indices, col_indices, values)
-    run = implementation("linear_sigmoid_cross_entropy", backend, hidden.device, hidden.dtype)
-    return run.forward(
-        hidden,
-        weight,
-        bias,
-        labels if sparse is None else sparse,
-        positive_weight,
-        negative_weight,
-        row_weight,
-        need_hidden,
-        need_weight,
-        need_bias,
-        workspace_bytes,
-    )
+def _count(call: LinearSigmoidCall) -> int:
+    return len(call.hidden) * len(call.weight)
 
 
-@linear_sigmoid_cross_entropy_rows.register_fake
-def _(
-    hidden, weight, bias, labels, crow, col, values, positive_weight, negative_weight, row_weight,
-    *needs_and_options,
-):  # fmt: skip
-    return fake_rows(hidden, weight, *needs_and_options[:3])
-
-
-@torch.library.custom_op("fastclip::linear_sigmoid_cross_entropy", mutates_args=())
-def linear_sigmoid_cross_entropy_op(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor | None,
-    crow_indices: Tensor | None,
-    col_indices: Tensor | None,
-    values: Tensor | None,
-    positive_weight: Tensor | None,
-    negative_weight: Tensor | None,
-    reduction: str,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-    backend: str,
-    row_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, its divisor (0-d), and the gradients before that division.
-
-    With ``reduction="none"`` the gradients are left to the backward pass.
-    """
-    needs = forward_needs(reduction, (need_hidden, need_weight, need_bias))
-    target = labels, crow_indices, col_indices, values, positive_weight, negative_weight
-    losses, a, b, c = linear_sigmoid_cross_entropy_rows(
-        hidden, weight, bias, *target, row_weight, *needs, workspace_bytes, backend
-    )
-    count = len(hidden) * len(weight)
-    return *reduced(losses, count, reduction, accumulation_dtype(hidden.dtype)), a, b, c
-
-
-@linear_sigmoid_cross_entropy_op.register_fake
-def _(
-    hidden, weight, bias, labels, crow, col, values, positive_weight, negative_weight, reduction,
-    *needs_and_options,
-):  # fmt: skip
-    return fake_loss(hidden, weight, reduction, needs_and_options[:3])
-
-
-def _context(ctx, inputs, output):
-    *operands, reduction, _, _, _, ctx.workspace_bytes, ctx.backend, row_weight = inputs
-    remember(ctx, reduction, (*operands, row_weight), output)
-
-
-def _backward(ctx, grad_loss, *_):
-    def rows(*operands: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return linear_sigmoid_cross_entropy_rows(
-            *operands, *ctx.needs_input_grad[:3], ctx.workspace_bytes, ctx.backend
-        )
-
-    return *gradients(ctx, grad_loss, "linear_sigmoid_cross_entropy", rows), *(None,) * 13
-
-
-_linear_sigmoid_cross_entropy = differentiable(linear_sigmoid_cross_entropy_op, _backward, _context)
+_loss = register("linear_sigmoid_cross_entropy", LinearSigmoidRows, LinearSigmoidCall, _count)
+linear_sigmoid_cross_entropy_rows, linear_sigmoid_cross_entropy_op = _loss.rows, _loss.op
 
 
 def linear_sigmoid_cross_entropy(
@@ -182,8 +64,7 @@ def linear_sigmoid_cross_entropy(
             that want a gradient, or a workspace too small. IndexError: indices that are no CSR
             matrix (on a CPU; on a GPU the device asserts). RuntimeError: on double backward.
     """
-    check_engine(workspace_bytes, backend)
-    rows = layer(hidden, weight, bias, reduction)
+    rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
     vocabulary = len(weight)
     for name, vector in (
@@ -195,10 +76,13 @@ def linear_sigmoid_cross_entropy(
     labels: Tensor | None = None
     sparse: tuple[Tensor | None, ...] = (None, None, None)
     if isinstance(target, tuple) or target.layout == torch.sparse_csr:
-        sparse = csr(target, hidden, vocabulary)
+        sparse = as_csr(target, hidden, vocabulary)
     else:
         labels = _dense(target, hidden, vocabulary)
-    loss = _linear_sigmoid_cross_entropy(
+    backend = resolve_for_graph(
+        "linear_sigmoid_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
+    )
+    loss = _loss.differentiable(
         *rows,
         labels,
         *sparse,

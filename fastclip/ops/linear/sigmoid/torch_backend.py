@@ -9,6 +9,7 @@ from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear.csr import Csr, check_indices
 from fastclip.ops.linear.entries import Entries, Groups
 from fastclip.ops.linear.row_chunks import RowChunks
+from fastclip.ops.linear.sigmoid.packs import LinearSigmoidRows
 from fastclip.ops.tiling.cpu_tiles import spans
 
 # Beyond it softplus(z) is z to the last digit of a float64, and exp(z) still a float32.
@@ -29,22 +30,12 @@ class _Classes:
         self.tile_positive, self.tile_negative = self.positive.to(tile), self.negative.to(tile)
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor | Csr,
-    positive_weight: Tensor | None,
-    negative_weight: Tensor | None,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.sigmoid.linear_sigmoid_cross_entropy_rows``."""
+def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``linear_sigmoid_cross_entropy_rows`` of ``fastclip.ops.linear.sigmoid``."""
+    hidden, weight, bias, labels, row_weight = *call[:3], call.labels, call.row_weight
+    positive_weight, negative_weight = call.positive_weight, call.negative_weight
+    needs = call.need_hidden, call.need_weight, call.need_bias
     n, vocabulary = len(hidden), len(weight)
-    needs = need_hidden, need_weight, need_bias
     # Weights of classes; what is asked of the indices.
     fixed, buffers, groups = 24 * vocabulary, 3, None
     if isinstance(labels, Csr):
@@ -56,7 +47,7 @@ def forward(
         bias,
         needs,
         row_weight,
-        workspace_bytes,
+        call.workspace_bytes,
         fixed,
         (0, 0) if groups is None else (groups.least, groups.most),
         buffers,

@@ -10,6 +10,7 @@ from fastclip.kernels.tiles import tile
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear.csr import Csr, check_indices
 from fastclip.ops.linear.entries import ENTRY_BYTES, Entries
+from fastclip.ops.linear.sigmoid.packs import LinearSigmoidRows
 from fastclip.ops.linear.softmax_rows import peak_of
 from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
@@ -23,20 +24,12 @@ from fastclip.ops.tiling.gpu_blocks import (
 from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 
-def forward(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor | Csr,
-    positive_weight: Tensor | None,
-    negative_weight: Tensor | None,
-    row_weight: Tensor | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-    workspace_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See ``fastclip.ops.linear.sigmoid.linear_sigmoid_cross_entropy_rows``."""
+def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``linear_sigmoid_cross_entropy_rows`` of ``fastclip.ops.linear.sigmoid``."""
+    hidden, weight, bias, labels, row_weight = *call[:3], call.labels, call.row_weight
+    positive_weight, negative_weight = call.positive_weight, call.negative_weight
+    need_hidden, need_weight, need_bias = call.need_hidden, call.need_weight, call.need_bias
+    workspace_bytes = call.workspace_bytes
     check_dtype(hidden)
     n, vocabulary = len(hidden), len(weight)
     statistics, device = statistics_dtype(hidden.device), hidden.device

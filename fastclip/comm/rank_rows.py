@@ -8,34 +8,50 @@ every result has the same bits on each run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# torch 2.14 renamed both and warns of the old names; a torch without ranks has neither.
+all_gather_single: Any = getattr(
+    dist, "all_gather_single", getattr(dist, "all_gather_into_tensor", None)
+)
+reduce_scatter_single: Any = getattr(
+    dist, "reduce_scatter_single", getattr(dist, "reduce_scatter_tensor", None)
+)
+
 TRAVEL = ("bidir", "shift", "reduce", "gather")
 
-# What a rank can want: gradients of its image rows, of its text rows, of the logit scale or bias.
+# Gradients that a rank can want: of its image rows, of its text rows, of the logit scale or bias.
 IMAGE, TEXT, SCALE = 1, 2, 4
 
 
+@dataclass
 class Shards:
-    """The rows each rank of ``group`` holds, and the collectives that know about them."""
+    """The rows each rank of ``group`` holds, and the collectives that know about them.
 
-    def __init__(self, group: dist.ProcessGroup, rows: tuple[int, ...], wants: tuple[int, ...]):
-        self.group = group
-        self.rows = rows
-        self.wants = wants
-        self.world = len(rows)
-        self.rank = dist.get_rank(group)
-        self.total = sum(rows)
-        self.offset = sum(rows[: self.rank])
-        self.own = rows[self.rank]
+    Attributes:
+        rows: of each rank. grad_flags: the gradients that each wants.
+        rank, world: this rank's place, and how many there are.
+        total: rows of all ranks. offset: those of the ranks before. own: those of this rank.
+    """
+
+    group: dist.ProcessGroup
+    rows: tuple[int, ...]
+    grad_flags: tuple[int, ...]
+    rank: int
+    world: int
+    total: int
+    offset: int
+    own: int
 
     def wanted(self, what: int) -> bool:
         """Whether any rank wants one of the gradients in ``what``."""
-        return any(want & what for want in self.wants)
+        return any(flags & what for flags in self.grad_flags)
 
     @cached_property
     def spans(self) -> tuple[slice, ...]:
@@ -53,7 +69,11 @@ class Shards:
 
     def all_gather(self, own: Tensor) -> Tensor:
         """``[n_r, ...]`` of every rank -> ``[N, ...]``."""
-        return all_gather(own, self.rows, self.group)
+        if min(self.rows) < max(self.rows):
+            return all_gather(own, self.rows, self.group)
+        out = own.new_empty((self.total, *own.shape[1:]))
+        all_gather_single(out, own.contiguous(), group=self.group)
+        return out
 
     def all_gather_with(self, own: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
         """``[n_r, c]`` and ``[k]`` of every rank -> ``[N, c]`` and ``[W, k]`` in one collective."""
@@ -86,7 +106,7 @@ class Shards:
         partial = partial.contiguous()
         if len(set(self.rows)) == 1:
             out = partial.new_empty((self.own, *partial.shape[1:]))
-            _reduce_scatter_single(out, partial, group=self.group)
+            reduce_scatter_single(out, partial, group=self.group)
             return out
         pending = [
             dist.reduce(partial[span], group_dst=rank, group=self.group, async_op=True)
@@ -183,9 +203,10 @@ class AllGather(torch.autograd.Function):
 
 
 def all_gather(own: Tensor, sizes: tuple[int, ...], group: dist.ProcessGroup) -> Tensor:
+    """``[n_r, ...]`` of every rank, n_r its entry of ``sizes`` -> ``[N, ...]``."""
     out = own.new_empty((sum(sizes), *own.shape[1:]))
     if len(set(sizes)) == 1:
-        _all_gather_single(out, own.contiguous(), group=group)
+        all_gather_single(out, own.contiguous(), group=group)
         return out
     # Uneven: a broadcast per rank into its place sends no padding and needs no second buffer.
     parts = out.split(sizes)
@@ -203,12 +224,3 @@ def _wait(pending: Iterable[dist.Work | None]) -> None:
     for work in pending:
         if work is not None:
             work.wait()
-
-
-# torch 2.14 renamed both and warns of the old names.
-def _all_gather_single(out: Tensor, own: Tensor, group: dist.ProcessGroup) -> None:
-    getattr(dist, "all_gather_single", dist.all_gather_into_tensor)(out, own, group=group)
-
-
-def _reduce_scatter_single(out: Tensor, partial: Tensor, group: dist.ProcessGroup) -> None:
-    getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)(out, partial, group=group)
