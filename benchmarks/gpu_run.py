@@ -55,10 +55,10 @@ def build(out: Path, seconds: float) -> str | None:
 
     After a failure nothing else tries again.
     """
-    if cuda_library.reason() is not None:
+    if cuda_library.why_unavailable() is not None:
         return None
     log = out / "build.log"
-    code = "from fastclip.ops import cuda_library; cuda_library.operators()"
+    code = "from fastclip.ops import cuda_library; cuda_library.load()"
     ended = run([sys.executable, "-c", code], seconds, log, ROOT)
     if ended == 0:
         return None

@@ -74,10 +74,10 @@ class Peer:
         if attribute and not hasattr(found, attribute):
             return f"{module} {getattr(found, '__version__', '')} has no {attribute}".strip()
         if self.backend is not None:
-            from fastclip.ops.dispatch import implementation
+            from fastclip.ops.dispatch import resolve_backend
 
             try:
-                implementation(_OPS[self.operation], self.backend, torch.device(device))
+                resolve_backend(_OPS[self.operation], self.backend, torch.device(device))
             except Exception as error:  # nor must a backend that cannot be built
                 return first_line(error)
         return None

@@ -4,7 +4,7 @@ Several records of one GPU, revision and set of versions, as parts of the benchm
 another leave them, become one: what a later record measured replaces the same measurement of an
 earlier one, or the reason why that has none. The result goes to ``results/gpu-<name>.json``, its
 tables and plots beside it and into the README, and the shapes at which the CUDA backend was faster
-than Triton's to ``fastclip/ops/faster.json``, by which ``backend="auto"`` takes it.
+than Triton's to ``fastclip/ops/backends.json``, by which ``backend="auto"`` takes it.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from problems import Problem
 from record import GpuRecord
 from run import store, stored_as
 
-from fastclip.ops.dispatch import FASTER_FILE
+from fastclip.ops.record import RECORD_FILE, Faster, read_record
 from fastclip.training.run_folder import write_whole
 
 # The checkout's, to be committed, whichever fastclip is installed.
-FASTER = report.HERE.parent / "fastclip" / "ops" / FASTER_FILE.name
+FASTER = report.HERE.parent / "fastclip" / "ops" / RECORD_FILE.name
 # Medians closer than this say nothing about which of two is faster.
 _NOISE = 0.02
 _CUDA, _TRITON = "fastclip cuda", "fastclip triton"
@@ -119,14 +119,14 @@ def store_faster(record: GpuRecord) -> str:
     """Bring ``FASTER`` up to date with what the record compares; what was done, in words."""
     architecture = f"sm_{record.machine['capability'].replace('.', '')}"
     verdicts = compared(record)
-    names = ("architecture", "operation", "dtype", "rows", "columns", "width", "backend")
-    known = [tuple(entry[name] for name in names) for entry in json.loads(FASTER.read_text())]
-    whole = {e for e in known if e[0] != architecture or e[2:6] not in verdicts}
+    known = read_record(FASTER)
+    whole = {e for e in known.faster if e[0] != architecture or e[2:6] not in verdicts}
     whole |= {
-        (architecture, "infonce", *shape, "cuda") for shape, faster in verdicts.items() if faster
+        Faster(architecture, "infonce", *shape, "cuda")
+        for shape, faster in verdicts.items()
+        if faster
     }
-    lines = [json.dumps(dict(zip(names, entry, strict=True))) for entry in sorted(whole)]
-    write_whole(FASTER, "[\n  " + ",\n  ".join(lines) + "\n]\n" if lines else "[]\n")
+    write_whole(FASTER, known._replace(faster=frozenset(whole)).to_text())
     told = [f"InfoNCE on cuda beside triton on {architecture}, for {FASTER}:"]
     for (dtype, rows, columns, width), faster in verdicts.items():
         verdict = "faster" if faster else "not faster"

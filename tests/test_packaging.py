@@ -64,7 +64,9 @@ def test_sdist_to_wheel_to_import(wheel, tmp_path):
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
     assert (target / "fastclip" / "py.typed").exists()
     records = {path.name for path in (target / "fastclip" / "ops").glob("*.json")}
-    assert records == {"accuracy.json", "faster.json"}
+    assert records == {"backends.json"}
+    operation = target / "fastclip" / "ops" / "linear" / "cross_entropy"
+    assert (operation / "triton_backend.py").exists()
     shipped = {path.name for path in (target / "fastclip" / "csrc").rglob("*") if path.is_file()}
     assert {path.name for path in (ROOT / "csrc").rglob("*.cu*")} < shipped
     assert {"ops.cpp", "infonce.h"} < shipped
@@ -89,7 +91,7 @@ def test_a_library_in_the_cache_makes_no_wheel_one_of_this_platform(tmp_path, mo
     library.parent.mkdir()
     library.touch()
     if not cuda_library.available():
-        pytest.skip(cuda_library.reason())
+        pytest.skip(cuda_library.why_unavailable())
     monkeypatch.setattr("setuptools.setup", lambda **options: None)
     monkeypatch.chdir(ROOT)
     assert runpy.run_path(str(ROOT / "setup.py"))["compiles"] is False

@@ -14,20 +14,28 @@ send, per other rank:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fastclip.comm import Peers, Shards, peers_of_function
-from fastclip.functional.settings import Engine
-from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.functional.settings import ComputeOptions
+from fastclip.functional.sharded import (
+    Flags,
+    check_workspace,
+    divide_by_max,
+    needed_grads,
+    scale_grad_part,
+    warn_of_one_sided,
+)
 from fastclip.ops.differentiable import first_order
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation, resolved
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_backend, resolve_for_graph
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward, shifted
-from fastclip.ops.inputs import paired, scalar
+from fastclip.ops.infonce.packs import InfonceBackward
+from fastclip.ops.inputs import FLOAT_DTYPES, paired, scalar
 
 
 def clip_loss(
@@ -76,79 +84,113 @@ def clip_loss(
     Raises:
         TypeError, ValueError: inputs that do not fit. In a group, ValueError on every rank.
     """
-    return contrastive(
+    peers = peers_of_function(group, shards)
+    if peers is None:
+        return clip_loss_single(
+            image_features,
+            text_features,
+            logit_scale,
+            logit_bias,
+            workspace_bytes=workspace_bytes,
+            backend=backend,
+        )
+    return clip_loss_over_ranks(
         image_features,
         text_features,
         logit_scale,
         logit_bias,
         Flags(local_loss, gather_with_grad),
-        peers_of_function(group, shards),
-        Engine(workspace_bytes, backend, reduce_dtype),
+        peers,
+        ComputeOptions(workspace_bytes, backend, reduce_dtype),
     )
 
 
-def contrastive(
+def clip_loss_over_ranks(
     image: Tensor,
     text: Tensor,
     logit_scale: Tensor | float,
     logit_bias: Tensor | float | None,
     flags: Flags,
-    peers: Peers | None,
-    engine: Engine,
+    peers: Peers,
+    options: ComputeOptions,
 ) -> Tensor:
     """``clip_loss`` among ``peers``."""
-    if peers is None:
-        return clip_loss_single(
+    local_loss, gather_with_grad = flags
+    if local_loss and not gather_with_grad:
+        warn_of_one_sided()
+    shards, (x, y, scale), backend = peers.check_and_agree(
+        f"clip_loss(local_loss={local_loss}, gather_with_grad={gather_with_grad}, {options.words})",
+        image,
+        partial(
+            _prepare,
             image,
             text,
             logit_scale,
             logit_bias,
-            workspace_bytes=engine.workspace_bytes,
-            backend=engine.backend,
+            options.workspace_bytes,
+            options.backend,
+            dist.get_world_size(peers.group),
+        ),
+    )
+    if min(shards.rows) < max(shards.rows):
+        new_kept = resolve_backend("infonce", backend, x.device, x.dtype).module.new_kept
+        check_workspace(
+            lambda x, y: new_kept(x, y, True, options.workspace_bytes), shards, (x,), (y,)
         )
-    return _sharded(image, text, logit_scale, logit_bias, flags, peers, engine)
+    return _sharded_infonce(x, y, scale, shards, flags, options, backend)[0]
 
 
-def _sharded(image, text, logit_scale, logit_bias, flags, peers, engine) -> Tensor:
-    flags.warn()
-
-    def prepare() -> tuple[Tensor, Tensor, Tensor]:
-        x, y = paired(image, text)
-        engine.check("infonce", x.device)
-        scale = shifted(scalar(logit_scale, x), logit_bias, x)
+def _prepare(
+    image: Tensor,
+    text: Tensor,
+    scale: Tensor | float,
+    bias: Tensor | float | None,
+    workspace_bytes: int,
+    backend: str,
+    ranks: int,
+) -> tuple[tuple[Tensor, Tensor, Tensor], str]:
+    """This rank's inputs, fit for the operation, and its backend's name. Ranks may take different
+    backends: what they exchange is the same, and ``auto`` takes none that refuses a workspace which
+    serves another."""
+    # One look, as in clip_loss_single.
+    if not (
+        isinstance(image, Tensor)
+        and isinstance(text, Tensor)
+        and isinstance(scale, Tensor)
+        and (2, image.shape, image.dtype, image.device)
+        == (text.ndim, text.shape, text.dtype, text.device)
+        and image.dtype in FLOAT_DTYPES
+        and image.device.type != "meta"
+        and not torch.is_autocast_enabled(image.device.type)
+        and scale.numel() == 1
+        and bias is None
+    ):
+        image, text = paired(image, text)
+        scale = shifted(scalar(scale, image), bias, image)
+    accumulated = torch.float64 if image.dtype == torch.float64 else torch.float32
+    scale = scale.reshape(()).to(device=image.device, dtype=accumulated)
+    backend = resolve_for_graph("infonce", backend, image, text, workspace_bytes, ranks)
+    if backend != "torch":
         # Strides may differ between ranks: one that is refused must not leave the others waiting.
-        engine.check_features("infonce", x, y)
-        return x, y, scale
-
-    call = f"clip_loss({flags}, {engine.call})"
-    shards, (x, y, scale) = peers.meet(call, image, prepare)
-    engine = replace(engine, backend=_backend(x, y, shards, engine))
-    run = implementation("infonce", engine.backend, x.device, x.dtype)
-    check_workspace(
-        lambda x, y: run.new_kept(x, y, True, engine.workspace_bytes), shards, (x,), (y,)
-    )
-    return _sharded_infonce(x, y, scale, shards, flags, engine)[0]
-
-
-def _backend(x: Tensor, y: Tensor, shards: Shards, engine: Engine) -> str:
-    """The backend for the largest block, in both passes. Ranks may take different ones: what they
-    exchange is the same, and ``auto`` takes none that refuses a workspace which serves another."""
-    width = x.shape[1]
-    rows = x.new_empty_strided((max(shards.rows), width), x.stride(), device="meta")
-    columns = y.new_empty((shards.total, width), device="meta")
-    return resolved(
-        "infonce", engine.backend, x.device, x.dtype, (rows, columns), engine.workspace_bytes
-    )
+        run = resolve_backend("infonce", backend, image.device, image.dtype)
+        run.module.check_features(image, text)
+    return (image, text, scale), backend
 
 
 def _forward(
-    x: Tensor, y: Tensor, scale: Tensor, shards: Shards, flags: Flags, engine: Engine
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    shards: Shards,
+    flags: Flags,
+    options: ComputeOptions,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The loss, and what its gradient needs beside the arguments."""
-    differentiable = any(shards.wants)
+    differentiable = any(shards.grad_flags)
     texts = shards.all_gather(y)
     row_lse, partial_lse, target, kept = infonce_forward(
-        x, texts, scale, shards.offset, differentiable, engine.workspace_bytes, engine.backend
+        x, texts, scale, shards.offset, differentiable, options.workspace_bytes, backend
     )
     column_lse = shards.exchange_columns(partial_lse).logsumexp(0)
     loss = (row_lse - target).sum() + (column_lse - target).sum()
@@ -165,19 +207,19 @@ def _forward(
     return loss.to(scale.dtype), texts, row_lse, column_lse, target, kept
 
 
-def _context(ctx, inputs, output):
-    x, _, scale, ctx.shards, ctx.flags, ctx.engine = inputs
+def _save_for_backward(ctx, inputs, output):
+    x, _, scale, ctx.shards, ctx.flags, ctx.options, ctx.backend = inputs
     ctx.save_for_backward(x, scale, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, upstream: Tensor, *_):
-    shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
+    shards, flags, options = ctx.shards, ctx.flags, ctx.options
     x, scale, texts, row_lse, column_lse, target, kept = ctx.saved_tensors
     batch = 2 * max(1, shards.total)
-    need = needed(shards, flags)
-    epilogue = "infonce", engine.backend, engine.workspace_bytes
+    need = needed_grads(shards, flags)
+    made_by = "infonce", ctx.backend, options.workspace_bytes
 
     weights = scale.new_ones(shards.world)
     unit = upstream / batch
@@ -189,30 +231,32 @@ def _backward(ctx, upstream: Tensor, *_):
         unit = unit * shards.world
         if flags.gather_with_grad:
             # Rank q's loss weighs its own rows and columns, by its own upstream.
-            weights, peak = by_peak(upstreams[:, 0].to(scale.dtype))
-            unit = peak * (shards.world / batch)
-    a, b = infonce_backward(
-        x,
-        texts,
-        scale,
-        row_lse,
-        column_lse,
-        target,
-        weights[shards.rank].expand(shards.own),
-        shards.spread(weights),
-        kept,
-        shards.offset,
-        not flags.one_sided,
-        need.a,
-        need.b,
-        engine.workspace_bytes,
-        engine.backend,
+            weights, largest = divide_by_max(upstreams[:, 0].to(scale.dtype))
+            unit = largest * (shards.world / batch)
+    grad_x_acc, grad_y_acc = infonce_backward(
+        *InfonceBackward(
+            x,
+            texts,
+            scale,
+            row_lse,
+            column_lse,
+            target,
+            row_weight=weights[shards.rank].expand(shards.own),
+            col_weight=shards.spread(weights),
+            kept=kept,
+            target_offset=shards.offset,
+            both_terms=not flags.one_sided,
+            need_x=need.x,
+            need_y=need.y,
+            workspace_bytes=options.workspace_bytes,
+            backend=ctx.backend,
+        )
     )
-    d_scale = scale_part(need, x, texts, a, b, *epilogue)
-    if need.b:
-        b = engine.reduce_scatter(shards, b, texts.dtype)
+    d_scale = scale_grad_part(need, x, texts, grad_x_acc, grad_y_acc, *made_by)
+    if need.y:
+        grad_y_acc = options.reduce_scatter(shards, grad_y_acc, texts.dtype)
     if flags.one_sided and need.scale:
-        d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
+        d_scale = d_scale + inner_product(texts[shards.span], grad_y_acc, *made_by)
 
     scale_unit = unit
     if not flags.local_loss and flags.gather_with_grad:
@@ -224,13 +268,11 @@ def _backward(ctx, upstream: Tensor, *_):
 
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     return (
-        scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
-        scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
+        scale_and_round(grad_x_acc, unit * scale, x.dtype, *made_by) if need_image else None,
+        scale_and_round(grad_y_acc, unit * scale, texts.dtype, *made_by) if need_text else None,
         scale_unit * d_scale if need_scale else None,
-        None,
-        None,
-        None,
+        *(None,) * 4,
     )
 
 
-_sharded_infonce = first_order(_forward, _backward, _context)
+_sharded_infonce = first_order(_forward, _backward, _save_for_backward)

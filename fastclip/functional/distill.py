@@ -13,30 +13,42 @@ import torch
 from torch import Tensor
 
 from fastclip.comm import Peers, Shards
-from fastclip.functional.settings import Engine
-from fastclip.functional.sharded import Flags, by_peak, check_workspace, needed, scale_part
+from fastclip.functional.settings import ComputeOptions
+from fastclip.functional.sharded import (
+    Flags,
+    check_workspace,
+    divide_by_max,
+    needed_grads,
+    scale_grad_part,
+    warn_of_one_sided,
+)
 from fastclip.ops.differentiable import first_order
-from fastclip.ops.dispatch import implementation
+from fastclip.ops.dispatch import resolve_backend, resolve_for_graph
 from fastclip.ops.distill import (
+    check_teacher,
     distill_backward,
     distill_clip_loss_single,
     distill_forward,
-    teacher,
 )
+from fastclip.ops.distill.packs import DistillBackward
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.inputs import paired, scalar
 
-Side = tuple[Tensor, Tensor, Tensor | float]
+FeaturesAndScale = tuple[Tensor, Tensor, Tensor | float]
 
 
 def distilled(
-    student: Side, teacher_side: Side, flags: Flags, peers: Peers | None, engine: Engine
+    student: FeaturesAndScale,
+    teacher_inputs: FeaturesAndScale,
+    flags: Flags,
+    peers: Peers | None,
+    options: ComputeOptions,
 ) -> tuple[Tensor, Tensor]:
     """CLIP's loss and the cross entropies of the student's softmaxes under the teacher's.
 
     Args:
         student: image features ``[n, D]``, text features ``[n, D]`` and logit scale.
-        teacher_side: the same of a teacher, of any width; constants.
+        teacher_inputs: the same of a teacher, of any width; constants.
 
     Returns:
         Both losses, 0-d, float32 (float64 for float64 features), summed over rows as in
@@ -45,26 +57,30 @@ def distilled(
     if peers is None:
         return distill_clip_loss_single(
             *student,
-            *teacher_side,
-            workspace_bytes=engine.workspace_bytes,
-            backend=engine.backend,
+            *teacher_inputs,
+            workspace_bytes=options.workspace_bytes,
+            backend=options.backend,
         )
-    flags.warn()
+    if flags.one_sided:
+        warn_of_one_sided()
     image, text, logit_scale = student
 
-    def prepare() -> tuple[Tensor, ...]:
+    def prepare() -> tuple[tuple[Tensor, ...], str]:
         x, y = paired(image, text)
-        engine.check("distill", x.device)
-        return x, y, scalar(logit_scale, x), *teacher(*teacher_side, x, y)
+        backend = resolve_for_graph("distill", options.backend, x, y, options.workspace_bytes)
+        return (x, y, scalar(logit_scale, x), *check_teacher(*teacher_inputs, x, y)), backend
 
-    call = f"distillation({flags}, {engine.call})"
-    shards, tensors = peers.meet(call, image, prepare)
-    x, y, _, tx, *_ = tensors
-    run = implementation("distill", engine.backend, x.device, x.dtype)
-    check_workspace(
-        lambda x, tx, y: run.plan_tiles(x, y, tx, engine.workspace_bytes), shards, (x, tx), (y,)
+    call = (
+        f"distillation(local_loss={flags.local_loss}, gather_with_grad={flags.gather_with_grad}, "
+        f"{options.words})"
     )
-    contrastive, distillation, *_ = _sharded_distillation(*tensors, shards, flags, engine)
+    shards, tensors, backend = peers.check_and_agree(call, image, prepare)
+    x, y, _, tx, *_ = tensors
+    plan_tiles = resolve_backend("distill", backend, x.device, x.dtype).module.plan_tiles
+    check_workspace(
+        lambda x, tx, y: plan_tiles(x, y, tx, options.workspace_bytes), shards, (x, tx), (y,)
+    )
+    contrastive, distillation, *_ = _sharded_distillation(*tensors, shards, flags, options, backend)
     return contrastive, distillation
 
 
@@ -77,16 +93,17 @@ def _forward(
     teacher_scale: Tensor,
     shards: Shards,
     flags: Flags,
-    engine: Engine,
+    options: ComputeOptions,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """Both losses, and what their gradients need beside the arguments."""
-    differentiable = any(shards.wants)
+    differentiable = any(shards.grad_flags)
     texts, teacher_texts = shards.all_gather(y), shards.all_gather(teacher_y)
     (
         row_lse, column_lse, target, teacher_row_lse, teacher_column_lse, row_mean, column_mean,
     ) = distill_forward(
         x, texts, scale, teacher_x, teacher_texts, teacher_scale, shards.offset,
-        engine.workspace_bytes, engine.backend,
+        options.workspace_bytes, backend,
     )  # fmt: skip
     partial = torch.stack([column_lse, teacher_column_lse, column_mean], dim=1)
     partial = shards.exchange_columns(partial)
@@ -108,15 +125,16 @@ def _forward(
     return *both, texts, teacher_texts, row_lse, teacher_row_lse, lse
 
 
-def _context(ctx, inputs, output):
-    x, _, scale, teacher_x, _, teacher_scale, ctx.shards, ctx.flags, ctx.engine = inputs
+def _save_for_backward(ctx, inputs, output):
+    x, _, scale, teacher_x, _, teacher_scale, *others = inputs
+    ctx.shards, ctx.flags, ctx.options, ctx.backend = others
     ctx.save_for_backward(x, scale, teacher_x, teacher_scale, *output[2:])
     ctx.mark_non_differentiable(*output[2:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, contrastive: Tensor | None, distillation: Tensor | None, *_):
-    shards, flags, engine = ctx.shards, ctx.flags, ctx.engine
+    shards, flags, options = ctx.shards, ctx.flags, ctx.options
     x, scale, teacher_x, teacher_scale, texts, teacher_texts, *statistics = ctx.saved_tensors
     row_lse, teacher_row_lse, lse = statistics
     nothing = scale.new_zeros(())  # from a loss that nobody uses
@@ -129,7 +147,7 @@ def _backward(ctx, contrastive: Tensor | None, distillation: Tensor | None, *_):
     else:
         upstreams = shards.all_gather_scalars(own_upstream)
     # [W, 2]: what the rows and columns of each rank weigh in both losses.
-    weights, peak = by_peak(upstreams)
+    weights, largest = divide_by_max(upstreams)
     blocks = [(weights[shards.rank], weights)]
     # [W, blocks]: what a block counts by in the gradients of each rank's scale and features.
     scale_shares = shares = weights.new_ones(shards.world, 1)
@@ -141,51 +159,55 @@ def _backward(ctx, contrastive: Tensor | None, distillation: Tensor | None, *_):
     if not flags.local_loss and flags.gather_with_grad:
         # The losses of all ranks reach the features.
         shares = shares.sum(0).expand_as(shares)
-    need = needed(shards, flags)
-    epilogue = "distill", engine.backend, engine.workspace_bytes
+    need = needed_grads(shards, flags)
+    made_by = "distill", ctx.backend, options.workspace_bytes
     terms = [
         distill_backward(
-            x,
-            texts,
-            scale,
-            teacher_x,
-            teacher_texts,
-            teacher_scale,
-            row_lse,
-            lse[:, 0],
-            teacher_row_lse,
-            lse[:, 1],
-            rows[0].expand(shards.own),
-            shards.spread(columns[:, 0]),
-            rows[1].expand(shards.own),
-            shards.spread(columns[:, 1]),
-            shards.offset,
-            not flags.one_sided,
-            need.a,
-            need.b,
-            engine.workspace_bytes,
-            engine.backend,
+            *DistillBackward(
+                x,
+                texts,
+                scale,
+                teacher_x,
+                teacher_texts,
+                teacher_scale,
+                row_lse,
+                lse[:, 0],
+                teacher_row_lse,
+                lse[:, 1],
+                row_weight=rows[0].expand(shards.own),
+                col_weight=shards.spread(columns[:, 0]),
+                row_distill_weight=rows[1].expand(shards.own),
+                col_distill_weight=shards.spread(columns[:, 1]),
+                target_offset=shards.offset,
+                both_terms=not flags.one_sided,
+                need_x=need.x,
+                need_y=need.y,
+                workspace_bytes=options.workspace_bytes,
+                backend=ctx.backend,
+            )
         )
         for rows, columns in blocks
     ]
-    d_scales = torch.stack([scale_part(need, x, texts, a, b, *epilogue) for a, b in terms])
-    a = _combine([a for a, _ in terms], shares[shards.rank]) if need.a else None
-    if need.b:
+    d_scales = torch.stack([scale_grad_part(need, x, texts, *term, *made_by) for term in terms])
+    grad_x_acc = grad_y_acc = None
+    if need.x:
+        grad_x_acc = _combine([term[0] for term in terms], shares[shards.rank])
+    if need.y:
         spread = [shards.spread(share)[:, None] for share in shares.T]
-        b = _combine([b for _, b in terms], spread)
-        b = engine.reduce_scatter(shards, b, texts.dtype)
+        grad_y_acc = _combine([term[1] for term in terms], spread)
+        grad_y_acc = options.reduce_scatter(shards, grad_y_acc, texts.dtype)
     if not flags.local_loss and need.scale:
         d_scales = shards.all_gather_scalars(d_scales).sum(0)
     d_scale = (scale_shares[shards.rank] * d_scales).sum()
     if flags.one_sided and need.scale:
-        d_scale = d_scale + inner_product(texts[shards.span], b, *epilogue)
-    unit = peak * unit
+        d_scale = d_scale + inner_product(texts[shards.span], grad_y_acc, *made_by)
+    unit = largest * unit
     need_image, need_text, need_scale = ctx.needs_input_grad[:3]
     return (
-        scale_and_round(a, unit * scale, x.dtype, *epilogue) if need_image else None,
-        scale_and_round(b, unit * scale, texts.dtype, *epilogue) if need_text else None,
+        scale_and_round(grad_x_acc, unit * scale, x.dtype, *made_by) if need_image else None,
+        scale_and_round(grad_y_acc, unit * scale, texts.dtype, *made_by) if need_text else None,
         unit * d_scale if need_scale else None,
-        *(None,) * 6,
+        *(None,) * 7,
     )
 
 
@@ -197,4 +219,4 @@ def _combine(parts: list[Tensor], factors: Iterable[Tensor]) -> Tensor:
     return total
 
 
-_sharded_distillation = first_order(_forward, _backward, _context)
+_sharded_distillation = first_order(_forward, _backward, _save_for_backward)

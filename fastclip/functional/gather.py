@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fastclip.comm import Agreement, AllGather, Peers, Shards
+from fastclip.comm import AllGather, Handshake, Peers, Shards
 
 
 def gather(
@@ -25,7 +25,7 @@ def gather(
     if peers is None:
         return image_features, text_features
     call = f"gather_features(local_loss={local_loss}, gather_with_grad={gather_with_grad})"
-    shards = _meet(call, image_features, text_features, peers)
+    shards = _agree(call, image_features, text_features, peers)
     gathered = []
     for own in (image_features, text_features):
         if gather_with_grad:
@@ -45,15 +45,15 @@ def gather_texts(
     """This rank's text rows and the blocks of the others, which carry gradients back to them."""
     if peers is None:
         return text_features, []
-    shards = _meet("siglip_loss(materialised)", image_features, text_features, peers)
+    shards = _agree("siglip_loss(materialised)", image_features, text_features, peers)
     blocks = AllGather.apply(text_features, shards).split(shards.own)
     return text_features, [block for rank, block in enumerate(blocks) if rank != shards.rank]
 
 
-def _meet(call: str, image: Tensor, text: Tensor, peers: Peers) -> Shards:
+def _agree(call: str, image: Tensor, text: Tensor, peers: Peers) -> Shards:
     """The handshake of a loss whose labels take as many rows on every rank."""
 
-    def prepare() -> tuple[Tensor, ...]:
+    def prepare() -> tuple[tuple[Tensor, ...], str]:
         if image.ndim != 2 or text.ndim != 2 or image.shape[0] != text.shape[0]:
             raise ValueError(
                 f"image_features and text_features have shapes {tuple(image.shape)} and "
@@ -65,11 +65,11 @@ def _meet(call: str, image: Tensor, text: Tensor, peers: Peers) -> Shards:
                 f"{text.dtype} of width {text.shape[1]}; materialised over several ranks, both "
                 "must be the same"
             )
-        return image, text
+        return (image, text), "torch"
 
     # A loss may gather several pairs, of a student and a teacher say: what one pair agreed upon
     # holds for no other, so that each has its own handshake.
-    shards, _ = replace(peers, agreement=Agreement()).meet(call, image, prepare)
+    shards, *_ = replace(peers, handshake=Handshake()).check_and_agree(call, image, prepare)
     if len(set(shards.rows)) > 1:
         raise ValueError(
             f"the ranks hold {list(shards.rows)} rows; materialised logits take as many rows on "

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastclip.comm import Agreement, Peers, peers_of_module
-from fastclip.functional.settings import Engine, warn_once
+from fastclip.comm import Handshake, Peers, peers_of_module
+from fastclip.functional.settings import ComputeOptions, warn_once
 
 Overridable = tuple[Callable[..., Any], ...]
 
@@ -29,7 +29,7 @@ class ContrastiveLoss(nn.Module):
         world_size: int,
         group: dist.ProcessGroup | None,
         shards: str,
-        engine: Engine,
+        options: ComputeOptions,
     ) -> None:
         super().__init__()
         self.cache_labels = cache_labels
@@ -38,8 +38,8 @@ class ContrastiveLoss(nn.Module):
         self.prev_num_logits = 0
         self.labels: dict[torch.device, Tensor] = {}
         self.group = group
-        self.agreement = Agreement(shards)
-        self.engine = engine
+        self.handshake = Handshake(shards)
+        self.options = options
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         # A process group cannot be copied: the copy speaks to the same one.
@@ -50,7 +50,11 @@ class ContrastiveLoss(nn.Module):
         return twin
 
     def _peers(self) -> Peers | None:
-        return peers_of_module(self.group, self.rank, self.world_size, self.agreement)
+        peers = peers_of_module(self.group, self.rank, self.world_size, self.handshake)
+        if peers is not None:
+            key = self.group or dist.group.WORLD, self.rank, self.world_size
+            self.handshake.peers = key, peers
+        return peers
 
     def _overridden(self) -> bool:
         names = [

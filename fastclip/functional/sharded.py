@@ -2,8 +2,8 @@
 for gradients.
 
 A rank's block is its image rows against the text rows of all ranks. Its accumulators are
-``a = G @ texts`` for its images and ``b = G.T @ images`` for the texts of all ranks, whose parts
-are summed over ranks.
+``G @ texts`` for its images and ``G.T @ images`` for the texts of all ranks, whose parts are summed
+over ranks.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ class Flags(NamedTuple):
         """An image learns from its own softmax only, a text from its own only."""
         return self.local_loss and not self.gather_with_grad
 
-    def warn(self) -> None:
-        if self.one_sided:
-            warn_once(
-                "local_loss=True without gather_with_grad=True gives gradients that do not point "
-                "along those of the loss (so do open_clip's); pass gather_with_grad=True"
-            )
 
-    def __str__(self) -> str:
-        return f"local_loss={self.local_loss}, gather_with_grad={self.gather_with_grad}"
+def warn_of_one_sided() -> None:
+    """Says once that such gradients are not those of the loss."""
+    warn_once(
+        "local_loss=True without gather_with_grad=True gives gradients that do not point "
+        "along those of the loss (so do open_clip's); pass gather_with_grad=True"
+    )
 
 
-class Needed(NamedTuple):
-    """Which accumulators a rank computes, and whether a scale gradient comes from them."""
+class NeededGrads(NamedTuple):
+    """Which accumulators a rank computes, of its images and of all texts, and whether a scale
+    gradient comes from them."""
 
-    a: bool
-    b: bool
+    x: bool
+    y: bool
     scale: bool
 
 
-def needed(shards: Shards, flags: Flags) -> Needed:
-    own = shards.wants[shards.rank]
+def needed_grads(shards: Shards, flags: Flags) -> NeededGrads:
+    """What this rank's backward pass computes, of what any rank wants."""
+    own = shards.grad_flags[shards.rank]
     # A rank's loss is made of its own rows with local_loss, of all ranks' without.
     scale = bool(own & SCALE) if flags.local_loss else shards.wanted(SCALE)
-    # One-sided, the scale's gradient needs the reduced b of every rank.
-    b = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
-    a = bool(own & IMAGE) or (scale and (flags.one_sided or not b))
-    return Needed(a, b, scale)
+    # One-sided, the scale's gradient needs every rank's accumulator of texts, summed.
+    y = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
+    x = bool(own & IMAGE) or (scale and (flags.one_sided or not y))
+    return NeededGrads(x, y, scale)
 
 
 def check_workspace(
@@ -86,22 +86,28 @@ def check_workspace(
             )
 
 
-def scale_part(
-    need: Needed, images: Tensor, texts: Tensor, a: Tensor, b: Tensor, *epilogue: Any
+def scale_grad_part(
+    need: NeededGrads,
+    images: Tensor,
+    texts: Tensor,
+    grad_x_acc: Tensor,
+    grad_y_acc: Tensor,
+    *made_by: Any,
 ) -> Tensor:
-    """This block's part of the scale gradient: ``sum of G * (images @ texts.T)``.
+    """This block's part of the scale gradient, 0-d: ``sum of G * (images @ texts.T)``.
 
-    ``epilogue``: the operation and its options, as ``inner_product`` takes them.
+    ``made_by``: the operation that made the accumulators, and its options, as ``inner_product``
+    takes them.
     """
     if not need.scale:
-        return a.new_zeros(())
-    operands = (images, a) if need.a else (texts, b)
-    return inner_product(*operands, *epilogue)
+        return grad_x_acc.new_zeros(())
+    operands = (images, grad_x_acc) if need.x else (texts, grad_y_acc)
+    return inner_product(*operands, *made_by)
 
 
-def by_peak(upstreams: Tensor) -> tuple[Tensor, Tensor]:
-    """Upstream gradients over their largest, and that: a loss scale of 65,536 then cannot overflow
-    products in 16 bits."""
-    peak = upstreams.abs().max()
-    peak = torch.where(peak == 0, 1, peak)
-    return upstreams / peak, peak
+def divide_by_max(upstreams: Tensor) -> tuple[Tensor, Tensor]:
+    """Upstream gradients over the largest of them, and that, 0-d: a loss scale of 65,536 then
+    cannot overflow products in 16 bits."""
+    largest = upstreams.abs().max()
+    largest = torch.where(largest == 0, 1, largest)
+    return upstreams / largest, largest

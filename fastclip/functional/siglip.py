@@ -9,15 +9,14 @@ gradients, as many in the backward pass.
 
 from __future__ import annotations
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from fastclip.comm import IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
-from fastclip.functional.settings import Engine
-from fastclip.functional.sharded import check_workspace
+from fastclip.functional.settings import ComputeOptions
+from fastclip.functional.sharded import check_workspace, divide_by_max
 from fastclip.ops.differentiable import first_order
-from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, implementation
+from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_backend, resolve_for_graph
 from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import paired, scalar
 from fastclip.ops.sigmoid import siglip_loss_single, sigmoid_forward
@@ -65,13 +64,14 @@ def siglip_loss(
         text_features,
         logit_scale,
         logit_bias,
-        *check_ways(dist_impl, chunk_size),
+        *check_dist_impl(dist_impl, chunk_size),
         peers_of_function(group, shards),
-        Engine(workspace_bytes, backend, reduce_dtype),
+        ComputeOptions(workspace_bytes, backend, reduce_dtype),
     )
 
 
-def check_ways(dist_impl: str, chunk_size: int) -> tuple[str, int]:
+def check_dist_impl(dist_impl: str, chunk_size: int) -> tuple[str, int]:
+    """Both as they are; ValueError for a way that texts cannot travel, or less than no rows."""
     if dist_impl not in TRAVEL:
         raise ValueError(f"dist_impl={dist_impl!r}; accepted: {', '.join(TRAVEL)}")
     if chunk_size < 0:
@@ -87,7 +87,7 @@ def sigmoid_contrastive(
     dist_impl: str,
     chunk_size: int,
     peers: Peers | None,
-    engine: Engine,
+    options: ComputeOptions,
 ) -> Tensor:
     """``siglip_loss`` among ``peers``."""
     if peers is None:
@@ -97,27 +97,27 @@ def sigmoid_contrastive(
             logit_scale,
             logit_bias,
             chunk_size=chunk_size,
-            workspace_bytes=engine.workspace_bytes,
-            backend=engine.backend,
+            workspace_bytes=options.workspace_bytes,
+            backend=options.backend,
         )
 
-    def prepare() -> tuple[Tensor, ...]:
+    def prepare() -> tuple[tuple[Tensor, ...], str]:
         x, y = paired(image, text)
-        engine.check("sigmoid", x.device)
         bias = 0.0 if logit_bias is None else logit_bias
-        return x, y, scalar(logit_scale, x), scalar(bias, x, "logit_bias")
+        tensors = x, y, scalar(logit_scale, x), scalar(bias, x, "logit_bias")
+        return tensors, resolve_for_graph("sigmoid", options.backend, x, y, options.workspace_bytes)
 
-    call = f"siglip_loss(dist_impl={dist_impl!r}, chunk_size={chunk_size}, {engine.call})"
-    shards, (x, y, scale, bias) = peers.meet(call, image, prepare)
-    run = implementation("sigmoid", engine.backend, x.device, x.dtype)
+    call = f"siglip_loss(dist_impl={dist_impl!r}, chunk_size={chunk_size}, {options.words})"
+    shards, (x, y, scale, bias), backend = peers.check_and_agree(call, image, prepare)
+    plan_blocks = resolve_backend("sigmoid", backend, x.device, x.dtype).module.plan_blocks
     check_workspace(
-        lambda x, y: run.plan_blocks(x, y, chunk_size, engine.workspace_bytes),
+        lambda x, y: plan_blocks(x, y, chunk_size, options.workspace_bytes),
         shards,
         (x,),
         (y,),
         shards.total if dist_impl == "gather" else max(shards.rows),
     )
-    return _sharded_sigmoid(x, y, scale, bias, shards, dist_impl, chunk_size, engine)[0]
+    return _sharded_sigmoid(x, y, scale, bias, shards, dist_impl, chunk_size, options, backend)[0]
 
 
 def _forward(
@@ -128,20 +128,21 @@ def _forward(
     shards: Shards,
     dist_impl: str,
     chunk_rows: int,
-    engine: Engine,
+    options: ComputeOptions,
+    backend: str,
 ) -> tuple[Tensor, ...]:
     """The loss and, not yet multiplied by this rank's share, its gradients."""
-    need_x = bool(shards.wants[shards.rank] & IMAGE)
+    need_x = bool(shards.grad_flags[shards.rank] & IMAGE)
     need_y = shards.wanted(TEXT)
-    differentiable = any(shards.wants)
+    differentiable = any(shards.grad_flags)
     loss, d_scale, d_bias = scale.new_zeros(()), scale.new_zeros(()), scale.new_zeros(())
-    a = scale.new_zeros(x.shape if need_x else (0, x.shape[1]))
-    b = scale.new_empty((shards.total if need_y else 0, x.shape[1]))
+    grad_x_acc = scale.new_zeros(x.shape if need_x else (0, x.shape[1]))
+    grad_y_acc = scale.new_empty((shards.total if need_y else 0, x.shape[1]))
     for first, texts in shards.travel(y, dist_impl):
         offset = shards.offset - first
         if not 0 <= offset < len(texts):
             offset = -1
-        block_loss, block_a, block_b, block_d_scale, block_d_bias = sigmoid_forward(
+        block_loss, block_x, block_y, block_d_scale, block_d_bias = sigmoid_forward(
             x,
             texts,
             scale,
@@ -151,17 +152,17 @@ def _forward(
             need_y,
             differentiable,
             chunk_rows,
-            engine.workspace_bytes,
-            engine.backend,
+            options.workspace_bytes,
+            backend,
         )
         loss += block_loss
         d_scale += block_d_scale
         d_bias += block_d_bias
         if need_x:
-            a += block_a
+            grad_x_acc += block_x
         if need_y:
-            b[first : first + len(texts)] = block_b
-    return loss * _share(shards), a, b, d_scale, d_bias
+            grad_y_acc[first : first + len(texts)] = block_y
+    return loss * _share(shards), grad_x_acc, grad_y_acc, d_scale, d_bias
 
 
 def _share(shards: Shards) -> float:
@@ -169,8 +170,8 @@ def _share(shards: Shards) -> float:
     return shards.world / max(1, shards.total)
 
 
-def _context(ctx, inputs, output):
-    x, _, scale, _, ctx.shards, _, _, ctx.engine = inputs
+def _save_for_backward(ctx, inputs, output):
+    x, _, scale, _, ctx.shards, _, _, ctx.options, ctx.backend = inputs
     ctx.dtype = x.dtype
     ctx.save_for_backward(scale, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
@@ -179,30 +180,27 @@ def _context(ctx, inputs, output):
 
 def _backward(ctx, upstream: Tensor, *_):
     shards = ctx.shards
-    scale, a, b, d_scale, d_bias = ctx.saved_tensors
+    scale, grad_x_acc, grad_y_acc, d_scale, d_bias = ctx.saved_tensors
     need_image, need_text, need_scale, need_bias = ctx.needs_input_grad[:4]
-    d_text, engine, share = None, ctx.engine, _share(shards)
+    d_text, options, share = None, ctx.options, _share(shards)
     unit = upstream * share
-    epilogue = "sigmoid", engine.backend, engine.workspace_bytes
+    made_by = "sigmoid", ctx.backend, options.workspace_bytes
     if shards.wanted(TEXT):
-        peak = upstream.new_ones(())
-        if engine.reduce_dtype == "input":
+        largest = upstream.new_ones(())
+        if options.reduce_dtype == "input":
             # Divided by the largest, a loss scale of 65,536 cannot overflow a 16-bit sum.
-            peak = shards.all_gather_scalars(upstream[None]).abs().max()
-            peak = torch.where(peak == 0, 1, peak)
-        b = engine.reduce_scatter(shards, b * (upstream / peak), ctx.dtype)
+            largest = divide_by_max(shards.all_gather_scalars(upstream[None]))[1]
+        grad_y_acc = grad_y_acc * (upstream / largest)
+        grad_y_acc = options.reduce_scatter(shards, grad_y_acc, ctx.dtype)
         if need_text:
-            d_text = scale_and_round(b, peak * share * scale, ctx.dtype, *epilogue)
+            d_text = scale_and_round(grad_y_acc, largest * share * scale, ctx.dtype, *made_by)
     return (
-        scale_and_round(a, unit * scale, ctx.dtype, *epilogue) if need_image else None,
+        scale_and_round(grad_x_acc, unit * scale, ctx.dtype, *made_by) if need_image else None,
         d_text,
         unit * d_scale if need_scale else None,
         unit * d_bias if need_bias else None,
-        None,
-        None,
-        None,
-        None,
+        *(None,) * 5,
     )
 
 
-_sharded_sigmoid = first_order(_forward, _backward, _context)
+_sharded_sigmoid = first_order(_forward, _backward, _save_for_backward)

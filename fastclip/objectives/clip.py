@@ -111,4 +111,4 @@ class Clip(Objective):
 
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
-        dispatch.resolved(cls.operation, "auto", device)
+        dispatch.resolve_backend(cls.operation, "auto", device)

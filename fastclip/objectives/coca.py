@@ -102,4 +102,4 @@ class CoCa(Clip):
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
         super().check_backend(device)
-        dispatch.resolved("linear_cross_entropy", "auto", device)
+        dispatch.resolve_backend("linear_cross_entropy", "auto", device)

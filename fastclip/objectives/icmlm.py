@@ -137,4 +137,4 @@ class Icmlm(Objective):
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
         for operation in ("linear_cross_entropy", "linear_sigmoid_cross_entropy"):
-            dispatch.resolved(operation, "auto", device)
+            dispatch.resolve_backend(operation, "auto", device)

@@ -87,4 +87,4 @@ class TagPrediction(Objective):
     def check_backend(cls, device: torch.device) -> None:
         sigmoid = cls.activation == "sigmoid"
         operation = "linear_sigmoid_cross_entropy" if sigmoid else "multi_target_cross_entropy"
-        dispatch.resolved(operation, "auto", device)
+        dispatch.resolve_backend(operation, "auto", device)

@@ -78,7 +78,7 @@ class VirTex(Objective):
 
     @classmethod
     def check_backend(cls, device: torch.device) -> None:
-        dispatch.resolved("linear_cross_entropy", "auto", device)
+        dispatch.resolve_backend("linear_cross_entropy", "auto", device)
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

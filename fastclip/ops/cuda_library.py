@@ -119,7 +119,7 @@ def existing() -> Path | None:
     return None
 
 
-def reason() -> str | None:
+def why_unavailable() -> str | None:
     """Why the library can be neither found nor built, or None. Builds nothing."""
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0 is set"
@@ -140,7 +140,7 @@ def reason() -> str | None:
 
 def available() -> bool:
     """Whether the library is there or can be built."""
-    return reason() is None
+    return why_unavailable() is None
 
 
 def build(folder: Path) -> Path:
@@ -148,7 +148,7 @@ def build(folder: Path) -> Path:
 
     Raises CudaUnavailable where something is missing or the compiler fails.
     """
-    why = reason()
+    why = why_unavailable()
     csrc, torch_folder, compiler = sources(), _torch_folder(), nvcc()
     if why or csrc is None or torch_folder is None or compiler is None:
         raise CudaUnavailable(f"the CUDA backend is unavailable: {why or 'no nvcc was found'}")
@@ -215,7 +215,7 @@ def _built() -> Path:
 def _loaded() -> Any:
     import torch
 
-    why = reason()
+    why = why_unavailable()
     if why is not None:
         return CudaUnavailable(f"the CUDA backend is unavailable: {why}")
     try:
@@ -230,21 +230,21 @@ def _loaded() -> Any:
 
 
 @cache
-def ready() -> bool:
+def is_ready() -> bool:
     """Whether the library is there and loads: no call builds it.
 
     Asked once a process, so that what is decided by it stays decided.
     """
-    there = reason() is None and existing() is not None
+    there = why_unavailable() is None and existing() is not None
     return there and not isinstance(_loaded(), CudaUnavailable)
 
 
-def in_use() -> bool:
+def is_loaded() -> bool:
     """Whether this process has loaded the library."""
     return _loaded.cache_info().currsize > 0 and not isinstance(_loaded(), CudaUnavailable)
 
 
-def operators() -> Any:
+def load() -> Any:
     """The namespace ``torch.ops.fastclip_cuda``, its library loaded and if need be built.
 
     Raises CudaUnavailable, the second time without trying again.

@@ -16,6 +16,8 @@ from torch import Tensor
 Operation = Callable[..., tuple[Tensor, ...]]
 # (ctx, *upstream gradients) -> the gradient of each input; ctx is as in an autograd.Function.
 Formula = Callable[..., Sequence[Tensor | None]]
+# Whether a transform of ``torch.func`` is under way.
+under_transform = torch._C._are_functorch_transforms_active
 NO_SECOND_DERIVATIVE = (
     "fastclip's losses have no second derivative: their backward pass accepts no create_graph=True "
     "and no torch.func transform around it"
@@ -42,7 +44,7 @@ def differentiable(
     function = first_order(op, backward, setup_context)
 
     def call(*inputs: Any) -> tuple[Tensor, ...]:
-        if not transforming():
+        if not under_transform():
             return op(*inputs)
         if torch.compiler.is_compiling():
             # Without fullgraph=True torch.compile then leaves the transform to Python.
@@ -55,11 +57,6 @@ def differentiable(
     return call
 
 
-def transforming() -> bool:
-    """Whether a transform of ``torch.func`` is under way."""
-    return torch._C._are_functorch_transforms_active()
-
-
 def first_order(
     forward: Operation, backward: Formula, setup_context: Callable[..., None]
 ) -> Operation:
@@ -69,10 +66,6 @@ def first_order(
     """
 
     class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(*inputs):
-            return forward(*inputs)
-
         @staticmethod
         def setup_context(ctx, inputs, output):
             record = _Record()
@@ -102,6 +95,7 @@ def first_order(
         def vmap(info, in_dims, *inputs):
             return _one_by_one(Function.apply, info.batch_size, in_dims, inputs)
 
+    Function.forward = staticmethod(forward)  # type: ignore[method-assign]
     return Function.apply
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import transforming
+from fastclip.ops.differentiable import under_transform
 
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -88,7 +88,7 @@ def check_target_offset(x: Tensor, y: Tensor, target_offset: int) -> None:
         )
 
 
-def check_engine(workspace_bytes: int, backend: str) -> None:
+def check_options(workspace_bytes: int, backend: str) -> None:
     """Raise ValueError for a workspace that is no positive whole number, TypeError for a backend
     that is no name."""
     if not hasattr(workspace_bytes, "__index__") or workspace_bytes < 1:
@@ -118,4 +118,4 @@ def gradient_wanted(*tensors: Tensor | None) -> bool:
     transform of ``torch.func`` a tensor does not know what is asked of the one it is made of."""
     if not torch.is_grad_enabled():
         return False
-    return any(t is not None and (t.requires_grad or transforming()) for t in tensors)
+    return any(t is not None and (t.requires_grad or under_transform()) for t in tensors)

@@ -227,7 +227,7 @@ gpu_run.main([str(folder / "out"), "accuracy"])
 
 
 def test_a_build_that_fails_is_told_and_not_tried_again(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(gpu_run.cuda_library, "reason", lambda: None)
+    monkeypatch.setattr(gpu_run.cuda_library, "why_unavailable", lambda: None)
     monkeypatch.setenv(gpu_run.cuda_library.SWITCH, "1")
     outcomes = iter([0, 1, None])
     monkeypatch.setattr(gpu_run, "run", lambda *arguments: next(outcomes))

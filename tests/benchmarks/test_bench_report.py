@@ -11,7 +11,7 @@ import run
 import store_gpu
 from record import GpuRecord, Record
 
-from fastclip.ops import dispatch
+from fastclip.ops.record import BackendRecord, Faster, read_record
 
 README = f"before\n\n{report.BEGIN}\n\nold\n\n{report.END}\n\nafter\n"
 
@@ -204,15 +204,19 @@ def test_training_step_is_shown(made_up) -> None:
 @pytest.fixture
 def faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The record of faster backends: ``faster(entries)`` writes them, ``faster()`` reads it."""
-    path = tmp_path / "faster.json"
+    path = tmp_path / "backends.json"
     monkeypatch.setattr(store_gpu, "FASTER", path)
-    monkeypatch.setattr(dispatch, "FASTER_FILE", path)
 
     def entries(written: list[dict] | None = None) -> dict:
         if written is not None:
-            path.write_text(json.dumps(written))
+            entries = frozenset(Faster(**entry) for entry in written)
+            path.write_text(BackendRecord(faster=entries).to_text())
         assert {found.name for found in tmp_path.iterdir()} == {path.name}
-        return dispatch.faster_record.__wrapped__()
+        found: dict = {}
+        for e in sorted(read_record(path).faster):
+            case = e.architecture, e.operation, e.dtype, e.backend
+            found[case] = (*found.get(case, ()), (e.rows, e.columns, e.width))
+        return found
 
     entries([])
     return entries
@@ -295,13 +299,13 @@ def test_a_shape_at_which_cuda_failed_is_not_taken(made_up, faster) -> None:
 
 
 def test_storing_a_run_tells_what_was_faster(made_up, results, monkeypatch, capsys) -> None:
-    path, faster = results / "gpu.json", results / "faster.json"
+    path, faster = results / "gpu.json", results / "backends.json"
     monkeypatch.setattr(store_gpu, "FASTER", faster)
-    faster.write_text("[]\n")
+    faster.write_text(BackendRecord().to_text())
     made_up.machine["capability"] = "9.0"
     path.write_text(json.dumps(made_up.to_plain()))
     monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
     monkeypatch.setattr(report, "write", lambda stored: None)
     store_gpu.main()
     assert "results: " in (said := capsys.readouterr().out) and ": not faster" in said
-    assert faster.read_text() == "[]\n"
+    assert faster.read_text() == BackendRecord().to_text()

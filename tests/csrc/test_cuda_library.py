@@ -21,7 +21,7 @@ def built(tmp_path_factory):
     """The library made from the sources as they are and what the compiler said, or skipped."""
     if cuda_library.nvcc() is None:
         pytest.skip("no nvcc to compile csrc with")
-    why = cuda_library.reason()
+    why = cuda_library.why_unavailable()
     if why is not None:
         pytest.skip(why)
     said, run = [], cuda_library._run
@@ -158,7 +158,9 @@ def python(code, **environment):
 
 
 def test_switched_off():
-    code = "from fastclip.ops import cuda_library as c; print(c.available(), '|', c.reason())"
+    code = (
+        "from fastclip.ops import cuda_library as c; print(c.available(), '|', c.why_unavailable())"
+    )
     assert python(code, FASTCLIP_CUDA="0") == "False | FASTCLIP_CUDA=0 is set"
 
 
@@ -167,7 +169,7 @@ def test_no_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "nvcc", lambda: None)
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
     assert not cuda_library.available()
-    assert "no nvcc was found" in cuda_library.reason()
+    assert "no nvcc was found" in cuda_library.why_unavailable()
     with pytest.raises(cuda_library.CudaUnavailable, match="no nvcc was found"):
         cuda_library.build(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +196,7 @@ def test_unfit_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path, script,
     path = compiler(tmp_path / "bin", script)
     monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
-    assert re.search(why, cuda_library.reason())
+    assert re.search(why, cuda_library.why_unavailable())
     with pytest.raises(cuda_library.CudaUnavailable, match=why):
         cuda_library.build(tmp_path / "out")
 
@@ -207,11 +209,11 @@ def test_no_host_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
     monkeypatch.delenv("NVCC_CCBIN", raising=False)
     monkeypatch.setenv("PATH", "/bin-of-nothing")
     assert (
-        cuda_library.reason()
+        cuda_library.why_unavailable()
         == f"{path} finds no C++ compiler to work with: gcc is not on the path"
     )
     monkeypatch.setenv("NVCC_CCBIN", "/opt/compiler")
-    assert cuda_library.reason() is None
+    assert cuda_library.why_unavailable() is None
 
 
 def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
@@ -223,7 +225,7 @@ def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "existing", lambda: None)
     monkeypatch.setenv("NVCC_CCBIN", "g++")
-    assert cuda_library.reason() is None
+    assert cuda_library.why_unavailable() is None
     with pytest.raises(cuda_library.CudaUnavailable) as error:
         cuda_library.build(tmp_path / "out")
     assert str(error.value) == f"the CUDA backend could not be built: {path}: {unsupported}"
@@ -233,7 +235,7 @@ def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
 def test_failed_build_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "nvcc", lambda: shutil.which("false"))
     monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
-    monkeypatch.setattr(cuda_library, "reason", lambda: None)
+    monkeypatch.setattr(cuda_library, "why_unavailable", lambda: None)
     with pytest.raises(cuda_library.CudaUnavailable, match="could not be built"):
         cuda_library.build(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
@@ -262,3 +264,23 @@ def test_first_use_builds_once(monkeypatch, tmp_path, capsys):
     found = cuda_library._built()
     assert capsys.readouterr().err == ""
     assert found.parent == tmp_path / "fastclip"
+
+
+def test_asking_whether_it_is_ready_neither_builds_nor_breaks(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(cuda_library.SWITCH, raising=False)
+    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(cuda_library, "_why_not_compiler", lambda path: None)
+    monkeypatch.setattr(cuda_library, "build", lambda folder: pytest.fail("it is built"))
+    is_ready, loads = cuda_library.is_ready.__wrapped__, []
+    monkeypatch.setattr(cuda_library, "_loaded", lambda: loads.append(1))
+    assert not is_ready() and not loads
+    library = tmp_path / "fastclip" / cuda_library.library_name(cuda_library.sources())
+    library.parent.mkdir()
+    library.touch()
+    assert is_ready() and loads
+    monkeypatch.setattr(cuda_library, "_loaded", lambda: cuda_library.CudaUnavailable("no"))
+    assert not is_ready()
+    monkeypatch.setenv(cuda_library.SWITCH, "0")
+    assert not is_ready()

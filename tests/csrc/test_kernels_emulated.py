@@ -13,7 +13,8 @@ from bars import Bars, unit_roundoff
 from emulated import Operators, compiled
 from kernel_checks import CASES, Kernels
 
-from fastclip.ops import reference
+from fastclip.ops import cuda_library, reference
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +69,21 @@ def test_same_bits_twice(kernels):
 @pytest.fixture
 def infonce_cuda(monkeypatch, library):
     """The backend's module, its kernels emulated."""
-    module = pytest.importorskip("fastclip.ops.infonce_cuda", exc_type=ImportError)
-    monkeypatch.setattr(module, "operators", lambda: Operators(library))
+    module = pytest.importorskip("fastclip.ops.infonce.cuda_backend", exc_type=ImportError)
+    monkeypatch.setattr(cuda_library, "load", lambda: Operators(library))
     return module
+
+
+def forward_of(module, x, y, scale, offset, keep, workspace_bytes):
+    return module.forward(InfonceForward(x, y, scale, offset, keep, workspace_bytes, "cuda"))
 
 
 def backward_of(module, x, y, scale, statistics, offset, coupled, workspace_bytes):
     weights = torch.linspace(1, 2, len(x)), torch.linspace(2, 1, len(y))
     *vectors, kept = statistics
+    needs_and_options = True, True, workspace_bytes, "cuda"
     return module.backward(
-        x, y, scale, *vectors, *weights, kept, offset, coupled, True, True, workspace_bytes
+        InfonceBackward(x, y, scale, *vectors, *weights, kept, offset, coupled, *needs_and_options)
     )
 
 
@@ -109,14 +115,14 @@ def test_backend(monkeypatch, infonce_cuda, capability, workspace_bytes, coupled
     scale = torch.tensor(scale)
     expected = expected_of(x, y, scale, offset, coupled)
     for keep in (True, False):
-        statistics = infonce_cuda.forward(x, y, scale, offset, keep, workspace_bytes)
+        statistics = forward_of(infonce_cuda, x, y, scale, offset, keep, workspace_bytes)
         assert (statistics[3].numel() > 0) == keep
         found = backward_of(infonce_cuda, x, y, scale, statistics, offset, coupled, workspace_bytes)
         check_results(statistics[:3], found, (x, y, scale), expected)
 
 
 def features(module, n, m, width, seed):
-    return Kernels(module.operators(), False).features(n, m, width, torch.bfloat16, seed)
+    return Kernels(cuda_library.load(), False).features(n, m, width, torch.bfloat16, seed)
 
 
 def off_runs(matrix):
@@ -144,7 +150,7 @@ def test_matrix_that_starts_off_16_bytes(monkeypatch, infonce_cuda, workspace_by
     expected = expected_of(x, y, scale, offset, True)
     for first, second in ((moved, moved), (moved, (x, y)), ((x, y), moved)):
         taken.clear()
-        found = infonce_cuda.forward(*first, scale, offset, True, workspace_bytes)
+        found = forward_of(infonce_cuda, *first, scale, offset, True, workspace_bytes)
         assert set(taken) == {first is not moved}
         size = infonce_cuda.new_kept(x, y, True, workspace_bytes).numel()
         assert found[3].numel() == size > 0
@@ -160,7 +166,7 @@ def test_features_that_come_back_at_other_strides(monkeypatch, infonce_cuda):
     apart = [torch.nn.functional.pad(matrix, (0, 5))[:, :27] for matrix in (x, y)]
     expected = expected_of(x, y, scale, 0, True)
     for first, second, keeps in ((apart, (x, y), True), ((x, y), apart, False)):
-        found = infonce_cuda.forward(*first, scale, 0, True, workspace_bytes)
+        found = forward_of(infonce_cuda, *first, scale, 0, True, workspace_bytes)
         assert (found[3].numel() > 0) == keeps
         gradients = backward_of(infonce_cuda, *second, scale, found, 0, True, workspace_bytes)
         check_results(found[:3], gradients, (x, y, scale), expected)
@@ -174,6 +180,6 @@ def test_least_workspace_serves_any_address(monkeypatch, infonce_cuda, workspace
     scale = torch.tensor(20.0)
     expected = expected_of(x, y, scale, 0, True)
     for one, other in ((x, y), (off_runs(x), off_runs(y))):
-        found = infonce_cuda.forward(one, other, scale, 0, True, workspace_bytes)
+        found = forward_of(infonce_cuda, one, other, scale, 0, True, workspace_bytes)
         gradients = backward_of(infonce_cuda, one, other, scale, found, 0, True, workspace_bytes)
         check_results(found[:3], gradients, (x, y, scale), expected)

@@ -422,3 +422,12 @@ def distill_override(rank: int, world: int, name: str, options: dict) -> dict:
     for _ in range(2):
         outputs = loss(image, text, 10.0, *teacher, 20.0)
     return gradients(outputs, (1.0, 2.0), leaves)
+
+
+def calls_of_clip(rank: int, world: int, *flags: bool) -> list[str]:
+    """Which functions of ours ClipLoss calls on this rank before its maths begins."""
+    from calls_to_maths import calls_to_maths
+
+    image, text = torch.randn(2, 8, 6).requires_grad_().unbind()
+    loss = implementation("fastclip").ClipLoss(*flags, rank=rank, world_size=world)
+    return calls_to_maths(loss, (image, text, torch.tensor(3.0, requires_grad=True)))

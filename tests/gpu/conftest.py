@@ -1,10 +1,10 @@
 """Accuracy on the GPU present, and the record of it that ``backend="auto"`` reads.
 
 Tests marked ``accuracy(operation=...)`` have parameters ``dtype`` and ``backend``. With
-``--accuracy-record FILE`` the file, a list of {architecture, operation, dtype, backend}, gets an
-entry for each combination of which some tests passed and none failed or was left out (one that
-skips says nothing), and loses those of this architecture of which some did. Committed as
-``fastclip/ops/accuracy.json`` it lets ``auto`` choose them.
+``--accuracy-record FILE`` the file, which is as ``fastclip/ops/backends.json``, gets an entry of
+``passed`` for each combination of which some tests passed and none failed or was left out (one that
+skips says nothing), and loses those of this architecture of which some did. Committed there they
+let ``auto`` choose them.
 
 ``-n 8`` runs them in processes of pytest-xdist, most of whose time is compilation. There a test
 after which the GPU serves its process no more ends that process alone.
@@ -12,7 +12,6 @@ after which the GPU serves its process no more ends that process alone.
 
 import fcntl
 import gc
-import json
 import os
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import pytest
 import torch
 
 from fastclip.ops.dispatch import dtype_name
+from fastclip.ops.record import BackendRecord, Passed, read_record
 
 OPTION = "--accuracy-record"
 _COUNTS = "accuracy_tests"
@@ -119,11 +119,8 @@ def _key(item):
 def update(path, tests, passed):
     """Bring the record in ``path`` up to date with what ran on this GPU."""
     architecture = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    names = ("architecture", "operation", "dtype", "backend")
-    known = json.loads(path.read_text()) if path.exists() else []
-    record = {tuple(entry[name] for name in names) for entry in known}
+    known = read_record(path) if path.exists() else BackendRecord()
     ran = {key: count for key, count in tests.items() if count}
-    record -= {(architecture, *key) for key in ran}
-    record |= {(architecture, *key) for key, count in ran.items() if passed[key] == count}
-    lines = [json.dumps(dict(zip(names, entry, strict=True))) for entry in sorted(record)]
-    path.write_text("[\n  " + ",\n  ".join(lines) + "\n]\n" if lines else "[]\n")
+    now = known.passed - {Passed(architecture, *key) for key in ran}
+    now |= {Passed(architecture, *key) for key, count in ran.items() if passed[key] == count}
+    path.write_text(known._replace(passed=now).to_text())

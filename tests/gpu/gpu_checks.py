@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastclip.ops.dispatch import implementation
+from fastclip.ops.dispatch import resolve_backend
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 DEVICE = torch.device("cuda")
@@ -17,7 +17,7 @@ def on_gpu(tensors, dtype=None):
 def need(operation, backend, dtype):
     """Skip where this machine or this dtype does not have the backend."""
     try:
-        implementation(operation, backend, DEVICE, dtype)
+        resolve_backend(operation, backend, DEVICE, dtype)
     except ValueError as why:
         pytest.skip(str(why))
     if backend == "cuda" and dtype == torch.float32:

@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
 if torch.cuda.get_device_capability() < (8, 0):
     pytest.skip("needs compute capability 8.0", allow_module_level=True)
 if not cuda_library.available():
-    pytest.skip(str(cuda_library.reason()), allow_module_level=True)
+    pytest.skip(str(cuda_library.why_unavailable()), allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "csrc"))
 import kernel_checks as check
@@ -31,7 +31,7 @@ KINDS = ["sm80", "sm90"] if torch.cuda.get_device_capability() == (9, 0) else ["
 
 @pytest.fixture(params=KINDS)
 def kernels(request):
-    return Kernels(cuda_library.operators(), request.param == "sm90", "cuda")
+    return Kernels(cuda_library.load(), request.param == "sm90", "cuda")
 
 
 @pytest.mark.parametrize("case", CASES + LARGER, ids=str)
@@ -64,7 +64,7 @@ def test_uncoupled_and_target_outside(kernels):
 
 
 def test_rows_off_16_bytes():
-    check.check_rows_off_16_bytes(Kernels(cuda_library.operators(), False, "cuda"))
+    check.check_rows_off_16_bytes(Kernels(cuda_library.load(), False, "cuda"))
 
 
 def test_same_bits_twice(kernels):

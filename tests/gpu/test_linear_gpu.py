@@ -21,9 +21,9 @@ from gpu_checks import (
 from layer_checks import NAMES, Layer, labels_to_dense, layer, sigmoid_bars, softmax_bars, twice
 
 from fastclip.ops import reference
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy
-from fastclip.ops.linear_sigmoid_cross_entropy import linear_sigmoid_cross_entropy
-from fastclip.ops.multi_target_cross_entropy import multi_target_cross_entropy
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy
+from fastclip.ops.linear.multi_target import multi_target_cross_entropy
+from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy
 
 # operation -> forms of its target; the accuracy record counts the tests of all.
 OPERATIONS = {

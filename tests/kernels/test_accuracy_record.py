@@ -23,6 +23,12 @@ def hook(monkeypatch):
     return module
 
 
+FASTER = dict(
+    architecture="sm_90", operation="infonce", dtype="bfloat16", rows=8, columns=9, width=4,
+    backend="cuda",
+)  # fmt: skip
+
+
 def entry(operation, dtype, backend="triton", architecture="sm_90"):
     return dict(architecture=architecture, operation=operation, dtype=dtype, backend=backend)
 
@@ -30,15 +36,23 @@ def entry(operation, dtype, backend="triton", architecture="sm_90"):
 def test_what_ran_replaces_what_was_known_of_it(hook, tmp_path):
     path = tmp_path / "record.json"
     elsewhere = entry("infonce", "bfloat16", architecture="sm_80")
-    path.write_text(json.dumps([elsewhere, entry("infonce", "float16"), entry("other", "float32")]))
+    path.write_text(
+        json.dumps(
+            {
+                "passed": [elsewhere, entry("infonce", "float16"), entry("other", "float32")],
+                "faster": [FASTER],
+            }
+        )
+    )
     keys = [("infonce", "bfloat16", "triton"), ("infonce", "float16", "triton")]
     tests, passed = Counter(dict.fromkeys(keys, 5)), Counter(dict.fromkeys(keys, 5))
     passed[keys[1]] = 4  # one failed, or was never reached
     tests["other", "float32", "triton"] = 0  # all skipped
     hook.update(path, tests, passed)
-    assert json.loads(path.read_text()) == [
+    assert json.loads(path.read_text())["passed"] == [
         elsewhere, entry("infonce", "bfloat16"), entry("other", "float32"),
     ]  # fmt: skip
+    assert json.loads(path.read_text())["faster"] == [FASTER]
 
 
 TESTS = """
@@ -94,7 +108,7 @@ def test_record_of_a_run(tmp_path, processes, fault):
     )  # fmt: skip
     assert run.returncode == 1, run.stdout + run.stderr
     assert "6 failed, 6 passed, 6 skipped" in run.stdout
-    assert json.loads(path.read_text()) == [
+    assert json.loads(path.read_text())["passed"] == [
         entry("distill", "float32"), entry("infonce", "bfloat16"), entry("infonce", "float32"),
     ]  # fmt: skip
 
@@ -108,10 +122,10 @@ def test_deselected_tests_are_missed(tmp_path):
          f"--accuracy-record={path}", "--rootdir", str(tmp_path)],
         capture_output=True, cwd=tmp_path,
     )  # fmt: skip
-    assert json.loads(path.read_text()) == [entry("distill", "float32")]
+    assert json.loads(path.read_text())["passed"] == [entry("distill", "float32")]
 
 
 def test_nothing_passed(hook, tmp_path):
     path = tmp_path / "record.json"
     hook.update(path, Counter({("infonce", "float32", "triton"): 1}), Counter())
-    assert json.loads(path.read_text()) == []
+    assert json.loads(path.read_text())["passed"] == []

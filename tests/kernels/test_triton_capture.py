@@ -10,9 +10,13 @@ pytest.importorskip("triton")
 
 from triton.runtime.interpreter import InterpretedFunction
 
-from fastclip.ops import blocks
-from fastclip.ops.csr import Csr
-from fastclip.ops.dispatch import implementation
+from fastclip.ops.dispatch import resolve_backend
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
+from fastclip.ops.linear.cross_entropy.packs import CrossEntropyRows
+from fastclip.ops.linear.multi_target.packs import MultiTargetRows
+from fastclip.ops.linear.sigmoid.packs import LinearSigmoidRows
+from fastclip.ops.sigmoid.packs import SigmoidForward
+from fastclip.ops.tiling import gpu_blocks as blocks
 
 META = torch.device("meta")
 N, M, WIDTH = 300, 520, 72
@@ -50,15 +54,17 @@ def test_a_value_is_missed_here():
 @pytest.mark.parametrize("workspace_bytes", WORKSPACES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_infonce(launched, dtype, workspace_bytes):
-    run = implementation("infonce", "triton", META, dtype)
+    run = resolve_backend("infonce", "triton", META, dtype)
     (x, y), scale = matrices(dtype), empty()
-    *statistics, kept = run.forward(x, y, scale, 7, True, workspace_bytes)
-    for coupled in (True, False):
+    options = workspace_bytes, "triton"
+    *statistics, kept = run.forward(InfonceForward(x, y, scale, 7, True, *options))
+    weights = empty(N), empty(M)
+    for both_terms in (True, False):
         for needs in NEEDS:
-            a, b = run.backward(
-                x, y, scale, *statistics, empty(N), empty(M), kept, 7, coupled, *needs,
-                workspace_bytes,
-            )  # fmt: skip
+            call = InfonceBackward(
+                x, y, scale, *statistics, *weights, kept, 7, both_terms, *needs, *options
+            )
+            a, b = run.backward(call)
             assert (len(a), len(b)) == tuple(
                 n * need for n, need in zip((N, M), needs, strict=True)
             )
@@ -68,29 +74,38 @@ def test_infonce(launched, dtype, workspace_bytes):
 @pytest.mark.parametrize("workspace_bytes", WORKSPACES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sigmoid(launched, dtype, workspace_bytes):
-    run = implementation("sigmoid", "triton", META, dtype)
+    run = resolve_backend("sigmoid", "triton", META, dtype)
+    scalars, options = (empty(), empty()), (0, workspace_bytes, "triton")
     for needs in NEEDS:
-        run.forward(*matrices(dtype), empty(), empty(), 7, *needs, True, 0, workspace_bytes)
+        run.forward(SigmoidForward(*matrices(dtype), *scalars, 7, *needs, True, *options))
     assert "_sigmoid_kernel" in launched
 
 
 @pytest.mark.parametrize("workspace_bytes", WORKSPACES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("operation, target", [
-    ("linear_cross_entropy", "labels"), ("multi_target_cross_entropy", "sparse"),
-    ("linear_sigmoid_cross_entropy", "sparse"), ("linear_sigmoid_cross_entropy", "dense"),
+@pytest.mark.parametrize("operation, pack, target", [
+    ("linear_cross_entropy", CrossEntropyRows, "labels"),
+    ("multi_target_cross_entropy", MultiTargetRows, "sparse"),
+    ("linear_sigmoid_cross_entropy", LinearSigmoidRows, "sparse"),
+    ("linear_sigmoid_cross_entropy", LinearSigmoidRows, "dense"),
 ])  # fmt: skip
-def test_linear_layer(launched, operation, target, dtype, workspace_bytes):
-    run = implementation(operation, "triton", META, dtype)
+def test_linear_layer(launched, operation, pack, target, dtype, workspace_bytes):
+    run = resolve_backend(operation, "triton", META, dtype)
+    hidden, weight = matrices(dtype)
+    given = dict.fromkeys(pack._fields) | dict(
+        hidden=hidden, weight=weight, bias=empty(M, dtype=dtype), row_weight=empty(N),
+        ignore_index=-100, label_smoothing=0.1, need_bias=True, workspace_bytes=workspace_bytes,
+        positive_weight=empty(M), negative_weight=empty(M),
+    )  # fmt: skip
     if target == "labels":
-        given = empty(N, dtype=torch.int64)
+        given["target"] = empty(N, dtype=torch.int64)
     elif target == "dense":
-        given = empty(N, M, dtype=torch.bool)
+        given["dense"] = empty(N, M, dtype=torch.bool)
     else:
-        given = Csr(empty(N + 1, dtype=torch.int64), empty(4 * N, dtype=torch.int64), empty(4 * N))
-    class_weights = (empty(M), empty(M)) if operation == "linear_sigmoid_cross_entropy" else ()
-    options = (-100, 0.1) if operation == "linear_cross_entropy" else ()
-    inputs = *matrices(dtype), empty(M, dtype=dtype), given, *class_weights, empty(N), *options
-    for needs in NEEDS:
-        run.forward(*inputs, *needs, True, workspace_bytes)
+        given["crow_indices"] = empty(N + 1, dtype=torch.int64)
+        given["col_indices"] = empty(4 * N, dtype=torch.int64)
+        given["values"] = empty(4 * N)
+    call = pack(**{name: given[name] for name in pack._fields})
+    for need_hidden, need_weight in NEEDS:
+        run.forward(call._replace(need_hidden=need_hidden, need_weight=need_weight))
     assert any("gradient" in name or "sigmoid" in name for name in launched)

@@ -26,27 +26,27 @@ from layer_checks import (
 )
 
 from fastclip.ops import reference
-from fastclip.ops.linear_cross_entropy import (
+from fastclip.ops.linear.cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_op,
     linear_cross_entropy_rows,
 )
-from fastclip.ops.linear_sigmoid_cross_entropy import (
-    linear_sigmoid_cross_entropy,
-    linear_sigmoid_cross_entropy_op,
-    linear_sigmoid_cross_entropy_rows,
-)
-from fastclip.ops.multi_target_cross_entropy import (
+from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_op,
     multi_target_cross_entropy_rows,
+)
+from fastclip.ops.linear.sigmoid import (
+    linear_sigmoid_cross_entropy,
+    linear_sigmoid_cross_entropy_op,
+    linear_sigmoid_cross_entropy_rows,
 )
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastclip.ops import linear_plan
+from fastclip.ops.linear import gpu_plan as linear_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 

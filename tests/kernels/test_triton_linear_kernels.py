@@ -15,7 +15,7 @@ from fastclip.kernels.infonce import Fixed, Partials, Side
 from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid
 from fastclip.kernels.tiles import Tile, tables, tile
 
-from fastclip.ops import linear_plan
+from fastclip.ops.linear import gpu_plan as linear_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 

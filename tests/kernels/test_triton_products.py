@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastclip.ops.blocks import Blocks, Products, power_above
+from fastclip.ops.tiling.gpu_blocks import Blocks, Products, power_above
 
 NONE = torch.empty(0)
 

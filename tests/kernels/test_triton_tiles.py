@@ -5,15 +5,17 @@ import sys
 
 import pytest
 import torch
+from made_up_machine import MadeUpMachine
 
-from fastclip.ops import blocks, dispatch
+from fastclip.ops import dispatch
+from fastclip.ops.tiling import gpu_blocks as blocks
 
 pytest.importorskip("triton")
 
 import triton
 from fastclip.kernels import tiles, tune
 
-from fastclip.ops import infonce_triton
+from fastclip.ops.infonce import triton_backend as infonce_triton
 
 ARCHITECTURES = {"sm_80", "sm_90", "sm_100", tiles.INTERPRETER}
 
@@ -180,25 +182,21 @@ def test_logits_are_kept_where_they_fit_beside_fair_blocks(workspace_bytes, rows
 
 
 def test_auto_takes_what_passed_its_accuracy_tests(monkeypatch):
-    gpu, record = torch.device("cuda", 0), {("sm_90", "infonce", "bfloat16", "triton")}
+    gpu, machine = torch.device("cuda", 0), MadeUpMachine()
+    machine.knows(passed=[("sm_90", "infonce", "bfloat16", "triton")])
     monkeypatch.delenv("FASTCLIP_BACKEND", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(dispatch, "_architecture", lambda index: "sm_90")
-    monkeypatch.setattr(dispatch, "accuracy_record", lambda: record)
-    for op, dtype, backend in (
-        ("infonce", torch.bfloat16, "triton"),
-        ("infonce", torch.float32, "torch"),
-        ("sigmoid", torch.bfloat16, "torch"),
-        ("infonce", None, "torch"),
-    ):
-        module = dispatch.implementation(op, "auto", gpu, dtype)
-        assert module.__name__ == f"fastclip.ops.{op}_{backend}"
-    cpu = torch.device("cpu")
-    module = dispatch.implementation("infonce", "auto", cpu, torch.bfloat16)
-    assert module.__name__ == "fastclip.ops.infonce_torch"
-
-
-def test_the_committed_record_reads():
-    for architecture, operation, dtype, backend in dispatch.accuracy_record():
-        assert architecture.startswith("sm_") and backend in ("triton", "cuda")
-        assert hasattr(torch, dtype) and operation
+    before = dispatch.use_machine(machine)
+    try:
+        for op, dtype, backend in (
+            ("infonce", torch.bfloat16, "triton"),
+            ("infonce", torch.float32, "torch"),
+            ("sigmoid", torch.bfloat16, "torch"),
+            ("infonce", None, "torch"),
+        ):
+            found = dispatch.resolve_backend(op, "auto", gpu, dtype)
+            assert found.name == backend
+            assert found.module.__name__ == f"fastclip.ops.{op}.{backend}_backend"
+        cpu = torch.device("cpu")
+        assert dispatch.resolve_backend("infonce", "auto", cpu, torch.bfloat16).name == "torch"
+    finally:
+        dispatch.use_machine(before)

@@ -9,9 +9,9 @@ from layer_checks import layer, parts
 from workspace_checks import check_bound
 
 from fastclip.ops.infonce import infonce_backward, infonce_forward
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy_rows
-from fastclip.ops.linear_sigmoid_cross_entropy import linear_sigmoid_cross_entropy_rows
-from fastclip.ops.multi_target_cross_entropy import multi_target_cross_entropy_rows
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy_rows
+from fastclip.ops.linear.multi_target import multi_target_cross_entropy_rows
+from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy_rows
 from fastclip.ops.sigmoid import sigmoid_forward
 
 pytest.importorskip("triton")

@@ -205,7 +205,7 @@ def test_memory_stays_within_the_workspace(dtype, workspace_bytes, coupled):
 
 @pytest.mark.parametrize("workspace_bytes, rows", [(2**20, 0), (12 * 2**20, 600), (2**23, 300)])
 def test_logits_are_kept_as_far_as_they_fit(workspace_bytes, rows, monkeypatch):
-    monkeypatch.setattr("fastclip.ops.tiles.LARGEST_ROWS", 300)
+    monkeypatch.setattr("fastclip.ops.tiling.cpu_tiles.LARGEST_ROWS", 300)
     x, y = (t.float() for t in features("normalised", 2000, 16))
     x, scale, options = x[:600], torch.tensor(30.0), (workspace_bytes, "auto")
     with Peak() as peak:

@@ -5,7 +5,7 @@ from engine_checks import Peak, error, outcome
 from layer_checks import NAMES, Layer, labels_to_dense, softmax_bars
 
 from fastclip.ops import reference
-from fastclip.ops.linear_cross_entropy import (
+from fastclip.ops.linear.cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_op,
     linear_cross_entropy_rows,

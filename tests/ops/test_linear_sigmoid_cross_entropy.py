@@ -18,7 +18,7 @@ from layer_checks import (
 )
 
 from fastclip.ops import reference
-from fastclip.ops.linear_sigmoid_cross_entropy import (
+from fastclip.ops.linear.sigmoid import (
     linear_sigmoid_cross_entropy,
     linear_sigmoid_cross_entropy_op,
     linear_sigmoid_cross_entropy_rows,

@@ -18,8 +18,8 @@ from layer_checks import (
 )
 
 from fastclip.ops import reference
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy
-from fastclip.ops.multi_target_cross_entropy import (
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy
+from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_op,
     multi_target_cross_entropy_rows,

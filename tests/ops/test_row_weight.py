@@ -12,15 +12,16 @@ from engine_checks import error, outcome
 from layer_checks import AMPLE, NAMES, labels_to_dense, layer, parts, twice
 from torch import Tensor
 
-from fastclip.ops import linear_torch, reference
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_op
-from fastclip.ops.linear_sigmoid_cross_entropy import (
-    linear_sigmoid_cross_entropy,
-    linear_sigmoid_cross_entropy_op,
-)
-from fastclip.ops.multi_target_cross_entropy import (
+from fastclip.ops import reference
+from fastclip.ops.linear import row_chunks as linear_torch
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy, linear_cross_entropy_op
+from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_op,
+)
+from fastclip.ops.linear.sigmoid import (
+    linear_sigmoid_cross_entropy,
+    linear_sigmoid_cross_entropy_op,
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton")

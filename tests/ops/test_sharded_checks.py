@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from made_up_machine import MadeUpMachine
 
 from fastclip.functional import clip, sharded
-from fastclip.functional.settings import Engine
+from fastclip.functional.settings import ComputeOptions
 from fastclip.ops import dispatch
 
 
@@ -24,26 +25,31 @@ def test_the_largest_shard_is_planned_on_matrices_like_its_own():
 
 
 def test_features_that_one_rank_refuses_are_refused_before_ranks_meet(monkeypatch):
-    def refuse(x, y):
-        raise ValueError(f"refused strides {x.stride()}")
-
-    run = dispatch.implementation("infonce", "torch", torch.device("cpu"))
-    monkeypatch.setattr(run, "check_features", refuse, raising=False)
+    """By Triton's backend, which takes no float64: in its prepare, of which the others hear."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(clip.dist, "get_world_size", lambda group: 2)
 
     class Peers:
-        def meet(self, call, features, prepare):
-            with pytest.raises(ValueError, match="refused strides"):
+        group = None
+
+        def check_and_agree(self, call, features, prepare):
+            with pytest.raises(TypeError, match="backend='triton' got float64 features"):
                 prepare()
             raise InterruptedError
 
-    x, y = torch.randn(2, 4, 8)
-    with pytest.raises(InterruptedError):
-        clip.contrastive(x, y, 1.0, None, clip.Flags(), Peers(), Engine())
+    x, y = torch.randn(2, 4, 8, dtype=torch.float64)
+    options = ComputeOptions(backend="triton")
+    before = dispatch.use_machine(MadeUpMachine())
+    try:
+        with pytest.raises(InterruptedError):
+            clip.clip_loss_over_ranks(x, y, 1.0, None, clip.Flags(), Peers(), options)
+    finally:
+        dispatch.use_machine(before)
 
 
 def test_the_cuda_backend_names_what_it_refuses():
     pytest.importorskip("triton")
-    from fastclip.ops import infonce_cuda
+    from fastclip.ops.infonce import cuda_backend as infonce_cuda
 
     x = torch.randn(4, 8).bfloat16()
     infonce_cuda.check_features(x, x)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastclip.ops.tiles import Logits, Tiles
+from fastclip.ops.tiling.cpu_tiles import Logits, Tiles
 
 
 @pytest.mark.parametrize("columns", [5, 2], ids=["one piece", "two pieces"])

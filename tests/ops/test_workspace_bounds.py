@@ -8,16 +8,16 @@ from workspace_checks import check_bound, float32_or, stated_need
 
 from fastclip.functional.caption import caption_cross_entropy, caption_cross_entropy_backward
 from fastclip.ops import reference
-from fastclip.ops.csr import Csr
 from fastclip.ops.distill import distill_backward, distill_forward
-from fastclip.ops.entries import Groups
 from fastclip.ops.infonce import infonce_backward, infonce_forward
-from fastclip.ops.linear_cross_entropy import linear_cross_entropy_rows
-from fastclip.ops.linear_sigmoid_cross_entropy import linear_sigmoid_cross_entropy_rows
-from fastclip.ops.multi_target_cross_entropy import (
+from fastclip.ops.linear.cross_entropy import linear_cross_entropy_rows
+from fastclip.ops.linear.csr import Csr
+from fastclip.ops.linear.entries import Groups
+from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_rows,
 )
+from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy_rows
 from fastclip.ops.sigmoid import sigmoid_forward
 
 DTYPES = [torch.float32, torch.bfloat16]

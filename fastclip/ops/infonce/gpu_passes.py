@@ -1,0 +1,309 @@
+"""The passes of ``infonce`` on a GPU, whoever wrote the kernels.
+
+Forward: one kernel over all tiles of a span of rows gives partial sums of rows and columns, which a
+fold merges. Backward: block by block the gradient is written and two library products add it up.
+For 16-bit features logits are kept in 16-bit fixed point, for float32 ones in float32 products.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastclip.kernels import infonce as kernels
+from fastclip.kernels.tiles import Tile
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
+from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.tiling.gpu_blocks import (
+    SIDE,
+    Blocks,
+    Products,
+    plan,
+    power_above,
+    refuse,
+    spans,
+    stride,
+)
+from fastclip.ops.tiling.softmax_tiles import LOG2_E, bits, rounded, target_gradient
+
+# Vectors of the two sides in the backward pass, float64 temporaries among them.
+BYTES_PER_VECTOR_ENTRY = 48
+# Blocks beyond these sides gain nothing: their accumulators' traffic is small as it is. To keep all
+# logits, blocks may become as small as these.
+LARGEST_SIDE, FAIR_SIDE = 2 * SIDE, SIDE // 4
+# Rows of tiles in one launch of the forward pass that occupy any GPU.
+FORWARD_TILE_ROWS = 16
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The logits of the first rows in one flat uint8 tensor: the values ``[rows,
+    stride(columns)]``, int16 or float32, then with int16 for each tile of ``tile`` the two floats
+    of its line, ``[tile rows, tile columns, 2]``; see ``fastclip.kernels.logits``.
+    """
+
+    rows: int
+    columns: int
+    item: int
+    tile: Tile
+
+    @property
+    def _lines(self) -> tuple[int, int]:
+        return (0, 0) if self.item == 4 else self.tile.grid(self.rows, self.columns)
+
+    @property
+    def _value_bytes(self) -> int:
+        return self.rows * stride(self.columns) * self.item
+
+    @property
+    def bytes(self) -> int:
+        tile_rows, tile_columns = self._lines
+        return self._value_bytes + tile_rows * tile_columns * 8
+
+    def logits(self, flat: Tensor, rows: slice) -> kernels.Fixed | Tensor:
+        """Those of ``rows``, which begin with a tile."""
+        dtype = torch.int16 if self.item == 2 else torch.float32
+        values = flat[: self._value_bytes].view(dtype).view(self.rows, stride(self.columns))
+        values = values[rows, : self.columns]
+        if self.item == 4:
+            return values
+        lines = flat[self._value_bytes :].view(torch.float32).view(*self._lines, 2)
+        height = self.tile.rows
+        return kernels.Fixed(values, lines[rows.start // height : -(-rows.stop // height)])
+
+    def block(self, flat: Tensor, rows: slice, columns: slice) -> kernels.Fixed | Tensor:
+        """Those of ``rows x columns``, which begin with a tile."""
+        logits = self.logits(flat, rows)
+        if isinstance(logits, Tensor):
+            return logits[:, columns]
+        first = columns.start // self.tile.columns
+        return kernels.Fixed(logits.values[:, columns], logits.lines[:, first:])
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Tiles, blocks of the backward pass, and the bytes that either pass needs beside what is kept.
+
+    ``plain``: statistics of rows whose logits are not kept; ``again``: their gradient; ``keeping``:
+    both for rows whose logits are kept; ``lines``: what of those has a line of its own.
+    """
+
+    plain: Tile
+    again: Tile
+    keeping: Tile
+    lines: Tile
+    blocks: Blocks
+    bytes: int
+    item: int  # bytes of a kept entry
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        return _cut(self.keeping, self.again)
+
+    def kept(self, rows: int, columns: int) -> _Kept:
+        return _Kept(rows, columns, self.item, self.lines)
+
+    def kept_rows(self, flat: Tensor, rows: int, columns: int) -> int:
+        """How many rows a flat tensor of kept logits holds."""
+        if flat.numel() == self.kept(rows, columns).bytes:
+            return rows
+        height = self.keeping.rows
+        return flat.numel() // self.kept(height, columns).bytes * height
+
+
+def _cut(*tiles: Tile) -> tuple[int, int]:
+    """What blocks are cut along, whatever their tiles: all sides are powers of two."""
+    return max(t.rows for t in tiles), max(t.columns for t in tiles)
+
+
+def _partial_bytes(rows: int, columns: int, used: Tile) -> int:
+    tile_rows, tile_columns = used.grid(rows, columns)
+    return 8 * (tile_columns * rows + tile_rows * columns)
+
+
+def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple[slice, bool]]:
+    """Spans of rows, and whether their logits are kept."""
+    yield from ((span, True) for span in spans(kept, largest, multiple))
+    yield from ((span, False) for span in spans(n, largest, multiple, start=kept))
+
+
+def _launches(
+    n: int, m: int, kept: int, planned: _Plan, free: int
+) -> Iterator[tuple[slice, Tile, bool]]:
+    """Spans of rows of the forward pass, each as large as leaves its partial sums within ``free``
+    bytes; the tile of each, and whether its logits are kept."""
+    for start, stop, used, keeps in (
+        (0, kept, planned.keeping, True),
+        (kept, n, planned.plain, False),
+    ):
+        if start == stop:
+            continue
+        bands = free // _partial_bytes(min(stop - start, used.rows), m, used)
+        largest = min(stop - start, bands * used.rows)
+        for rows in spans(stop, largest, used.rows, start=start):
+            yield rows, used, keeps
+
+
+def _side(lse: Tensor, weight: Tensor) -> kernels.Side:
+    shift, exact = rounded(lse * LOG2_E, torch.float32)
+    return kernels.Side(shift, torch.sub(shift, exact, out=exact).exp2_().float().mul_(weight))
+
+
+def _without(side: kernels.Side) -> kernels.Side:
+    return kernels.Side(side.shift, torch.zeros_like(side.factor))
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward of one backend.
+
+    Attributes:
+        kernels: what launches its kernels, ``statistics``, ``fold`` and ``gradient`` as
+            ``fastclip.kernels.infonce`` has them.
+        tile: the tile for features x and y of an operation: ``"statistics"``, ``"gradient"``, or
+            ``"kept"`` for both where logits are kept.
+        lines: of a tile of kept logits, the tile that has a line of its own in 16 bits.
+        check: raises TypeError or ValueError for features x and y that the backend cannot take.
+    """
+
+    kernels: Any
+    tile: Callable[[str, Tensor, Tensor], Tile]
+    lines: Callable[[Tile], Tile]
+    check: Callable[[Tensor, Tensor], None]
+
+    def _plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
+        n, m = int(x.shape[0]), int(y.shape[0])
+        plain, again, keeping = (
+            self.tile(operation, x, y) for operation in ("statistics", "gradient", "kept")
+        )
+        vectors = BYTES_PER_VECTOR_ENTRY * (n + m)
+        lines, item = self.lines(keeping), 4 if x.dtype == torch.float32 else 2
+
+        def partials(tile_rows: int) -> int:
+            """Bytes of the forward pass for so many rows of tiles at a time, of either kind."""
+            return max(
+                _partial_bytes(min(n, tile_rows * used.rows), m, used) for used in (plain, keeping)
+            )
+
+        # Beside all logits if blocks of a fair size fit there, else in the whole workspace.
+        for free in (workspace_bytes - _Kept(n, m, item, lines).bytes, workspace_bytes):
+            cut = _cut(keeping, again)
+            blocks = plan(x, y, cut, free - vectors, largest_side=LARGEST_SIDE)
+            needed = max(vectors + blocks.bytes, partials(1))
+            fair = blocks.rows >= min(n, FAIR_SIDE) and blocks.columns >= min(m, FAIR_SIDE)
+            if fair and needed <= free:
+                break
+        refuse(workspace_bytes, n, m, needed)
+        ample = partials(FORWARD_TILE_ROWS)
+        needed = max(needed, ample if ample <= free else 0)
+        return _Plan(plain, again, keeping, lines, blocks, needed, item)
+
+    def new_kept(self, x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
+        """Room for the logits of as many first rows as fit the workspace beside the buffers."""
+        self.check(x, y)
+        n, m, total = int(x.shape[0]), int(y.shape[0]), 0  # they may be symbolic
+        if keep and n:
+            planned = self._plan(x, y, workspace_bytes)
+            free = workspace_bytes - planned.bytes
+            total = planned.kept(n, m).bytes
+            if total > free:
+                band = planned.kept(planned.keeping.rows, m).bytes
+                total = free // band * band
+        return x.new_empty(total, dtype=torch.uint8)
+
+    def forward(self, call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See ``fastclip.ops.infonce.infonce_forward``."""
+        x, y, scale, target_offset, keep, workspace_bytes, _ = call
+        kept = self.new_kept(x, y, keep, workspace_bytes)
+        n, m, statistics = x.shape[0], y.shape[0], statistics_dtype(x.device)
+        row_lse = x.new_empty(n, dtype=statistics)
+        col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
+        target = x.new_empty(n, dtype=statistics)
+        if n == 0:
+            return row_lse, col_lse, target, kept
+        planned = self._plan(x, y, workspace_bytes)
+        layout = planned.kept(planned.kept_rows(kept, n, m), m)
+        scale = bits(scale).float()
+        launches = list(_launches(n, m, layout.rows, planned, workspace_bytes - len(kept)))
+        largest = max(_partial_bytes(rows.stop - rows.start, m, used) for rows, used, _ in launches)
+        room = x.new_empty(largest // 4, dtype=torch.float32)
+        for rows, used, keeps in launches:
+            height = rows.stop - rows.start
+            size = _partial_bytes(height, m, used) // 4
+            tile_rows, tile_columns = used.grid(height, m)
+            row_room, column_room = room[:size].split(
+                (2 * tile_columns * height, 2 * tile_rows * m)
+            )
+            row_partials = kernels.Partials(*row_room.view(2, tile_columns, height))
+            column_partials = kernels.Partials(*column_room.view(2, tile_rows, m))
+            self.kernels.statistics(
+                x[rows],
+                y,
+                scale,
+                target_offset + rows.start,
+                row_partials,
+                column_partials,
+                target[rows],
+                used,
+                layout.logits(kept, rows) if keeps else None,
+            )
+            self.kernels.fold(row_partials, row_lse[rows], running=False)
+            self.kernels.fold(column_partials, col_lse, running=True)
+        return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
+
+    def backward(self, call: InfonceBackward) -> tuple[Tensor, Tensor]:
+        """See ``fastclip.ops.infonce.infonce_backward``."""
+        x, y, target_offset, kept = call.x, call.y, call.target_offset, call.kept
+        row_lse, col_lse = call.row_lse, call.col_lse
+        row_weight, col_weight = call.row_weight, call.col_weight
+        need_x, need_y = call.need_x, call.need_y
+        self.check(x, y)
+        n, m = x.shape[0], y.shape[0]
+        planned = self._plan(x, y, call.workspace_bytes)
+        blocks = planned.blocks
+        products = Products(x, y, need_x, need_y, blocks)
+        if n == 0 or not (need_x or need_y):
+            return products.a, products.b.zero_()
+        layout = planned.kept(planned.kept_rows(kept, n, m), m)
+        scale = bits(call.scale).float()
+
+        own = slice(target_offset, target_offset + n)
+        row_target = target_gradient(call.target, row_lse, row_weight)
+        col_target = target_gradient(call.target, col_lse[own], col_weight[own])
+        # Weights up to any size fit the products' dtype when their power of two is taken out.
+        peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
+        factor = products.factor / power_above(peak)
+        by_row, by_column = _side(row_lse, row_weight * factor), _side(col_lse, col_weight * factor)
+        # The gradients to write of a block, and the accumulators that each is for.
+        if call.both_terms:
+            row_target = col_target = row_target + col_target
+            parts = [(by_row, by_column, need_x, need_y)]
+        else:
+            parts = [
+                (by_row, _without(by_column), need_x, False),
+                (_without(by_row), by_column, False, need_y),
+            ]
+        cut = planned.cut
+        for rows, keeps in _row_spans(n, layout.rows, blocks.rows, cut[0]):
+            products.rows(rows)
+            for columns in spans(m, blocks.columns, cut[1]):
+                g = products.room(rows, columns)
+                for row_side, column_side, to_a, to_b in parts:
+                    if not (to_a or to_b):
+                        continue
+                    self.kernels.gradient(
+                        x[rows],
+                        y[columns],
+                        scale,
+                        kernels.Side(*(vector[rows] for vector in row_side)),
+                        kernels.Side(*(vector[columns] for vector in column_side)),
+                        target_offset + rows.start - columns.start,
+                        g,
+                        planned.keeping if keeps else planned.again,
+                        layout.block(kept, rows, columns) if keeps else None,
+                    )
+                    products.add(g, columns, to_a, to_b)
+        products.finish(factor, row_target, col_target, target_offset)
+        return products.a, products.b

@@ -1,0 +1,116 @@
+"""Torch backend of ``infonce``: one product a tile, elementwise work in cache-sized blocks."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
+from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
+from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.softmax_tiles import (
+    LOG2_E,
+    Running,
+    Side,
+    TileGradient,
+    bits,
+    diagonal,
+    target_gradient,
+    update,
+)
+
+
+def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
+    item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1]
+    cost = TileCost(
+        entry=2 * item,  # logits, and a second gradient where rows and columns are apart
+        row=2 * width * item + 64,  # x upcast, x scaled; temporaries of the statistics
+        column=width * item + 64,
+        block_entry=item,
+        fixed=(24 + 3 * item) * (x.shape[0] + y.shape[0]),  # vectors of the two sides
+    )
+    return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
+
+
+def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
+    """Room for the logits of as many of the first rows as fit the workspace beside the buffers."""
+    n, m, dtype = x.shape[0], y.shape[0], accumulation_dtype(x.dtype)
+    rows = 0
+    if keep:
+        tiles = _tiles(x, y, workspace_bytes)
+        rows = (workspace_bytes - tiles.bytes) // max(1, m * dtype.itemsize)
+        rows = n if rows >= n else rows // tiles.rows * tiles.rows
+    return x.new_empty((rows, m), dtype=dtype)
+
+
+def _row_spans(n: int, kept: Tensor, tiles: Tiles) -> Iterator[tuple[slice, bool]]:
+    """Spans of rows, and whether their logits are kept."""
+    rows = kept.shape[0]
+    yield from ((span, True) for span in spans(rows, tiles.rows))
+    yield from ((span, False) for span in spans(n, tiles.rows, start=rows))
+
+
+def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See ``fastclip.ops.infonce.infonce_forward``."""
+    x, y, scale, target_offset, keep, workspace_bytes, _ = call
+    n, m = x.shape[0], y.shape[0]
+    dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
+    tiles = _tiles(x, y, workspace_bytes)
+    kept = new_kept(x, y, keep, workspace_bytes)
+    logits, scratch = Logits(x, y, bits(scale), tiles, dtype), tiles.scratch(x, dtype)
+    row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
+    col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
+    target = x.new_empty(n, dtype=statistics)
+    for rows, keeps in _row_spans(n, kept, tiles):
+        logits.rows(rows)
+        for columns in spans(m, tiles.columns):
+            logits.columns(columns)
+            z = logits.product(out=kept[rows, columns] if keeps else None)
+            entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
+            target[rows][target_rows] = entries.to(statistics)
+            row_part, column_part = Running(row_lse[rows]), Running(col_lse[columns])
+            for r, c in tiles.blocks(*z.shape):
+                block = z[r, c]
+                update(block, row_part[r], column_part[c], scratch.view(*block.shape))
+    return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
+
+
+def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
+    """See ``fastclip.ops.infonce.infonce_backward``."""
+    x, y, target_offset, both_terms = call.x, call.y, call.target_offset, call.both_terms
+    row_weight, col_weight, kept = call.row_weight, call.col_weight, call.kept
+    n, m, width = x.shape[0], y.shape[0], x.shape[1]
+    dtype = accumulation_dtype(x.dtype)
+    a = x.new_zeros((n if call.need_x else 0, width), dtype=dtype)
+    b = x.new_zeros((m if call.need_y else 0, width), dtype=dtype)
+    if n == 0 or not (call.need_x or call.need_y):
+        return a, b
+    tiles = _tiles(x, y, call.workspace_bytes)
+    logits = Logits(x, y, bits(call.scale), tiles, dtype)
+    by_row = Side(0, call.row_lse * LOG2_E, row_weight, row_weight)
+    by_column = Side(1, call.col_lse * LOG2_E, col_weight, col_weight)
+    columns = slice(target_offset, target_offset + n)
+    row_target = target_gradient(call.target, call.row_lse, row_weight)
+    col_target = target_gradient(call.target, call.col_lse[columns], col_weight[columns])
+    if both_terms:
+        gradient = TileGradient([by_row, by_column], target_offset, tiles, row_target + col_target)
+    else:
+        gradient = TileGradient([by_row], target_offset, tiles, row_target)
+    scratch = tiles.scratch(x, dtype)
+    if not both_terms:
+        column_gradient = TileGradient([by_column], target_offset, tiles, col_target)
+        second = Buffer(tiles.rows, tiles.columns, x, dtype)
+    for rows, keeps in _row_spans(n, kept, tiles):
+        x_part = logits.rows(rows)
+        for columns in spans(m, tiles.columns):
+            y_part = logits.columns(columns)
+            z = kept[rows, columns] if keeps else logits.product()
+            g = logits.room() if both_terms else second.view(*z.shape)
+            gradient.write(z, rows, columns, scratch, out=g)
+            if call.need_x:
+                a[rows].addmm_(g, y_part)
+            if not both_terms:
+                g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
+            if call.need_y:
+                b[columns].addmm_(g.T, x_part)
+    return a, b

@@ -1,0 +1,17 @@
+"""Triton backend of ``infonce``: the passes of ``infonce_gpu`` on ``fastclip.kernels.infonce``."""
+
+from torch import Tensor
+
+from fastclip.kernels import infonce as kernels
+from fastclip.kernels.tiles import Tile, tile
+from fastclip.ops.infonce.gpu_passes import Passes
+from fastclip.ops.tiling.gpu_blocks import check_dtype
+
+
+def _tile(operation: str, x: Tensor, y: Tensor) -> Tile:
+    return tile(operation, x.dtype, x.device)
+
+
+_passes = Passes(kernels, _tile, lines=lambda used: used, check=lambda x, y: check_dtype(x))
+new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
+check_features = _passes.check

@@ -1,0 +1,109 @@
+"""Sparse targets: for each row the columns it names, and their weights (compressed sparse rows)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastclip.ops.linear.layer import refuse_gradient
+
+CsrTarget = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
+
+
+class Csr(NamedTuple):
+    """Row i names ``columns[rows[i]:rows[i + 1]]``, with ``values`` there or 1 each.
+
+    ``rows [n + 1]`` and ``columns [entries]`` are int64 or int32.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor | None
+
+    def part(self, span: slice) -> "Csr":
+        """These rows alone; of all rows without reading any index, which would wait for a GPU."""
+        if span == slice(0, len(self.rows) - 1):
+            return self
+        rows = self.rows[span.start : span.stop + 1]
+        entries = slice(int(rows[0]), int(rows[-1]))
+        values = None if self.values is None else self.values[entries]
+        return Csr(rows - rows[0], self.columns[entries], values)
+
+
+def as_csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
+    """A target of the public functions as CSR, its shapes and dtypes checked.
+
+    Args:
+        target: a ``torch.sparse_csr`` tensor ``[n, V]``, or its ``(crow_indices [n + 1],
+            col_indices [entries])`` with all values 1, or those and ``values [entries]``.
+        hidden: ``[..., D]`` of n rows in all.
+    """
+    n = hidden.shape[:-1].numel()
+    values: Tensor | None = None
+    if isinstance(target, tuple):
+        if len(target) not in (2, 3):
+            raise ValueError(
+                f"target is a tuple of {len(target)}; accepted: (crow_indices, col_indices) or "
+                "(crow_indices, col_indices, values)"
+            )
+        rows, columns = target[:2]
+        values = target[2] if len(target) == 3 else None
+    elif target.layout == torch.sparse_csr:
+        if target.shape != (n, vocabulary):
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; accepted: {(n, vocabulary)}, "
+                "the rows of hidden and the rows of weight"
+            )
+        refuse_gradient("target", target)
+        rows, columns, values = target.crow_indices(), target.col_indices(), target.values()
+    else:
+        raise TypeError(
+            f"target is a tensor of layout {target.layout}; accepted: torch.sparse_csr, or a tuple "
+            "(crow_indices, col_indices[, values])"
+        )
+    if rows.shape != (n + 1,):
+        raise ValueError(
+            f"crow_indices has shape {tuple(rows.shape)}; accepted: {(n + 1,)}, one more than the "
+            f"{n} rows of hidden"
+        )
+    if columns.ndim != 1 or (values is not None and values.shape != columns.shape):
+        shapes = [tuple(t.shape) for t in (columns, values) if t is not None]
+        raise ValueError(
+            f"col_indices and values have shapes {shapes}; accepted: [entries], both the same"
+        )
+    for name, index in (("crow_indices", rows), ("col_indices", columns)):
+        if index.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"{name} is {index.dtype}; accepted: int64 or int32")
+    for name, tensor in zip(Csr._fields, (rows, columns, values), strict=True):
+        if tensor is not None and tensor.device != hidden.device:
+            raise ValueError(f"target's {name} is on {tensor.device} but hidden on {hidden.device}")
+    refuse_gradient("values", values)
+    return Csr(rows, columns, values)
+
+
+def check_indices(target: Csr, vocabulary: int) -> None:
+    """Raise IndexError for indices that are no CSR of ``vocabulary`` columns.
+
+    A GPU asserts on its own instead, to spare a synchronisation.
+    """
+    rows, columns, _ = target
+    if rows.device.type == "cpu":
+        steps = rows.diff()
+        if rows[0] != 0 or rows[-1] != len(columns) or (steps < 0).any():
+            raise IndexError(
+                f"crow_indices goes from {int(rows[0])} to {int(rows[-1])} in steps of at least "
+                f"{int(steps.amin()) if len(steps) else 0}; accepted: from 0 to the {len(columns)} "
+                "entries of col_indices, never falling"
+            )
+        if len(columns):
+            low, high = columns.aminmax()
+            if low < 0 or high >= vocabulary:
+                raise IndexError(
+                    f"col_indices holds {int(low if low < 0 else high)}; accepted: 0 to "
+                    f"{vocabulary - 1}"
+                )
+    elif rows.device.type == "cuda":
+        ordered = (rows[0] == 0) & (rows[-1] == len(columns)) & (rows.diff() >= 0).all()
+        torch._assert_async(ordered, "crow_indices must go from 0 to the number of entries")
+        inside = (columns >= 0) & (columns < vocabulary)
+        torch._assert_async(inside.all(), f"col_indices must lie in 0 to {vocabulary - 1}")

@@ -1,0 +1,5 @@
+"""SigLIP's sigmoid loss: every pair of a row and a column is one binary decision."""
+
+from fastclip.ops.sigmoid.operation import siglip_loss as siglip_loss
+from fastclip.ops.sigmoid.operation import siglip_loss_single as siglip_loss_single
+from fastclip.ops.sigmoid.operation import sigmoid_forward as sigmoid_forward
