@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 from recipe_runs import RESULTS, Run, one_run
 
-from fastclip.data.generated.shards import GeneratedSpec, make_sample
+from fastclip.data.generated.samples import GeneratedSpec, make_sample
 from fastclip.evals.attention_sheet import Shown, attention_sheet
 from fastclip.models.filler import MASK
 from fastclip.runs import load_run

@@ -24,8 +24,8 @@ from pathlib import Path
 from measure import cpu_name
 from PIL import Image
 
-from fastclip.data.generated.shards import SPLITS, GeneratedSpec, class_names, make_sample
-from fastclip.data.generated.shards import held_out_classes as held_out
+from fastclip.data.generated.samples import SPLITS, GeneratedSpec, class_names, make_sample
+from fastclip.data.generated.samples import held_out_classes as held_out
 from fastclip.data.progress import Progress
 from fastclip.training.run_folder import versions
 

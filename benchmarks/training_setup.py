@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.generated.shards import GeneratedSet, GeneratedSpec, ensure_generated
+from fastclip.data.generated.samples import GeneratedSpec
+from fastclip.data.generated.shards import GeneratedSet, ensure_generated
 from fastclip.data.loaders.base import Loader
 from fastclip.objectives import find_objective
 from fastclip.objectives.clip import Clip

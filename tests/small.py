@@ -15,7 +15,9 @@ from step_loader import StepLoader
 from torch import Tensor, nn
 
 from fastclip.comm.ranks import Ranks
+from fastclip.data.augment import AugmentConfig
 from fastclip.data.fields import LABEL, PICTURE
+from fastclip.data.fields.offsets import row_offsets
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.build import build_loader
 from fastclip.data.sources.base import Record
@@ -35,8 +37,11 @@ ROWS, SIDE, LENGTH = 16, 16, 8
 WORDS = ("red", "green", "blue", "one", "two", "ring", "star", "heart")
 VIRTEX = ("captioning", "bicaptioning", "masked_lm")
 OBJECTIVES = ("clip", "siglip", *VIRTEX, "coca", "distill", "labels")
-OBJECTIVES += ("icmlm_tfm", "icmlm_attfc", "tp_postag", "tp_cluster", "token_classification")
+OBJECTIVES += ("icmlm_tfm", "icmlm_attfc", "tp_postag", "tp_cluster", "tp_label")
+OBJECTIVES += ("token_classification", "multilabel_classification")
 WITH_BERT = ("icmlm_tfm", "icmlm_attfc")
+CONFIG = ModelConfig(model="tiny-convnet", image_size=SIDE)
+AUGMENT = AugmentConfig(hflip=0.5, padding=1, brightness=0.3, hue=0.1)
 DECODER = {"decoder_width": 32, "decoder_layers": 1, "decoder_heads": 2}
 FLAGS = {
     **dict.fromkeys((*VIRTEX, "coca"), DECODER),
@@ -70,7 +75,8 @@ def learned_of(name: str) -> dict:
     """What an objective that predicts tags learned of captions of :data:`WORDS`."""
     if name == "tp_cluster":
         centroids = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-        return {"tags": list("abcd"), "centroids": centroids}
+        fingerprint = open_text_encoder(bert_folder().name).fingerprint
+        return {"tags": list("abcd"), "centroids": centroids, "fingerprint": fingerprint}
     return {"tags": list(WORDS)}
 
 
@@ -181,10 +187,15 @@ class LabelsAndSampler(Labels):
         return super().prepare(batch, ranks)
 
 
-def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool = True):
-    """An objective with weights from seed 0."""
+def build(
+    name: str,
+    ranks: Ranks = ONE,
+    dropout: bool = True,
+    batch_norm: bool = True,
+    config: ModelConfig = CONFIG,
+):
+    """An objective with weights from seed 0; ``config`` may name another tower than the small."""
     torch.manual_seed(0)
-    config = ModelConfig(model="tiny-convnet", image_size=SIDE)
     parts = Parts(config, tokenizer(), ranks, 1 << 20, lambda _: teacher(config))
     if name in ("labels", "sampled"):
         return {"labels": Labels, "sampled": Sampled}[name](LabelsOptions(), parts)
@@ -204,6 +215,9 @@ def build(name: str, ranks: Ranks = ONE, dropout: bool = True, batch_norm: bool 
         flags["text_encoder"] = bert_folder().name
         parts = replace(parts, tokenizer=pieces())
     objective = cls(cls.Options(**flags), parts)
+    objective.tokenizer = parts.tokenizer
+    if config is not CONFIG:
+        return objective
     visual = objective.model.visual
     for stage in visual.stages:  # at zero, the convolutions before it get no gradient
         nn.init.constant_(stage.norm2.weight, 0.5)
@@ -238,9 +252,17 @@ def micro_batches(count: int, seed: int = 0) -> list[dict]:
     columns["captions_text"] = pieces()(captions)
     columns["key"] = [str(row) for row in range(ROWS)]
     columns["mask_seed"] = torch.randint(0, 2**53, (ROWS,), generator=generator)
+    columns["labels"] = [sorted({*row[: row[0] % 3]}) for row in draws]
     size = ROWS // count
     found = [{k: v[i : i + size] for k, v in columns.items()} for i in range(0, ROWS, size)]
-    return [{**micro, "captions_offsets": torch.arange(size + 1)} for micro in found]
+    offsets = {"captions_offsets": torch.arange(size + 1)}
+    return [{**micro, **offsets, **labels_of(micro["labels"])} for micro in found]
+
+
+def labels_of(rows: list[list[int]]) -> dict[str, Tensor]:
+    """The columns of each picture's labels."""
+    labels = torch.tensor([number for row in rows for number in row], dtype=torch.int64)
+    return {"labels": labels, "labels_offsets": row_offsets([len(row) for row in rows])}
 
 
 def without_targets(batch: list[dict], which: range) -> list[dict]:
@@ -250,6 +272,7 @@ def without_targets(batch: list[dict], which: range) -> list[dict]:
         text = torch.zeros_like(out[index]["text"])
         text[:, 0] = tokenizer().eot_id
         out[index]["text"], out[index]["said"] = text, [""] * len(text)
+        out[index] |= labels_of([[]] * len(text))
     return out
 
 
@@ -265,15 +288,22 @@ class SmallLoader(StepLoader):
 
 
 def set_in_memory(objective: Objective, size: int, micro: int, ranks: Ranks, seed: int = 0):
-    """A loader of 64 records that lie in memory."""
+    """A loader of 64 records that lie in memory, their pictures changed every time."""
     generator = torch.Generator().manual_seed(3)
     pictures = torch.randint(0, 256, (64, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    labels = (torch.arange(64) % 3 // 2).tolist()
-    records = [
-        Record(str(row), {"picture": png(picture), "label": label})
-        for row, (picture, label) in enumerate(zip(pictures, labels, strict=True))
-    ]
-    reading = Reading(objective.fields, (LABEL,), image_size=SIDE, tokenizer=tokenizer())
+    draws = torch.randint(0, len(WORDS), (64, 2, 4), generator=generator).tolist()
+    records = []
+    for row, (picture, drawn) in enumerate(zip(pictures, draws, strict=True)):
+        captions = [" ".join(["left"[4 * (row % 2) :], *(WORDS[i] for i in of)]) for of in drawn]
+        values = {"captions": captions, "label": row % 3 // 2, "labels": drawn[0][: row % 3]}
+        records.append(Record(str(row), {"picture": png(picture), **values}))
+    reading = Reading(
+        objective.fields,
+        (LABEL,),
+        image_size=SIDE,
+        tokenizer=getattr(objective, "tokenizer", tokenizer()),
+        augment=AUGMENT,
+    )
     return build_loader(
         ListedRecords("a list", [records]),
         DataSpec("a list"),
@@ -314,7 +344,7 @@ def small_trainer(
     cfg = train_config(**flags)
     micro = cfg.run.train_micro_batch_size_per_gpu
     objective = objective or build(name, ranks)
-    if name in ("labels", "sampled"):
+    if loader == "in memory" or name in ("labels", "sampled"):
         loader = set_in_memory(objective, ROWS, micro, ranks)
     return Trainer(
         cfg,

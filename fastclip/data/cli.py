@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import NoReturn, get_args, get_type_hints
 
 from fastclip.data.sources.spec import DatasetType, DataSpec
 from fastclip.errors import UserError
@@ -39,8 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line, without the usage of all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help lists all flags\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastclip-data",
         description="Write the generated set, look at what a data set holds, or pack it in shards.",
     )
@@ -124,7 +131,8 @@ def _spec(args: argparse.Namespace) -> DataSpec:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from fastclip.data.generated.shards import GeneratedSpec, generate
+    from fastclip.data.generated.samples import GeneratedSpec
+    from fastclip.data.generated.shards import generate
 
     spec = GeneratedSpec(args.num_samples, args.num_val, args.picture_size, args.seed)
     made = generate(args.out, spec)

@@ -1,36 +1,28 @@
 """Reads evaluation splits: all records' facts on every rank, each rank's share of the pictures."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
-from fastclip.data.bad_records import BadRecord, BadRecords, BadValueError
-from fastclip.data.class_texts import class_texts_of
-from fastclip.data.fields import CAPTION, CAPTIONS, LABEL, PICTURE, Field
-from fastclip.data.fields.attributes import ATTRIBUTES
+from fastclip.data.bad_records import BadRecord, BadValueError
+from fastclip.data.fields import CAPTION, PICTURE, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.spoken import captions_of
 from fastclip.data.progress import Progress
-from fastclip.data.sources.base import AnySource, ForwardSource, Record
-from fastclip.data.sources.detecting import layouts_of
+from fastclip.data.sources.base import ForwardSource, Record
 from fastclip.data.sources.opening import open_source
-from fastclip.data.sources.spec import DataSpec, flag_of
+from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import all_records, count_records
-from fastclip.data.split_pictures import MISSING, FileCheck, look_bad
+from fastclip.data.split_facts import ReadRecord, facts_of, facts_wanted, judge_bad
+from fastclip.data.split_pictures import FileCheck, look_bad
 from fastclip.data.splits import ONE_PROCESS, Split, SplitFacts
-from fastclip.errors import UserError
 
 _CHUNK = 256
-_NAMED = 10
-"""Bad records that are named in the log where there are too many."""
-_Read = tuple[str, Mapping[Field, Any]]
 
 
 def read_split_facts(
@@ -45,11 +37,11 @@ def read_split_facts(
     sentences. Raises :class:`UserError` for labels that no class has, and where more records are
     bad or have a picture's file that is not there than :func:`read_split` will take.
     """
-    reading = Reading((), (*_facts_wanted(with_json), *also))
+    reading = Reading((), (*facts_wanted(with_json), *also))
     source = open_source(spec, (PICTURE,), also=reading.optional, role=role)
     texts = source if isinstance(source, ForwardSource) else source.without_pictures()
     files = FileCheck()
-    records: list[_Read] = []
+    records: list[ReadRecord] = []
     bad: list[BadRecord] = []
     for raw in all_records(texts):
         values = raw if isinstance(raw, BadRecord) else files.missing(raw) or read(raw, reading)
@@ -59,8 +51,8 @@ def read_split_facts(
             records.append((raw.key, values))
     lost = sum(record.lost for record in bad)
     if lost > spec.max_bad_share * (len(records) + lost):  # else they are named when pictures are
-        _judge(spec, len(records), bad, role)
-    facts = _facts(spec, source, records, role, also)
+        judge_bad(spec, len(records), bad, role)
+    facts = facts_of(spec, source, records, role, also)
     return replace(facts, look_bad=look_bad(source, spec.max_pixels, spec.max_bad_share))
 
 
@@ -81,18 +73,18 @@ def read_split(
     """
     reading = Reading(
         (PICTURE,),
-        (*_facts_wanted(with_json), *also),
+        (*facts_wanted(with_json), *also),
         image_size=image_size,
         decode=spec.decode,
         max_pixels=spec.max_pixels,
     )
     source = open_source(spec, reading.fields, also=reading.optional, wanted_by=role, role=role)
     expected = count_records(source)
-    records: list[_Read] = []
+    records: list[ReadRecord] = []
     bad: list[BadRecord] = []
     own: list[Tensor | BadRecord] = []
 
-    def picture(item: _Read) -> Tensor | BadRecord:
+    def picture(item: ReadRecord) -> Tensor | BadRecord:
         key, values = item
         try:
             return PICTURE.build(values[PICTURE], None, reading)
@@ -103,7 +95,7 @@ def read_split(
         ThreadPoolExecutor(max(1, threads)) as pool,
         Progress(f"reading {spec.path}", expected, "record", progress) as bar,
     ):
-        waiting: list[_Read] = []
+        waiting: list[ReadRecord] = []
         for raw in all_records(source):
             values = raw if isinstance(raw, BadRecord) else read(raw, reading)
             bar.update()
@@ -119,9 +111,9 @@ def read_split(
                 waiting = []
         own += pool.map(picture, waiting)
     failed = _failed(own, ranks)
-    _judge(spec, len(records) - len(failed), [*bad, *failed.values()], role)
+    judge_bad(spec, len(records) - len(failed), [*bad, *failed.values()], role)
     kept = [row for row in range(len(records)) if row not in failed]
-    facts = _facts(spec, source, [records[row] for row in kept], role, also)
+    facts = facts_of(spec, source, [records[row] for row in kept], role, also)
     owner = torch.tensor([row % ranks.world_size for row in kept])
     owned = [(owner == rank).nonzero()[:, 0] for rank in range(ranks.world_size)]
     return Split(
@@ -138,10 +130,6 @@ def read_captions(spec: DataSpec, role: str = "--train-data") -> Iterator[str]:
             yield from captions_of(record)
 
 
-def _facts_wanted(with_json: bool) -> tuple[Field, ...]:
-    return (CAPTION, CAPTIONS, LABEL, ATTRIBUTES) if with_json else (CAPTION, LABEL)
-
-
 def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRecord]:
     """Rows of pictures that any rank could not decode, in order."""
     mine = [
@@ -153,72 +141,8 @@ def _failed(own: Sequence[Tensor | BadRecord], ranks: Ranks) -> dict[int, BadRec
     return dict(sorted(everyone, key=lambda pair: pair[0]))
 
 
-def _judge(spec: DataSpec, good: int, bad: Sequence[BadRecord], role: str) -> None:
-    """Name bad records in the log, all or the first of too many, which are a UserError."""
-    lost = sum(record.lost for record in bad)
-    too_many = lost > spec.max_bad_share * (good + lost)
-    book = BadRecords(good + lost, 1.0)
-    for record in bad[: _NAMED if too_many else None]:
-        book.add(record)
-    if not too_many:
-        return
-    counts: Counter[str] = Counter()
-    for record in bad:
-        counts[record.reason] += record.lost
-    reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
-    hint = ""
-    if MISSING in counts and any("image_root" in one.settings for _, one in layouts_of(spec)):
-        hint = f"; {flag_of('image_root', role)} names the pictures' folder"
-    raise UserError(
-        f"{role} {spec.path}: {lost} of {good + lost} records are bad ({reasons}; the first: "
-        f"{bad[0].key}), more than --max-bad-share {spec.max_bad_share:g} allows{hint}"
-    )
-
-
 def _stack(pictures: list[Tensor], size: int) -> Tensor:
     """Pictures as one tensor; a rank that owns none has a black one to repeat."""
     if not pictures:
         return torch.zeros(1, 3, size, size, dtype=torch.uint8)
     return torch.stack(pictures)
-
-
-def _facts(
-    spec: DataSpec, source: AnySource, records: Sequence[_Read], role: str, also: Sequence[Field]
-) -> SplitFacts:
-    if not records:
-        raise UserError(f"{spec.path} holds no record")
-    names = class_texts_of(source, spec)
-    classes = names.get("classes")
-    labels = [values.get(LABEL) for _, values in records]
-    if None not in labels and classes is not None:
-        for (key, _), label in zip(records, labels, strict=True):
-            if not 0 <= label < len(classes):  # type: ignore[operator]
-                raise UserError(
-                    f"{spec.path} has label {label} at {key}, expected 0 to {len(classes) - 1}: "
-                    f"{len(classes)} classes are named"
-                )
-    return SplitFacts(
-        [key for key, _ in records],
-        [_caption(values) for _, values in records],
-        None if None in labels else torch.tensor(labels, dtype=torch.int64),
-        [values.get(ATTRIBUTES, {}) for _, values in records],
-        classes,
-        names.get("prompts"),
-        names.get("captions"),
-        also={field: [values.get(field) for _, values in records] for field in also},
-        all_captions=[_all_captions(values) for _, values in records],
-        notes=[f"{role}: {note}" for choice in source.split_choices for note in choice.notes()],
-    )
-
-
-def _caption(values: Mapping[Field, Any]) -> str:
-    """The caption as it lies, the first where there are several; "" where there is none."""
-    return values[CAPTION].captions[0] if CAPTION in values else ""
-
-
-def _all_captions(values: Mapping[Field, Any]) -> tuple[str, ...]:
-    """All captions as they lie, those in the json too where it was read."""
-    for field in (CAPTIONS, CAPTION):
-        if field in values:
-            return values[field].captions
-    return ()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastclip.comm.division import Division
 from fastclip.comm.ranks import Ranks
-from fastclip.data.fields.base import Field
+from fastclip.data.fields import CAPTIONS, Field
 
 ONE_PROCESS = Ranks(0, 1, torch.device("cpu"))
 
@@ -24,10 +24,11 @@ class SplitFacts:
     label is an index, ``prompts`` templates in which ``{}`` stands for a name, ``class_captions`` a
     list of captions for each class, the nearest of which decides (so that a class of more captions
     has more chances). ``attributes`` are the records' json, empty where it was not read. ``also``
-    are the values of further fields that evaluations asked for, None where a record has none.
-    ``all_captions`` are all of each record, of which ``captions`` has the first. ``notes`` are what
-    there is to say of how the split was read, ``look_bad`` whether too many of some pictures that
-    were decoded are bad.
+    are the values of further fields that evaluations asked for, None where a record has none; all
+    captions of a record are among them, if any. ``notes`` are what there is to say of how the split
+    was read, ``look_bad`` whether too many of some pictures that were decoded are bad.
+    ``unlabelled`` are the keys of the records without a label where others have one, ``table`` says
+    which columns there are and which are read; "" where it is no table.
     """
 
     keys: list[str]
@@ -38,17 +39,41 @@ class SplitFacts:
     prompts: list[str] | None = None
     class_captions: list[list[str]] | None = None
     also: Mapping[Field, list[Any]] = field(default_factory=dict)
-    all_captions: list[tuple[str, ...]] | None = None
     notes: Sequence[str] = ()
     look_bad: bool = False
+    unlabelled: Sequence[str] = ()
+    table: str = ""
 
     @property
     def references(self) -> list[tuple[str, ...]]:
-        """All captions of each record; its only one where ``all_captions`` is not told."""
-        return self.all_captions or [(caption,) for caption in self.captions]
+        """All captions of each record where they were asked for, else its first alone."""
+        every = self.also.get(CAPTIONS, [None] * len(self))
+        pairs = zip(every, self.captions, strict=True)
+        return [(first,) if value is None else value.captions for value, first in pairs]
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def lack_of(self, what: str, values: Sequence[Any]) -> str | None:
+        """``what`` where records lack it, and how many where some have it; else None.
+
+        ``values`` are theirs, None or "" where a record has none.
+        """
+        without = [k for k, v in zip(self.keys, values, strict=True) if v is None or v == ""]
+        return self._lack_of(what, without)
+
+    def lack_of_labels(self) -> str | None:
+        """As :meth:`lack_of`, of class labels and names for them."""
+        if self.labels is None:
+            return self._lack_of("labels with class names", self.unlabelled or self.keys)
+        return None if self.classes else "class names for its labels"
+
+    def _lack_of(self, what: str, without: Sequence[str]) -> str | None:
+        if not without:
+            return None
+        if len(without) == len(self):
+            return what
+        return f"{what} for {len(without)} of its {len(self)} records, the first {without[0]}"
 
 
 @dataclass(frozen=True)

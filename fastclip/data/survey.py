@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +13,13 @@ from fastclip.data.class_texts import class_texts_of
 from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, Field
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.progress import Progress
-from fastclip.data.sources.base import AnySource, ForwardSource, Record
+from fastclip.data.sources.base import AnySource, Record
 from fastclip.data.sources.detecting import layouts_of
 from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import joined, open_source
 from fastclip.data.sources.spec import DataSpec
-from fastclip.data.sources.texts import shown_names
 from fastclip.data.sources.walk import count_records, part_records
+from fastclip.data.untold import about_untold, is_untold
 
 _ROLE = "the data"
 _SHEET_SIZE = 112
@@ -61,11 +60,11 @@ class Survey:
         self.labelled += bool(labels)
         self.labels.update(labels)
         self.tagged += bool(values.get(TAGS))
+        self.untold += is_untold(values)
         if said:
             return said[0]
         if LABEL in values:
             return f"label {values[LABEL]}"
-        self.untold += not (values.get(LABELS) or values.get(TAGS))
         return ", ".join(values.get(TAGS, ()))
 
     def add_bad(self, record: BadRecord) -> None:
@@ -107,10 +106,12 @@ class Survey:
         if self.classes:
             more = ", ..." * (len(self.classes) > _FIRST_CLASSES)
             yield f"classes:  {len(self.classes)}: {', '.join(self.classes[:_FIRST_CLASSES])}{more}"
+            if nameless := sorted(label for label in self.labels if label >= len(self.classes)):
+                count = f"{len(nameless)} label{_s(len(nameless))}"
+                yield f"found:    {count} without a class name, the first {nameless[0]}"
         yield f"tags:     {f'{self.tagged} record{_s(self.tagged)}' if self.tagged else 'none'}"
         if self.untold:
-            columns = f"; the columns are {shown_names(self.columns)}" if self.columns else ""
-            yield f"untold:   {self.untold} have no caption, label or tags{columns}"
+            yield f"untold:   {about_untold(self.untold, self.columns)}"
 
     def _seen(self) -> Iterator[str]:
         """What the pictures and the parts are like."""
@@ -186,13 +187,4 @@ def _records(source: AnySource, found: Survey) -> Iterator[Record | BadRecord]:
     """Every record of every part; what is said of a part's size is held against the part."""
     found.parts = source.num_parts
     for part in range(source.num_parts):
-        said = None if isinstance(source, ForwardSource) else source.size(part)
-        yield from part_records(source, part)
-        if isinstance(source, ForwardSource) or said is None or not said.believed:
-            continue
-        with closing(source.open(part)) as opened:
-            if len(opened) != said.records:
-                found.wrong_sizes.append(
-                    f"{source.part_name(part)} is said to hold {said.records} records, it has "
-                    f"{len(opened)}"
-                )
+        yield from part_records(source, part, found.wrong_sizes.append)

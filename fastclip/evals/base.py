@@ -130,7 +130,7 @@ class Evaluation(ABC):
     needs: ClassVar[tuple[str, ...]]
     """Methods that the model must have."""
     reads_json: ClassVar[bool] = False
-    """Whether it asks for the attributes or all captions in the records' json."""
+    """Whether it asks for the attributes in the records' json."""
     reads: tuple[Field, ...] = ()
     """Further fields that it asks for."""
 
@@ -144,7 +144,8 @@ class Evaluation(ABC):
 
     @abstractmethod
     def lacks(self, facts: SplitFacts) -> str | None:
-        """What a split lacks for this evaluation, as a noun ("captions"); None where nothing."""
+        """What a split lacks for this evaluation, to follow "has no" ("captions", or "captions for
+        3 of its 9 records, the first 17"); None where nothing."""
 
     @abstractmethod
     def run(self, subject: Subject, split: Split) -> Result:

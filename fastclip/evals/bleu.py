@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from fastclip.data.fields import CAPTIONS
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_words import caption_words, reference_words
@@ -21,7 +22,7 @@ class Bleu(Evaluation):
 
     name = "BLEU-4"
     needs = WRITES
-    reads_json = True
+    reads = (CAPTIONS,)
 
     def unavailable(self) -> str | None:
         if find_spec("sacrebleu") is not None:
@@ -29,7 +30,7 @@ class Bleu(Evaluation):
         return "BLEU-4 is not measured: the module sacrebleu is not installed"
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         written = [caption_words(text) for text in written_captions(subject, split)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastclip.data.fields import CAPTIONS
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_words import caption_words, reference_words
@@ -30,10 +31,10 @@ class Cider(Evaluation):
 
     name = "CIDEr-D"
     needs = WRITES
-    reads_json = True
+    reads = (CAPTIONS,)
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         written = [caption_words(text) for text in written_captions(subject, split)]

@@ -31,7 +31,7 @@ class ExactCaptions(Evaluation):
     reads_json = True
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         captions = written_captions(subject, split)

@@ -55,7 +55,7 @@ class MaskedWords(Evaluation):
     reads_json = True
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         model: ForeseesMasked = subject.model

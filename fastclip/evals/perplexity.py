@@ -33,10 +33,11 @@ class Perplexity(Evaluation):
     """
 
     name = "perplexity"
-    needs = ("encode_grid", "hidden", "head")
+    # A model that fills masks has the first three too, but foresees no next token.
+    needs = ("encode_grid", "hidden", "head", "next_token_logits")
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         model, device = subject.model, subject.ranks.device

@@ -24,7 +24,7 @@ class Retrieval(Evaluation):
     needs = ("encode_image", "encode_text")
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if all(facts.captions) else "captions"
+        return facts.lack_of("captions", facts.captions)
 
     def run(self, subject: Subject, split: Split) -> Result:
         names = sorted(set(split.captions))

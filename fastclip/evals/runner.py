@@ -23,7 +23,10 @@ def check_split(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts)
     """Refuse a split on which nothing can be measured. Raises :class:`UserError`."""
     if evaluations and not possible(evaluations, facts):
         lacking = dict.fromkeys(str(evaluation.lacks(facts)) for evaluation in evaluations)
-        raise UserError(f"{name} has no {' and no '.join(lacking)}: there is nothing to measure")
+        table = f"; {facts.table}" if facts.table else ""
+        raise UserError(
+            f"{name} has no {' and no '.join(lacking)}: there is nothing to measure{table}"
+        )
 
 
 def left_out(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts) -> list[str]:

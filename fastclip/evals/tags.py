@@ -37,8 +37,8 @@ class TagPrecision(Evaluation):
         return super().fits(model) and model.tags.field == self.field
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        values = facts.also.get(self.field, [None])
-        return self.field.name if any(value is None for value in values) else None
+        values = facts.also.get(self.field)
+        return self.field.name if values is None else facts.lack_of(self.field.name, values)
 
     def run(self, subject: Subject, split: Split) -> Result:
         model, device = subject.model, subject.ranks.device

@@ -27,7 +27,7 @@ class ZeroShot(Evaluation):
     needs = ("encode_image", "encode_text")
 
     def lacks(self, facts: SplitFacts) -> str | None:
-        return None if facts.labels is not None and facts.classes else "labels with class names"
+        return facts.lack_of_labels()
 
     def run(self, subject: Subject, split: Split) -> Result:
         assert split.classes is not None and split.labels is not None

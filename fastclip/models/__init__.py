@@ -9,9 +9,9 @@ from fastclip.models.factory import (
     create_masked_captioner,
     create_model,
     create_tagger,
-    list_models,
 )
 from fastclip.models.masked_captioner import MaskedCaptioner
+from fastclip.models.named_presets import list_models
 from fastclip.models.tagger import Tagger
 
 __all__ = [

@@ -1,12 +1,12 @@
 """CoCa: one model that embeds pictures and texts and writes captions."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from fastclip.models.decoder_layer import DecoderStack
-from fastclip.models.image_model import ImageModel, unit_norm
+from fastclip.models.image_model import ImageModel, Sizes, unit_norm
 from fastclip.models.initialize import initialize_blocks_
 from fastclip.models.tower import ImageTower, LayerGroup, Tower
 from fastclip.models.vocabulary_head import VocabularyHead, fp32_linear
@@ -27,15 +27,9 @@ class CoCa(ImageModel):
         self,
         visual: ImageTower,
         text: "UnimodalText",
-        *,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        **sizes: Unpack[Sizes],
     ):
-        super().__init__(
-            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
-        )
+        super().__init__(visual, **sizes)
         self.text = text
         self.multimodal = MultimodalDecoder(
             visual.grid_width, text.width, len(text.layers.layers), text.heads

@@ -1,10 +1,10 @@
 """An image tower and a text tower that meet in one embedding space."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor
 
-from fastclip.models.image_model import ImageModel, unit_norm
+from fastclip.models.image_model import ImageModel, Sizes, unit_norm
 from fastclip.models.tower import ImageTower, Tower
 
 
@@ -26,14 +26,9 @@ class DualEncoder(ImageModel):
         text: Tower,
         *,
         embed_dim: int,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        **sizes: Unpack[Sizes],
     ):
-        super().__init__(
-            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
-        )
+        super().__init__(visual, **sizes)
         self.text = text
         self.embed_dim = embed_dim
 

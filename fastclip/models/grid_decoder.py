@@ -1,11 +1,11 @@
 """What models share whose decoder attends to an image tower's grid."""
 
-from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor
 
 from fastclip.models.caption_decoder import CaptionDecoder
-from fastclip.models.image_model import ImageModel
+from fastclip.models.image_model import ImageModel, Sizes
 from fastclip.models.tower import ImageTower
 from fastclip.models.vocabulary_head import VocabularyHead
 
@@ -21,15 +21,9 @@ class GridDecoder(ImageModel):
         self,
         visual: ImageTower,
         decoder: CaptionDecoder,
-        *,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        **sizes: Unpack[Sizes],
     ):
-        super().__init__(
-            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
-        )
+        super().__init__(visual, **sizes)
         self.decoder = decoder
 
     @property

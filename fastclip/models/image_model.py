@@ -1,6 +1,7 @@
 """What every model with an image tower shares: pixels standardized inside, and its sizes."""
 
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -36,23 +37,24 @@ class PixelNorm(nn.Module):
         return image.float().sub_(255 * self.mean).div_(255 * self.std)
 
 
+class Sizes(TypedDict):
+    """What every model is told of the pictures and texts that it is given."""
+
+    image_size: int
+    context_length: int
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
 class ImageModel(nn.Module):
     """An image tower that is shown uint8 pictures, or floats that are standardized already."""
 
-    def __init__(
-        self,
-        visual: ImageTower,
-        *,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ):
+    def __init__(self, visual: ImageTower, **sizes: Unpack[Sizes]):
         super().__init__()
         self.visual = visual
-        self.pixel_norm = PixelNorm(mean, std)
-        self.image_size = image_size
-        self.context_length = context_length
+        self.pixel_norm = PixelNorm(sizes["mean"], sizes["std"])
+        self.image_size = sizes["image_size"]
+        self.context_length = sizes["context_length"]
 
     @property
     def mean(self) -> Tensor:

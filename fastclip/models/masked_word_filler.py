@@ -6,7 +6,6 @@ import math
 
 from torch import Tensor
 
-from fastclip.data.text.masking import masked_ids
 from fastclip.errors import UserError
 from fastclip.models.filler import MASK, Foreseen
 from fastclip.models.masked_word_model import MaskedWordModel
@@ -28,7 +27,7 @@ class MaskedWordFiller:
         """
         model, start = self.model, sentence.index(MASK)
         try:
-            ids, place = masked_ids(model.masking.tokenizer, sentence, start, start + len(MASK))
+            ids, place = model.masking.mask_between(sentence, start, start + len(MASK))
         except ValueError as error:
             raise UserError(f"the sentence {sentence!r} is too long: {error}") from error
         states = model.text_encoder.states(ids[None].to(picture.device))

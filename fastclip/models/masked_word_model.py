@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastclip.data.text.masking import WordMasking, masked_ids
-from fastclip.data.text.tag_words import Found
-from fastclip.models.image_model import ImageModel
+from fastclip.models.image_model import ImageModel, Sizes
 from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.linear_head import LinearHead
+from fastclip.models.masking import MasksWords
 from fastclip.models.tower import ImageTower
 from fastclip.models.vocabulary_head import fp32_linear
 
@@ -34,27 +33,21 @@ class MaskedWordModel(ImageModel):
         self,
         visual: ImageTower,
         make_fusion: Callable[[int], Any],
-        masking: WordMasking,
+        masking: MasksWords,
         text_encoder: LazyTextEncoder,
-        *,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        **sizes: Unpack[Sizes],
     ):
-        super().__init__(
-            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
-        )
+        super().__init__(visual, **sizes)
         self.fusion: nn.Module = make_fusion(visual.grid_width)
         self.word_head = LinearHead(self.fusion.width, masking.num_candidates)  # type: ignore[arg-type]
-        self.tag_head = LinearHead(visual.grid_width, len(masking.words))
+        self.tag_head = LinearHead(visual.grid_width, len(masking.names))
         self.masking = masking
         self.text_encoder = text_encoder
 
     @property
     def words(self) -> tuple[str, ...]:
         """The words that are masked, which are the tags too."""
-        return self.masking.words.words
+        return tuple(self.masking.names)
 
     @property
     def num_candidates(self) -> int:
@@ -85,33 +78,21 @@ class MaskedWordModel(ImageModel):
         """Log-probabilities [b, words] (fp32) of each word being a tag of the picture."""
         return F.logsigmoid(self.tag_head(self.encode_grid(image).mean(1), fp32_linear))
 
-    def maskable(self, text: str) -> list[Found]:
+    def maskable(self, text: str) -> Sequence[Any]:
         """The words of a text that can be masked."""
         return self.masking.maskable(text)
 
-    def foresee_masked(self, grid: Tensor, texts: Sequence[str], masked: Sequence[Found]) -> Tensor:
+    def foresee_masked(self, grid: Tensor, texts: Sequence[str], masked: Sequence[Any]) -> Tensor:
         """How many candidates are found as likely as each masked word, or likelier: int64 [b].
 
         ``grid`` [b, P, grid_width]; of every text one word of :meth:`maskable` is masked.
         """
-        ids, places = self.mask(texts, masked)
+        ids, places = self.masking.mask(texts, masked)
         states = self.text_encoder.states(ids.to(grid.device))
         logits = self.word_logits(grid, states, places.to(grid.device))
         own = logits.gather(1, torch.tensor([[m.number] for m in masked], device=grid.device))
         # Not `logits >= own`: what is not finite is never right.
         return (~(logits < own)).sum(1) - 1
-
-    def mask(self, texts: Sequence[str], masked: Sequence[Found]) -> tuple[Tensor, Tensor]:
-        """Ids int64 [b, L] of the texts with one ``[MASK]`` each, and its places int64 [b]."""
-        tokenizer = self.masking.tokenizer
-        pairs = [
-            masked_ids(tokenizer, text, word.start, word.end)
-            for text, word in zip(texts, masked, strict=True)
-        ]
-        if not pairs:
-            empty = torch.zeros(0, dtype=torch.int64)
-            return empty.view(0, tokenizer.context_length), empty
-        return torch.stack([ids for ids, _ in pairs]), torch.tensor([place for _, place in pairs])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep the inputs of blocks only, and recompute their activations in the backward pass."""

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastclip.data.tags.source import TagSource
-from fastclip.data.text.masking import WordMasking
 from fastclip.errors import UserError, check_flags
 from fastclip.models.captioner import Captioner
 from fastclip.models.coca import CoCa
@@ -24,7 +22,8 @@ from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.models.locking import lock_image, lock_text
 from fastclip.models.masked_captioner import MaskedCaptioner
 from fastclip.models.masked_word_model import MaskedWordModel
-from fastclip.models.tagger import Activation, Tagger
+from fastclip.models.masking import MasksPieces, MasksWords
+from fastclip.models.tagger import Activation, Tagger, Tags
 
 
 @dataclass(kw_only=True)
@@ -75,10 +74,12 @@ def build_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> Capt
     return _finished(create_captioner(config.model, **_given(config, tokenizer), **decoder), config)
 
 
-def build_masked_captioner(config: ModelConfig, tokenizer: Any, **decoder: Any) -> MaskedCaptioner:
+def build_masked_captioner(
+    config: ModelConfig, tokenizer: Any, masking: MasksPieces, **decoder: Any
+) -> MaskedCaptioner:
     """The image tower that ``config`` names and a decoder of masked words."""
-    settings = {**_image_size(config), **decoder}
-    return _finished(create_masked_captioner(config.model, tokenizer, **settings), config)
+    settings = {**_given(config, tokenizer), **decoder}
+    return _finished(create_masked_captioner(config.model, masking, **settings), config)
 
 
 def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
@@ -86,7 +87,7 @@ def build_coca(config: ModelConfig, tokenizer: Any, **decoder: Any) -> CoCa:
     return _finished(create_coca(config.model, **_given(config, tokenizer), **decoder), config)
 
 
-def build_tagger(config: ModelConfig, tags: TagSource, activation: Activation) -> Tagger:
+def build_tagger(config: ModelConfig, tags: Tags, activation: Activation) -> Tagger:
     """The image tower that ``config`` names, and an output for each of ``tags``."""
     sizes = _image_size(config)
     return _finished(create_tagger(config.model, tags=tags, activation=activation, **sizes), config)
@@ -94,12 +95,13 @@ def build_tagger(config: ModelConfig, tags: TagSource, activation: Activation) -
 
 def build_masked_word_model(
     config: ModelConfig,
+    tokenizer: Any,
     make_fusion: Callable[[int], Any],
-    masking: WordMasking,
+    masking: MasksWords,
     text_encoder: LazyTextEncoder,
 ) -> MaskedWordModel:
     """The image tower that ``config`` names with an ICMLM's fusion and heads on its grid."""
-    sizes = {"context_length": masking.tokenizer.context_length, **_image_size(config)}
+    sizes = {"context_length": tokenizer.context_length, **_image_size(config)}
     model = create_masked_word_model(config.model, make_fusion, masking, text_encoder, **sizes)
     return _finished(model, config)
 

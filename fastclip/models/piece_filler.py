@@ -13,7 +13,7 @@ from fastclip.models.masked_captioner import MaskedCaptioner
 
 
 class PieceFiller:
-    """A :class:`fastclip.models.filler.Filler`, among the pieces of the model's tokenizer.
+    """A :class:`fastclip.models.filler.Filler`, among pieces of words.
 
     Attention is that of the masked token to the grid in the decoder's last layer.
     """
@@ -23,22 +23,19 @@ class PieceFiller:
 
     def foresee(self, picture: Tensor, sentence: str) -> Foreseen:
         """See :class:`fastclip.models.filler.Filler`."""
-        model, tokenizer = self.model, self.model.tokenizer
-        before, after = (tokenizer.pieces(part) for part in sentence.split(MASK))
-        ids = [tokenizer.sot_id, *before, model.mask_id, *after, tokenizer.eot_id]
-        if len(ids) > tokenizer.context_length:
-            raise UserError(
-                f"the sentence {sentence!r} has {len(ids)} tokens, the run takes "
-                f"{tokenizer.context_length} at most"
-            )
-        tokens = torch.tensor([ids], device=picture.device)
+        model, start = self.model, sentence.index(MASK)
+        try:
+            ids, place = model.masking.mask_between(sentence, start, start + len(MASK))
+        except ValueError as error:
+            raise UserError(f"the sentence {sentence!r} is too long: {error}") from error
+        tokens = ids[None].to(picture.device)
         lengths = torch.tensor([len(ids)], device=picture.device)
         grid = model.encode_grid(picture[None])
         [logits] = model.masked_logits(grid, tokens, lengths)
-        looks = model.looks(grid, tokens, lengths)[0, 1 + len(before)]
+        looks = model.looks(grid, tokens, lengths)[0, place]
         # A square picture has a square grid.
         return Foreseen(logits.log_softmax(-1), looks.view(isqrt(len(looks)), -1))
 
     def word(self, number: int) -> str:
         """The text of a piece."""
-        return self.model.tokenizer.decode([number])
+        return self.model.masking.candidate(number)

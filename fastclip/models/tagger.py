@@ -1,18 +1,26 @@
 """An image tower that says which tags a picture has."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol, Unpack
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastclip.data.tags.source import TagSource
-from fastclip.models.image_model import ImageModel
+from fastclip.models.image_model import ImageModel, Sizes
 from fastclip.models.linear_head import LinearHead
 from fastclip.models.tower import ImageTower
 from fastclip.models.vocabulary_head import fp32_linear
 
 Activation = Literal["sigmoid", "softmax"]
+
+
+class Tags(Protocol):
+    """The tags that a tagger predicts. It counts them; others ask which of them a record has."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the tags, by number."""
+        ...
 
 
 class Tagger(ImageModel):
@@ -26,17 +34,11 @@ class Tagger(ImageModel):
     def __init__(
         self,
         visual: ImageTower,
-        tags: TagSource,
+        tags: Tags,
         activation: Activation,
-        *,
-        image_size: int,
-        context_length: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        **sizes: Unpack[Sizes],
     ):
-        super().__init__(
-            visual, image_size=image_size, context_length=context_length, mean=mean, std=std
-        )
+        super().__init__(visual, **sizes)
         self.tags = tags
         self.activation = activation
         self.head = LinearHead(visual.grid_width, len(tags.names))

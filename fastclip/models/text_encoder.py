@@ -69,9 +69,13 @@ class TextEncoder(nn.Module):
         self._keep(new)
         return out.to(ids.device)
 
+    @torch.no_grad()
     def sentences(self, ids: Tensor) -> Tensor:
-        """Ids int64 ``[b, L]`` to the states of their first, ``[CLS]``: fp32 ``[b, width]``."""
-        return self.states(ids)[:, 0]
+        """Ids int64 ``[b, L]`` to the states of their first, ``[CLS]``: fp32 ``[b, width]``.
+
+        On the host; they are not kept.
+        """
+        return self._run(ids.cpu())[:, 0]
 
     def _run(self, ids: Tensor) -> Tensor:
         """States ``[b, L, width]`` on the host.
@@ -114,11 +118,17 @@ class TextEncoder(nn.Module):
 def open_text_encoder(name: str) -> TextEncoder:
     """The BERT of a folder, or of a name that transformers knows, frozen.
 
-    Raises :class:`UserError` where there is none or its tokenizer is not a BERT's.
+    Raises :class:`UserError` where there is none, its tokenizer is not a BERT's, or transformers is
+    missing.
     """
-    from transformers import AutoTokenizer, BertModel
-    from transformers.utils import logging
-
+    try:
+        from transformers import AutoTokenizer, BertModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise UserError(
+            f"{_FLAG} {name} needs transformers, which is not installed: pip install "
+            "'fastclip-engine[train]'"
+        ) from error
     path = expand_home(name, _FLAG)
     is_folder = path.is_dir()
     if is_folder and not (path / "config.json").is_file():

@@ -22,13 +22,13 @@ from fastclip.models.masked_word_filler import MaskedWordFiller
 from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.options import build_masked_word_model
 from fastclip.models.text_encoder import TextEncoder, open_text_encoder
+from fastclip.objectives.backbone import check_backbone, tower_and_rest
 from fastclip.objectives.base import Learned, MicroBatch, Objective, Part, Parts, Texts
+from fastclip.objectives.frozen_encoder import encoder_tokenizer, open_encoder
 from fastclip.objectives.icmlm_options import IcmlmOptions
 from fastclip.objectives.masked_words import MaskedWordLosses, mask_captions
 from fastclip.objectives.tag_targets import learn_words, mark_tags
 from fastclip.ops import dispatch
-
-CONTEXT_LENGTH = 32
 
 
 class Icmlm(Objective):
@@ -67,13 +67,11 @@ class Icmlm(Objective):
             self.frozen = open_text_encoder(options.text_encoder)
         encoder = LazyTextEncoder(options.text_encoder, learned["fingerprint"], self.frozen)
         self.model = build_masked_word_model(
-            parts.model, partial(self.build_fusion, width), masking, encoder
+            parts.model, parts.tokenizer, partial(self.build_fusion, width), masking, encoder
         )
         weight = options.tag_loss_weight
         self.network = MaskedWordLosses(self.model, weight, parts.workspace_bytes)
-        learns = any(p.requires_grad for p in self.model.visual.parameters())
-        if options.backbone_lr is not None and not learns:
-            raise UserError("--backbone-lr does nothing with --lock-image, which freezes the tower")
+        check_backbone(options, self.model)
 
     @abstractmethod
     def build_fusion(self, width: int, grid_width: int) -> nn.Module:
@@ -81,21 +79,14 @@ class Icmlm(Objective):
 
     @classmethod
     def own_tokenizer(cls, options: IcmlmOptions, context_length: int | None) -> Tokenizer:
-        encoder = cls._open_encoder(options)
-        length = context_length or min(CONTEXT_LENGTH, encoder.longest)
-        if length > encoder.longest:
-            raise UserError(
-                f"--context-length is {length}, expected at most {encoder.longest}, the pieces "
-                "that --text-encoder reads"
-            )
-        return WordPieceTokenizer(encoder.definition, length)
+        return encoder_tokenizer(open_encoder(options, cls.name), context_length)
 
     @classmethod
     def learn(
         cls, options: IcmlmOptions, tokenizer: Tokenizer, texts: Texts, ranks: Ranks
     ) -> Learned:
         """The words that are masked, and what the encoder is."""
-        encoder = cls._open_encoder(options)
+        encoder = open_encoder(options, cls.name)
         words = learn_words(options, texts, cls.name)
         assert isinstance(tokenizer, WordPieceTokenizer)
         masking = WordMasking(tokenizer, TagWords(words), options.masked_vocabulary)
@@ -105,14 +96,6 @@ class Icmlm(Objective):
                 "--text-encoder's tokenizer"
             )
         return {"words": words, "width": encoder.width, "fingerprint": encoder.fingerprint}
-
-    @classmethod
-    def _open_encoder(cls, options: IcmlmOptions) -> TextEncoder:
-        if not options.text_encoder:
-            raise UserError(
-                f"--objective {cls.name} needs --text-encoder, the folder or name of a BERT"
-            )
-        return open_text_encoder(options.text_encoder)
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         for micro_batch in batch:
@@ -132,10 +115,7 @@ class Icmlm(Objective):
         return {"states": self.frozen.states(ids)[:, :longest]}
 
     def groups(self) -> Iterable[Part]:
-        named = dict(self.network.named_parameters())
-        tower = {n: p for n, p in named.items() if n.startswith("model.visual.")}
-        rest = {n: p for n, p in named.items() if n not in tower}
-        return [Part("tower", tower, lr=self.options.backbone_lr), Part("fusion", rest)]
+        return tower_and_rest(self.network, self.options, "fusion")
 
     def identity(self) -> dict[str, Any]:
         """The encoder counts by its weights, wherever it lies."""

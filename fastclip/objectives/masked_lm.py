@@ -10,6 +10,8 @@ from torch import nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTION, MASK_SEED, PICTURE
+from fastclip.data.text.bpe import BpeTokenizer
+from fastclip.data.text.piece_masking import PieceMasking
 from fastclip.models.masked_captioner import MaskedCaptioner
 from fastclip.models.options import build_masked_captioner
 from fastclip.models.piece_filler import PieceFiller
@@ -57,8 +59,10 @@ class MaskedLm(VirTex):
     def build(self, parts: Parts) -> nn.Module:
         # A tokenizer's start and end are its last ids.
         self.pieces = parts.tokenizer.vocab_size - 2
+        assert isinstance(parts.tokenizer, BpeTokenizer)
+        masking = PieceMasking(parts.tokenizer)
         self.model = build_masked_captioner(
-            parts.model, parts.tokenizer, **self.options.of_decoder()
+            parts.model, parts.tokenizer, masking, **self.options.of_decoder()
         )
         return MaskedTokens(self.model, parts.workspace_bytes)
 

@@ -64,7 +64,7 @@ def mask_captions(batch: Sequence[MicroBatch], model: MaskedWordModel, ranks: Ra
                 rows.append(row)
                 masked.append(random.Random(seed).choice(found))
         texts = [micro_batch["said"][row] for row in rows]
-        micro_batch["text"], micro_batch["masked_places"] = model.mask(texts, masked)
+        micro_batch["text"], micro_batch["masked_places"] = model.masking.mask(texts, masked)
         micro_batch["masked_rows"] = torch.tensor(rows, dtype=torch.int64)
         numbers = [word.number for word in masked]
         micro_batch["masked_words"] = torch.tensor(numbers, dtype=torch.int64)

@@ -11,14 +11,15 @@ from fastclip.data.tags import ClassTags, TagSource, WordTags
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.tagger import Activation
+from fastclip.objectives.backbone import BackboneOptions
 from fastclip.objectives.base import Learned, Parts, Texts
 from fastclip.objectives.learned_classes import learn_classes
-from fastclip.objectives.tag_prediction import TaggerOptions, TagPrediction
+from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import TagCountOptions, learn_tags
 
 
 @dataclass(kw_only=True)
-class MultilabelOptions(TagCountOptions, TaggerOptions):
+class MultilabelOptions(TagCountOptions, BackboneOptions):
     """Flags of multi-label classification."""
 
     tags_from: Literal["labels", "tags"] = "labels"
@@ -26,7 +27,7 @@ class MultilabelOptions(TagCountOptions, TaggerOptions):
 
     def __post_init__(self) -> None:
         TagCountOptions.__post_init__(self)
-        TaggerOptions.__post_init__(self)
+        BackboneOptions.__post_init__(self)
         for name in ("num_tags", "tag_min_count"):
             if self.tags_from == "labels" and getattr(self, name) != getattr(TagCountOptions, name):
                 raise UserError(

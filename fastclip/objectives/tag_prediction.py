@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,24 +12,13 @@ from torch import nn
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, LABELS, PICTURE
 from fastclip.data.tags import TagSource
-from fastclip.errors import UserError, check_flags
 from fastclip.models.options import build_tagger
 from fastclip.models.tagger import Activation, Tagger
+from fastclip.objectives.backbone import BackboneOptions, check_backbone, tower_and_rest
 from fastclip.objectives.base import MicroBatch, Objective, Output, Part, Parts
 from fastclip.objectives.tag_softmax import count_tagged, softmax_tag_sum
 from fastclip.objectives.tag_targets import count_pictures, set_tags, tag_sum
 from fastclip.ops import dispatch
-
-
-@dataclass(kw_only=True)
-class TaggerOptions:
-    """Flags of objectives that predict tags."""
-
-    backbone_lr: float | None = None
-    """Peak learning rate of the image tower; --lr where left out."""
-
-    def __post_init__(self) -> None:
-        check_flags(self, ("backbone_lr",), "more than 0", lambda rate: rate > 0)
 
 
 class TagSum(nn.Module):
@@ -56,7 +44,7 @@ class TagPrediction(Objective):
     softmax a picture without a tag has no loss and does not count.
     """
 
-    Options: ClassVar[type] = TaggerOptions
+    Options: ClassVar[type] = BackboneOptions
     activation: ClassVar[Activation] = "sigmoid"
 
     model: Tagger
@@ -67,9 +55,7 @@ class TagPrediction(Objective):
         self.fields = (PICTURE, self.tags.field)
         self.model = build_tagger(parts.model, self.tags, self.activation)
         self.network = TagSum(self.model, parts.workspace_bytes)
-        learns = any(p.requires_grad for p in self.model.visual.parameters())
-        if options.backbone_lr is not None and not learns:
-            raise UserError("--backbone-lr does nothing with --lock-image, which freezes the tower")
+        check_backbone(options, self.model)
 
     @abstractmethod
     def open_tags(self, options: Any, parts: Parts) -> TagSource:
@@ -91,10 +77,7 @@ class TagPrediction(Objective):
         return {"pictures": count(batch, ranks)}
 
     def groups(self) -> Iterable[Part]:
-        named = dict(self.network.named_parameters())
-        tower = {n: p for n, p in named.items() if n.startswith("model.visual.")}
-        rest = {n: p for n, p in named.items() if n not in tower}
-        return [Part("tower", tower, lr=self.options.backbone_lr), Part("head", rest)]
+        return tower_and_rest(self.network, self.options, "head")
 
     def trained(self) -> dict[str, Any]:
         """``tags``: their names."""

@@ -53,6 +53,11 @@ class TagOptions(TagCountOptions):
         super().__post_init__()
         if self.pos_pipeline is not None and self.tag_words is not None:
             raise UserError("--pos-pipeline and --tag-words both say which words are tags")
+        if self.tag_words is not None and self.tag_min_count > 1:
+            raise UserError(
+                f"--tag-min-count is {self.tag_min_count}, which does nothing with --tag-words: "
+                "the file's words are taken as they are"
+            )
 
 
 def learn_words(options: TagOptions, texts: Texts, objective: str) -> list[str]:

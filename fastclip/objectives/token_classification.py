@@ -22,6 +22,8 @@ class TokenClassification(TagPrediction):
     # Tokens are those that a captioner writes, not a bag's hashed n-grams.
     in_order = True
     strip_accents = True
+    # As VirTex's captions are cut: the last token kept is a word's, not the end.
+    keep_end = False
 
     def __init__(self, options: Any, parts: Parts):
         super().__init__(options, parts)

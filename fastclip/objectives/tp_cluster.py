@@ -13,24 +13,20 @@ from torch.nn import functional as F
 from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import CAPTIONS, PICTURE
 from fastclip.data.text.interface import Tokenizer
-from fastclip.data.text.word_piece import WordPieceTokenizer
-from fastclip.errors import UserError, check_flags
-from fastclip.models.caption_clusters import CaptionClusters, find_clusters
-from fastclip.models.text_encoder import open_text_encoder
+from fastclip.errors import check_flags
+from fastclip.models.lazy_text_encoder import LazyTextEncoder
+from fastclip.objectives.backbone import BackboneOptions
 from fastclip.objectives.base import Learned, MicroBatch, Parts, Texts
-from fastclip.objectives.tag_prediction import TaggerOptions, TagPrediction
+from fastclip.objectives.caption_clusters import CaptionClusters, find_clusters
+from fastclip.objectives.frozen_encoder import EncoderOptions, encoder_tokenizer, open_encoder
+from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import count_pictures
-
-_LENGTH = 32
 
 
 @dataclass(kw_only=True)
-class TpClusterOptions(TaggerOptions):
-    """Flags of TP_Cluster."""
+class TpClusterOptions(BackboneOptions, EncoderOptions):
+    """Flags of TP_Cluster; the encoder's [CLS] states are what is clustered."""
 
-    text_encoder: str = ""
-    """The frozen BERT whose [CLS] states are clustered: a folder of transformers or a name on its
-    hub."""
     num_clusters: int = 1000
     """Clusters of captions."""
 
@@ -48,6 +44,7 @@ class TpCluster(TagPrediction):
     Options: ClassVar[type] = TpClusterOptions
     summary = "predict the clusters of a picture's captions, by a frozen text encoder"
     paper = "Sariyildiz et al. 2020 (ICMLM, TP_Cluster), arXiv 2008.01392"
+    name = "tp_cluster"
     fields = (PICTURE, CAPTIONS)
 
     tags: CaptionClusters
@@ -55,39 +52,26 @@ class TpCluster(TagPrediction):
     def __init__(self, options: TpClusterOptions, parts: Parts):
         super().__init__(options, parts)
         if parts.open_teacher is not None:
-            self.frozen = self.tags.encoder
+            self.frozen = self.tags.encoder.open()
 
     @classmethod
     def own_tokenizer(cls, options: TpClusterOptions, context_length: int | None) -> Tokenizer:
         """The text encoder's."""
-        if not options.text_encoder:
-            raise UserError(
-                "--objective tp_cluster needs --text-encoder: a folder of a BERT or a name on "
-                "transformers' hub"
-            )
-        encoder = open_text_encoder(options.text_encoder)
-        length = min(_LENGTH, encoder.longest) if context_length is None else context_length
-        if length > encoder.longest:
-            raise UserError(
-                f"--context-length is {length}, expected at most the {encoder.longest} of "
-                f"--text-encoder {options.text_encoder}"
-            )
-        return WordPieceTokenizer(encoder.definition, length)
+        return encoder_tokenizer(open_encoder(options, cls.name), context_length)
 
     @classmethod
     def learn(
         cls, options: TpClusterOptions, tokenizer: Tokenizer, texts: Texts, ranks: Ranks
     ) -> Learned:
         counts = Counter(caption for captions in texts.captions() for caption in captions)
-        encoder = open_text_encoder(options.text_encoder).to(ranks.device)
+        encoder = open_encoder(options, cls.name).to(ranks.device)
         centroids, names = find_clusters(counts, encoder, tokenizer, options.num_clusters)
-        return {"tags": names, "centroids": centroids}
+        return {"tags": names, "centroids": centroids, "fingerprint": encoder.fingerprint}
 
     def open_tags(self, options: TpClusterOptions, parts: Parts) -> CaptionClusters:
         learned = parts.learned
-        return CaptionClusters(
-            learned["centroids"], learned["tags"], parts.tokenizer, options.text_encoder
-        )
+        encoder = LazyTextEncoder(options.text_encoder, learned["fingerprint"])
+        return CaptionClusters(learned["centroids"], learned["tags"], parts.tokenizer, encoder)
 
     def prepare(self, batch: Sequence[MicroBatch], ranks: Ranks) -> dict[str, Any]:
         return {"pictures": count_pictures(batch, ranks)}
@@ -104,4 +88,7 @@ class TpCluster(TagPrediction):
         return {"tag_offsets": F.pad(ends, (1, 0)), "tag_numbers": numbers}
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "the text encoder's weights": self.tags.encoder.fingerprint}
+        """The encoder counts by its weights, wherever it lies."""
+        shared = super().identity()
+        del shared["--text-encoder"]
+        return {**shared, "the text encoder's weights": self.tags.encoder.fingerprint}

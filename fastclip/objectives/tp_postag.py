@@ -10,13 +10,14 @@ from fastclip.data.fields import CAPTIONS, PICTURE
 from fastclip.data.tags import WordTags
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
+from fastclip.objectives.backbone import BackboneOptions
 from fastclip.objectives.base import Learned, Parts, Texts
-from fastclip.objectives.tag_prediction import TaggerOptions, TagPrediction
+from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import TagOptions, learn_tags, learn_words
 
 
 @dataclass(kw_only=True)
-class TpPostagOptions(TagOptions, TaggerOptions):
+class TpPostagOptions(TagOptions, BackboneOptions):
     """Flags of TP_Postag."""
 
     tags_from: Literal["captions", "tags"] = "captions"
@@ -25,7 +26,7 @@ class TpPostagOptions(TagOptions, TaggerOptions):
 
     def __post_init__(self) -> None:
         TagOptions.__post_init__(self)
-        TaggerOptions.__post_init__(self)
+        BackboneOptions.__post_init__(self)
         for name in ("pos_pipeline", "tag_words"):
             if self.tags_from == "tags" and getattr(self, name) is not None:
                 raise UserError(

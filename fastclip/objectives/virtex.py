@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from fastclip.data.fields import CAPTION, PICTURE, Field
-from fastclip.errors import UserError, check_flags
+from fastclip.errors import check_flags
 from fastclip.models.image_model import ImageModel
+from fastclip.objectives.backbone import BackboneOptions, check_backbone, tower_and_rest
 from fastclip.objectives.base import Objective, Part, Parts
 from fastclip.objectives.decoder_options import DecoderOptions
 from fastclip.objectives.token_targets import needs_end
@@ -24,20 +25,18 @@ _PLAIN = re.compile(r"\.decoder\.(embedding|layers|backward_layers)\..*(norm|bia
 
 
 @dataclass(kw_only=True)
-class VirTexOptions(DecoderOptions):
+class VirTexOptions(BackboneOptions, DecoderOptions):
     """Flags of VirTex's decoder and of its two rates."""
 
     decoder_dropout: float = 0.1
     """Probability with which the decoder drops a unit."""
     decoder_pre_norm: bool = False
     """LayerNorms before the decoder's parts and behind its last, not behind each sum."""
-    backbone_lr: float | None = None
-    """Peak learning rate of the image tower; --lr where left out."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        DecoderOptions.__post_init__(self)
+        BackboneOptions.__post_init__(self)
         check_flags(self, ("decoder_dropout",), "0 <= value < 1", lambda p: 0 <= p < 1)
-        check_flags(self, ("backbone_lr",), "more than 0", lambda rate: rate > 0)
 
     def of_decoder(self) -> dict[str, Any]:
         """Keyword arguments for the model; None stands for the preset's own."""
@@ -68,22 +67,14 @@ class VirTex(Objective):
         self.options = options
         self.eot_id = needs_end(parts, self.name)
         self.network = self.build(parts)
-        learns = any(p.requires_grad for p in self.model.visual.parameters())
-        if options.backbone_lr is not None and not learns:
-            raise UserError("--backbone-lr does nothing with --lock-image, which freezes the tower")
+        check_backbone(options, self.model)
 
     @abstractmethod
     def build(self, parts: Parts) -> nn.Module:
         """Set ``model``; the network that holds it as ``model``."""
 
     def groups(self) -> Iterable[Part]:
-        named = dict(self.network.named_parameters())
-        tower = {n: p for n, p in named.items() if n.startswith("model.visual.")}
-        rest = {n: p for n, p in named.items() if n not in tower}
-        return [
-            Part("tower", tower, lr=self.options.backbone_lr, decays=decays),
-            Part("decoder", rest, decays=decays),
-        ]
+        return tower_and_rest(self.network, self.options, "decoder", decays)
 
     @classmethod
     def check_backend(cls, device: torch.device) -> None:

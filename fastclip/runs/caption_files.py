@@ -171,5 +171,5 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
     if filled:
         attention_sheet(filled, path)
     else:
-        names = [(row.text, printable(row.path.name)) for row in rows]
+        names = [(printable(row.text), printable(row.path.name)) for row in rows]
         caption_sheet(pictures, names, path, "written by the model; the file's name grey")

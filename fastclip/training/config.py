@@ -35,6 +35,9 @@ _SUMMARY = (
 )
 
 
+_TAKES_SEVERAL = {"--train-data": "separated by ::", "--val-data": "as name=path,name=path"}
+
+
 @dataclass(kw_only=True)
 class TrainConfig:
     """The configuration of a run; every room has passed its own checks.
@@ -88,8 +91,24 @@ def parse_args(argv: Sequence[str] | None = None) -> TrainConfig:
         if not flags.is_known(flag, hints):
             found = explain_misplaced(flag, flag, objective)
             raise UserError(found or flags.explain_bad_flag(flag, hints))
+    _refuse_repeated(given)
     values = _parse_flags(given, hints)
     return _build(_merged(recipe, values), objective)
+
+
+def _refuse_repeated(given: Sequence[tuple[str, list[str]]]) -> None:
+    """Raise :class:`UserError` for a flag that holds several data sets and is given several times.
+
+    Of any other flag the last one counts, so that a script's flags can be overridden; here data
+    would be left out that somebody meant to add.
+    """
+    for flag, how in _TAKES_SEVERAL.items():
+        values = {" ".join(words) for name, words in given if name == flag}
+        if len(values) > 1:
+            raise UserError(
+                f"{flag} is given {len(values)} times with other data, of which the last alone "
+                f"would count: give it once, several {how}"
+            )
 
 
 def _parse_flags(

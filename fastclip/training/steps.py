@@ -150,11 +150,20 @@ class _Step:
 
 
 def to_device(micro_batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """The micro-batch with its tensors on ``device``."""
-    return {
-        name: column.to(device, non_blocking=True) if isinstance(column, Tensor) else column
-        for name, column in micro_batch.items()
-    }
+    """The micro-batch with its tensors on ``device``.
+
+    A copy to a GPU goes through pinned memory: from any other, the process would wait for the steps
+    before it to end. Torch keeps the pinned buffer until the copy is done, and takes it again.
+    """
+
+    def moved(column: Any) -> Any:
+        if not isinstance(column, Tensor):
+            return column
+        if device.type == "cuda" and column.device.type == "cpu":
+            column = column.pin_memory()
+        return column.to(device, non_blocking=True)
+
+    return {name: moved(column) for name, column in micro_batch.items()}
 
 
 def unseen_loss_scale(engine: Any) -> float:

@@ -8,7 +8,7 @@ from fastclip.data.text.bpe import load_clip_bpe, train_bpe
 from fastclip.data.text.interface import Tokenizer
 from fastclip.data.text.words import train_words
 from fastclip.errors import UserError, expand_home
-from fastclip.models.factory import find_preset
+from fastclip.models.named_presets import find_preset
 from fastclip.models.presets import TextBag
 from fastclip.objectives.base import Objective
 from fastclip.training.config import TrainConfig

@@ -5,7 +5,7 @@ import json
 import gallery
 import torch
 
-from fastclip.data.generated.shards import GeneratedSpec
+from fastclip.data.generated.samples import GeneratedSpec
 from fastclip.evals.attention_sheet import Shown
 from fastclip.models.filler import MASK
 

@@ -7,6 +7,8 @@ import struct
 import zlib
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from open_loader import all_keys, epoch, open_loader
@@ -222,6 +224,17 @@ def test_ranks_agree_on_the_size_of_a_split():
         return Split(["0"] * 5, [""] * 5, None, [{}] * 5, pictures=pictures, division=division)
 
     assert share(0, 3).largest_share == share(1, 2).largest_share == 3 * 48
+
+
+def test_a_table_of_unknown_columns_is_told_with_those_that_are_read(tmp_path):
+    columns = {"image": [{"bytes": JPEG, "path": None}] * 2, "blurb": ["a", "b"], "cls": [1, None]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    facts = read_split_facts(DataSpec(str(tmp_path / "a.parquet")))
+    assert facts.table == (
+        "its columns are 'blurb (string)', 'cls (int64)', 'image (struct)'; captions are read from "
+        "captions, caption, text, txt, title, labels from label, cls"
+    )
+    assert facts.unlabelled == ["a/1"] and facts.labels is None
 
 
 def test_a_label_without_a_class_name_is_refused(tmp_path):

@@ -84,6 +84,14 @@ def test_inspect_names_bad_records(tmp_path, capsys):
     assert "\n  a/2: no picture" not in told and "and 1 more (--bad 2)" in told
 
 
+def test_pack_tells_of_sizes_that_are_not_so(tmp_path, caplog):
+    write_shards(tmp_path, [3, 4])
+    (tmp_path / "sizes.json").write_text('{"s-00.tar": 5, "s-01.tar": 4}')
+    assert main(["pack", f"{tmp_path}/s-*.tar", str(tmp_path / "out")]) == 0
+    told = f"{tmp_path}/s-00.tar is said to hold 5 records, it has 3"
+    assert [r.message for r in caplog.records] == [told]
+
+
 def test_inspect_tells_of_sizes_that_are_not_so(tmp_path, capsys):
     write_shards(tmp_path, [3, 4])
     (tmp_path / "sizes.json").write_text('{"s-00.tar": 5, "s-01.tar": 4}')
@@ -102,7 +110,7 @@ def test_a_missing_file_is_one_sentence_and_code_2(tmp_path, capsys):
     assert "\n" not in told
 
 
-def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
+def test_records_that_nothing_is_said_of_are_counted(tmp_path, capsys):
     nothing = {"txt": None, "cls": None}
     write_shard(
         tmp_path / "a.tar",
@@ -114,11 +122,13 @@ def test_inspect_counts_records_that_nothing_is_said_of(tmp_path, capsys):
             "4": record(4, cls=None),
         },
     )
-    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
-    assert "untold:   2 have no caption, label or tags" in capsys.readouterr().out
     write_shard(tmp_path / "b.tar", {"0": record(0)})
-    assert main(["inspect", str(tmp_path / "b.tar")]) == 0
-    assert "untold" not in capsys.readouterr().out
+    for command in (["inspect"], ["pack", "--shard-records", "2"]):
+        for name, told in (("a", True), ("b", False)):
+            out = [str(tmp_path / f"packed-{name}")] * (command[0] == "pack")
+            assert main([*command, str(tmp_path / f"{name}.tar"), *out]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert ("untold:   2 have no caption, label or tags" in lines) == told
 
 
 def inspected(capsys, *args):
@@ -256,3 +266,31 @@ def test_output_that_nobody_reads_is_no_error(command, tmp_path):
     ended = subprocess.run(called, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert ended.returncode == 141 and "Error" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (
+            ["inspect", "a.tar", "--captions", "x"],
+            "inspect: argument --captions: invalid int value",
+        ),
+        (["inspect"], "inspect: the following arguments are required: data"),
+        (["inspect", "a.tar", "--nothing"], ": unrecognized arguments: --nothing"),
+        (["look"], ": argument command: invalid choice: 'look'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys, args, told):
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    [line] = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and line.startswith("fastclip-data") and told in line
+    assert line.endswith("; --help lists all flags")
+
+
+def test_inspect_tells_of_labels_that_have_no_name(tmp_path, capsys):
+    write_shard(tmp_path / "a.tar", {str(n): record(n, cls=b"%d" % n) for n in range(5)})
+    (tmp_path / "classes.json").write_text('{"classes": ["one", "two"]}')
+    assert main(["inspect", str(tmp_path / "a.tar")]) == 0
+    told = capsys.readouterr().out
+    assert "\nfound:    3 labels without a class name, the first 2\n" in told

@@ -14,23 +14,23 @@ from PIL import Image
 
 from fastclip.data.generated import drawing
 from fastclip.data.generated.layout import place_shapes
-from fastclip.data.generated.shards import (
+from fastclip.data.generated.samples import (
     DIAMETERS,
     GeneratedSpec,
     class_names,
-    ensure_generated,
-    generate,
     held_out_classes,
     make_sample,
     split_classes,
 )
+from fastclip.data.generated.shards import ensure_generated, generate
 from fastclip.errors import UserError
 
 SMALL = GeneratedSpec(num_samples=60, num_val=20, seed=3)
 CACHE_IN_NEW_PROCESS = """
 import sys
 from pathlib import Path
-from fastclip.data.generated.shards import GeneratedSpec, ensure_generated
+from fastclip.data.generated.samples import GeneratedSpec
+from fastclip.data.generated.shards import ensure_generated
 print(ensure_generated(Path(sys.argv[1]), GeneratedSpec(60, 20, seed=3), progress=False).folder)
 """
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from layouts import CAPTIONED, COUNT, LABELLED, caption
+from metadata_writing import write_table
 from open_loader import epoch, open_loader
 from PIL import Image
 from shard_files import picture_bytes, record, write_shard
@@ -157,3 +158,44 @@ def test_no_two_records_of_one_list_in_json_share_a_batch(tmp_path):
     batches = [set(one["key"]) for number in range(8) for one in epoch(loader, number)]
     assert batches
     assert {"a/0", "a/1"} not in batches
+
+
+def test_columns_that_are_not_read_are_told_where_records_have_nothing_else(tmp_path):
+    write_table(tmp_path / "in", "file_name,blurb\n1.png,one\n2.png,two\n")
+    packed = pack(DataSpec(str(tmp_path / "in")), tmp_path / "out", PackOptions(), progress=False)
+    told = "untold:   2 have no caption, label or tags; the columns are 'file_name', 'blurb'"
+    assert packed.report().splitlines()[-1] == told
+
+
+def test_columns_that_no_field_is_read_from_are_kept_in_the_json(tmp_path):
+    rows = 'file_name,text,tags,lang,year\n1.png,one,"a,b",de,1999\n2.png,two,,,\n'
+    write_table(tmp_path / "in", rows)
+    packed = pack(DataSpec(str(tmp_path / "in")), tmp_path / "out", PackOptions(), progress=False)
+    about = [
+        json.loads(v)
+        for n, v in members(tmp_path / "out" / packed.shards["train"]).items()
+        if n.endswith(".json")
+    ]
+    assert [a.get("row") for a in about] == [{"lang": "de", "year": "1999"}, None]
+    assert about[0]["tags"] == ["a", "b"] and packed.records == {"train": 2}
+
+
+def test_csv_columns_beside_path_and_caption_are_kept_in_the_json(tmp_path):
+    write_table(tmp_path / "in", "file_name\n1.png\n2.png\n")  # for the pictures
+    table = tmp_path / "in" / "list.csv"
+    table.write_text("where,said,label,tags\n1.png,one,7,x\n2.png,two,8,\n")
+    spec = DataSpec(str(table), csv_img_key="where", csv_caption_key="said", csv_separator=",")
+    packed = pack(spec, tmp_path / "out", PackOptions(), progress=False)
+    path = tmp_path / "out" / packed.shards["train"]
+    about = [json.loads(v) for n, v in members(path).items() if n.endswith(".json")]
+    assert [a["row"] for a in about] == [{"label": "7", "tags": "x"}, {"label": "8"}]
+    assert not any("tags" in a for a in about)
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_the_current_folder_is_not_written_to(tmp_path, monkeypatch, out):
+    write_shard(tmp_path / "a.tar", {"0": record(0)})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="^the folder to write is the current one"):
+        pack(DataSpec(str(tmp_path / "a.tar")), Path(out), PackOptions(), progress=False)

@@ -13,7 +13,7 @@ from fastclip.data.sources.spec import DataSpec
 from fastclip.data.splits import SplitFacts
 from fastclip.evals.bleu import Bleu, bleu_4
 from fastclip.evals.caption_words import caption_words, reference_words
-from fastclip.evals.cider import cider_d
+from fastclip.evals.cider import Cider, cider_d
 
 WORDS = ("a", "red", "ring", "beside", "the", "two", "stars")
 
@@ -83,7 +83,7 @@ def test_all_captions_of_a_record_are_references(tmp_path):
     members = {"0": record(0, txt=b"one ring", json=several), "1": record(1, txt=b"a star")}
     write_shard(tmp_path / "a.tar", members)
     spec = DataSpec(str(tmp_path / "a.tar"))
-    facts = read_split_facts(spec, with_json=True)
+    facts = read_split_facts(spec, also=Cider().reads)
     assert facts.captions == ["one ring", "a star"]
     assert facts.references == [("one ring", "a ring"), ("a star",)]
     assert reference_words(facts)[0] == [["one", "ring"], ["a", "ring"]]

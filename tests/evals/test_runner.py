@@ -68,6 +68,23 @@ def test_a_split_on_which_nothing_can_be_measured_is_refused():
     check_split("val", (), bare)
 
 
+def test_a_split_of_which_some_records_lack_what_is_asked_is_told_how_many():
+    asked = evaluations_of(build("clip").model)
+    partly = SplitFacts(["k", "l", "m"], ["one", "", ""], None, [{}] * 3, unlabelled=["l"])
+    told = (
+        "^val has no labels with class names for 1 of its 3 records, the first l and no captions "
+        "for 2 of its 3 records, the first l: there is nothing to measure$"
+    )
+    with pytest.raises(UserError, match=told):
+        check_split("val", asked, partly)
+    nameless = SplitFacts(["k"], [""], torch.tensor([0]), [{}], table="its columns are 'x'")
+    told = (
+        "^val has no class names for its labels and no captions: there is .*; its columns are 'x'$"
+    )
+    with pytest.raises(UserError, match=told):
+        check_split("val", asked, nameless)
+
+
 def test_captions_with_dollar_signs_are_drawn(tmp_path):
     names = ["from $a_$ to $5", r"$\frac$"]
     features = torch.eye(2)

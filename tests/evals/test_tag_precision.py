@@ -117,7 +117,7 @@ def test_each_model_is_asked_for_its_own_tags():
 
 def test_a_split_without_tags_is_refused():
     facts = {
-        TAGS: SplitFacts(["0", "1"], ["one", "two"], None, [{}] * 2, also={TAGS: [("a",), None]}),
+        TAGS: SplitFacts(["0", "1"], ["one", "two"], None, [{}] * 2, also={TAGS: [None, None]}),
         LABELS: SplitFacts(["0"], ["one"], None, [{}], also={LABELS: [None]}),
         CAPTIONS: SplitFacts(["0"], [""], None, [{}]),
     }
@@ -125,8 +125,11 @@ def test_a_split_without_tags_is_refused():
         evaluation = TagPrecision(field)
         with pytest.raises(UserError, match=f"^val has no {field.name}: there is nothing"):
             check_split("val", [evaluation], found)
-        told = f"average precision of tags from {field.name} is not measured on val, which has no "
-        assert left_out("val", [evaluation], found) == [told + field.name]
+        [told] = left_out("val", [evaluation], found)
+        start = f"average precision of tags from {field.name} is not measured on val, which has no "
+        assert told == f"{start}{field.name}"
+    some = SplitFacts(["0", "1"], ["one", "two"], None, [{}] * 2, also={TAGS: [("a",), None]})
+    assert TagPrecision(TAGS).lacks(some) == "tags for 1 of its 2 records, the first 1"
     bare = SplitFacts(["0"], [""], None, [{}], also={TAGS: [()]})
     assert TagPrecision(TAGS).lacks(bare) is None
 

@@ -100,10 +100,10 @@ def test_a_masked_words_own_token_is_never_seen(name):
     for word in ("red", "green", "heart", "zzz"):
         texts = [f"one {word} star", f"{word} two"]
         found = [Found(4, 4 + len(word), 0), Found(0, len(word), 0)]
-        ids, places = model.mask(texts, found)
+        ids, places = model.masking.mask(texts, found)
         seen.append(model.fill_logits(image, objective.frozen.states(ids), places))
     assert all(torch.equal(seen[0], other) for other in seen[1:])
-    ids, places = model.mask(["two red star", "blue two"], [Found(4, 7, 0), Found(0, 4, 0)])
+    ids, places = model.masking.mask(["two red star", "blue two"], [Found(4, 7, 0), Found(0, 4, 0)])
     other = model.fill_logits(image, objective.frozen.states(ids), places)
     assert not torch.allclose(other[0], seen[0][0])  # another word beside it tells
     assert torch.equal(other[1], seen[0][1])
@@ -240,7 +240,7 @@ def test_a_run_opens_without_its_encoder_and_fills_with_it(tmp_path, monkeypatch
     trained = load_run(run)
     assert trained.words == list(WORDS[:6])
     model, image = trained.model, micro_batches(1)[0]["image"][:1]
-    ids, places = model.mask(["one red two"], [Found(4, 7, 0)])
+    ids, places = model.masking.mask(["one red two"], [Found(4, 7, 0)])
     with pytest.raises(UserError, match="--text-encoder .* cannot be opened as a BERT"):
         trained.text_encoder.states(ids)
     small_bert(tmp_path / "bert", WORDS[:5], seed=1)

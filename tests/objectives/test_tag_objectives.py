@@ -69,7 +69,7 @@ def expected(name: str) -> list[set[int]]:
         found = [set(row[: row.index(ends[1])]) - {ends[0]} for row in rows]
         return [found[0], set(), *found[2:]]
     tags = build(name).tags
-    states = [tags.encoder.sentences(pieces()(list(texts))).double() for texts in CAPTIONS]
+    states = [tags.encoder.open().sentences(pieces()(list(texts))).double() for texts in CAPTIONS]
     return [
         {int((tags.centroids.double() - row).norm(dim=1).argmin()) for row in rows}
         for rows in states
@@ -242,6 +242,11 @@ def test_words_and_tags_and_classes_are_learned(tmp_path):
             {"tag_min_count": 2},
             "--tag-min-count does nothing with --tags-from labels: all classes are predicted",
         ),
+        (
+            "tp_postag",
+            {"tag_words": "x", "tag_min_count": 2},
+            "--tag-min-count is 2, which does nothing with --tag-words: the file's words are taken",
+        ),
         ("tp_cluster", {"num_clusters": 0}, "--num-clusters is 0, expected 1 or more"),
         ("tp_label", {"backbone_lr": 0.0}, "--backbone-lr is 0.0, expected more than 0"),
     ],
@@ -285,7 +290,7 @@ def test_the_clusters_tokenizer_is_the_text_encoders():
     assert cls.own_tokenizer(options, None).context_length == 32
     assert cls.own_tokenizer(options, LENGTH).vocab_size == pieces().vocab_size
     with pytest.raises(
-        UserError, match="^--context-length is 33, expected at most the 32 of --text"
+        UserError, match="^--context-length is 33, expected at most 32, the pieces that"
     ):
         cls.own_tokenizer(options, 33)
     with pytest.raises(UserError, match="^--objective tp_cluster needs --text-encoder"):
@@ -301,6 +306,9 @@ def test_what_records_have_of_each_kind():
     [red] = [n for n, name in enumerate(tokens.names) if name == "red" and n > 400]
     assert tokens.numbers([("red red", "red"), ()]) == [[red], []]
     assert len(tokens.names) == tokenizer().vocab_size
+    whole = tokenizer()(["red " * LENGTH])
+    cut = torch.where(whole == tokenizer().eot_id, red, whole)  # as texts without an end are cut
+    assert tokens.of_ids(cut) == [[red]]
 
 
 def test_states_are_computed_once_a_caption():
@@ -313,17 +321,24 @@ def test_states_are_computed_once_a_caption():
     for _ in range(2):
         objective.given(batch())
     assert len(calls) == once
-    assert objective.frozen is objective.tags.encoder
+    assert objective.frozen.nbytes == 0  # of a caption its cluster is kept, not its states
+    repeated = pieces()([CAPTIONS[0][0], "zz", CAPTIONS[0][0]])
+    first, other, again = objective.tags.nearest(repeated).tolist()
+    assert first == again and len(calls) == once + 1
+    assert objective.frozen is objective.tags.encoder.open()
     assert type(objective.frozen) is type(open_text_encoder(bert_folder().name))
 
 
 def test_64_samples_are_learned():
-    for name in ("tp_postag", "token_classification"):
+    for name in NAMES:
         objective, micro = build(name), batch()
+        offsets = {key: micro.pop(key) for key in ("labels_offsets", "captions_offsets")}
         micro = {
             k: v * 13 if isinstance(v, list) else v.repeat(13, *[1] * (v.ndim - 1))
             for k, v in micro.items()
         }
+        for key, ends in offsets.items():
+            micro[key] = torch.cat([ends[:1], ends.diff().repeat(13).cumsum(0)])
         noise = torch.randint(
             0, 20, micro["image"].shape, generator=torch.Generator().manual_seed(1)
         )

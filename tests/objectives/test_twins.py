@@ -157,10 +157,12 @@ def icmlm(objective, micro):
         if not listed:
             continue
         place = random.Random(seed).choice([i for i, w in enumerate(text.split()) if w in listed])
-        ids = model.masking.tokenizer([" ".join(["[MASK]" if i == place else w for i, w in
-                                                 enumerate(text.split())])])  # fmt: skip
-        at = ids[0].eq(model.masking.tokenizer.mask_id).nonzero()[:, 0]
-        hidden = model.fusion(grid[row : row + 1], objective.frozen.states(ids), at)
+        tokens = model.masking.tokenizer
+        before, after = text.split()[:place], text.split()[place + 1 :]
+        [ids] = tokens([" ".join([*before, "ж", *after])])  # an unknown letter is one piece
+        at = torch.tensor([1 + len(tokens.pieces(" ".join(before)))])
+        ids[at] = tokens.mask_id
+        hidden = model.fusion(grid[row : row + 1], objective.frozen.states(ids[None]), at)
         logits = F.linear(hidden, model.word_head.weight, model.word_head.bias)[0]
         told.append(-logits.log_softmax(0)[WORDS.index(text.split()[place])])
     targets = torch.tensor(

@@ -53,6 +53,13 @@ def test_a_line_is_a_line_whatever_a_caption_holds():
     assert row.plain()["caption"] == "one\tred\x07 ring"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_sheet_spells_out_what_cannot_be_drawn(tmp_path):
+    [path] = greys(tmp_path, 1)
+    caption_files._draw([caption_files.Row(path, "one\x07\0 ring")], tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").exists()
+
+
 def test_captions_follow_their_pictures_past_bad_ones(tmp_path, capsys, monkeypatch):
     captions = ["one red ring", "two red rings", "a blue star"]
     monkeypatch.setattr(caption_files, "load_run", lambda folder: reciting(captions))

@@ -88,7 +88,7 @@ def test_every_objective_gives_its_own_model(tmp_path, name):
 )
 def test_taggers_know_their_tags(tmp_path, name, flags, learned):
     if "centroids" in learned:
-        learned = {**learned, "centroids": torch.randn(2, 16)}
+        learned = {**learned, "centroids": torch.randn(2, 16), "fingerprint": "0123"}
     objective = finished(tmp_path / "run", name, learned, **flags)
     trained = load_run(tmp_path / "run")
     names = learned.get("tags") or [tokenizer().decode([n]) for n in range(tokenizer().vocab_size)]

@@ -10,7 +10,8 @@ from commands import command, flags, launch
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
     """A generated set small enough to train on in seconds."""
-    from fastclip.data.generated.shards import GeneratedSpec, generate
+    from fastclip.data.generated.samples import GeneratedSpec
+    from fastclip.data.generated.shards import generate
 
     folder = tmp_path_factory.mktemp("shapes") / "set"
     return generate(folder, GeneratedSpec(num_samples=512, num_val=64), progress=False)

@@ -3,7 +3,8 @@
 import pytest
 from commands import TINY, command, launch, launcher, losses
 
-from fastclip.data.generated.shards import GeneratedSpec, generate
+from fastclip.data.generated.samples import GeneratedSpec
+from fastclip.data.generated.shards import generate
 from fastclip.errors import UserError
 from fastclip.training.options.data import DataConfig
 

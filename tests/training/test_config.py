@@ -198,6 +198,16 @@ def test_the_first_process_of_a_machine_tells(capsys, monkeypatch, local_rank):
             "--data-root is x, the folder of the generated set, which --train-data a.tar takes the "
             "place of: leave out one of them",
         ),
+        (
+            ["--val-data", "a=x.tar", "--val-data=b=y.tar"],
+            "--val-data is given 2 times with other data, of which the last alone would count: "
+            "give it once, several as name=path,name=path",
+        ),
+        (
+            ["--train_data", "x.tar", "--train-data", "y.tar", "--train-data", "z.tar"],
+            "--train-data is given 3 times with other data, of which the last alone would count: "
+            "give it once, several separated by ::",
+        ),
         (["--ngrams", "3", "0"], "--ngrams is (3, 0), expected lengths of 1 or more"),
         (["--ngram-buckets", "-1"], "--ngram-buckets is -1, expected more than 0"),
         (["--beta2", "1"], "--beta2 is 1.0, expected 0 <= value < 1"),
@@ -207,6 +217,12 @@ def test_values_out_of_range(flags, expected):
     with pytest.raises(UserError) as caught:
         parse_args(flags)
     assert str(caught.value) == expected
+
+
+def test_other_flags_may_be_given_again_and_the_last_counts():
+    again = ["--seed", "1", "--train-data", "x.tar", "--seed", "2", "--train-data", "x.tar"]
+    cfg = parse_args(again)
+    assert (cfg.run.seed, cfg.data.train_data) == (2, "x.tar")
 
 
 def test_a_run_written_before_there_were_objectives_loads(tmp_path):

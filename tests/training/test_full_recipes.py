@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastclip.models.factory import check_preset, find_preset
+from fastclip.models.named_presets import check_preset, find_preset
 from fastclip.training import deepspeed_config
 from fastclip.training.config import parse_args
 

@@ -20,7 +20,11 @@ RUNS = {
     "tp_cluster": {"text_encoder": "bert", "num_clusters": 3},
     "token_classification": {"context_length": 16},
     "multilabel_classification": {"tags_from": "tags"},
+    "icmlm_tfm": {"text_encoder": "bert", "tag_words": "words.txt", "fusion_heads": 2},
+    "masked_lm": {"context_length": 16, "decoder_width": 32, "decoder_heads": 2},
 }
+FILLERS = ("icmlm_tfm", "masked_lm")
+TAGGERS = tuple(name for name in RUNS if name not in FILLERS)
 
 
 def told(tags=None, labels=None) -> bytes:
@@ -52,7 +56,8 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
 
 def trained(rank: int, folder: str) -> None:
     """Every run, cut after its first step and resumed with other words in the file of tags."""
-    from fastclip.data.generated.shards import GeneratedSpec, generate
+    from fastclip.data.generated.samples import GeneratedSpec
+    from fastclip.data.generated.shards import generate
     from fastclip.training import distributed, session
     from fastclip.training.config import train_config
 
@@ -88,8 +93,17 @@ def logs(tmp_path_factory) -> Path:
 def test_a_resumed_run_goes_on_with_what_it_learned(logs, name):
     rows = [json.loads(line) for line in (logs / name / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
-    assert all(row["tag_loss"] > 0 for row in rows)
     found, run = load_learned(logs / name), load_run(logs / name)
+    losses = {"icmlm_tfm": "masked_word_loss", "masked_lm": "masked_lm_loss"}
+    assert all(row[losses.get(name, "tag_loss")] > 0 for row in rows)
+    if name in FILLERS:
+        white = torch.full((3, 20, 30), 255, dtype=torch.uint8)
+        words = [word for word, _ in run.fill(white, "a [MASK] circle").words]
+        if name == "icmlm_tfm":  # its encoder has been opened
+            assert found["words"] == run.words == ["red", "box"]
+            assert set(words) == {"red", "box"}
+        assert words
+        return
     if name == "tp_postag":
         assert found == {"tags": ["red", "box"]}  # not what the file said on resuming
     if name == "tp_label":
@@ -103,7 +117,15 @@ def test_a_resumed_run_goes_on_with_what_it_learned(logs, name):
     assert len(run.tags) == len(run.model.head.weight)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", FILLERS)
+def test_masked_words_are_judged_with_the_picture_and_without(logs, name):
+    [figures] = json.loads((logs / name / "results.json").read_text()).values()
+    assert figures["masked_word_candidates"] == (2 if name == "icmlm_tfm" else 600)
+    for kind in ("accuracy", "blind_accuracy"):
+        assert 0 <= figures[f"masked_word_{kind}"] <= 1
+
+
+@pytest.mark.parametrize("name", TAGGERS)
 def test_a_run_is_judged_by_its_own_tags(logs, name):
     [figures] = json.loads((logs / name / "results.json").read_text()).values()
     assert figures["pictures"] == 8

@@ -1,4 +1,4 @@
-"""Every objective over ranks and ZeRO stages: its gradients, and that it resumes exactly.
+"""Every objective over ranks and ZeRO stages: its gradients, its runs, and that they resume.
 
 The gradients' textbook: the same micro-batches run once in one process with their graphs kept, the
 same random numbers, one loss on the whole. An error is the L2 norm of the difference of one
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import run_ranks
+from safetensors.torch import load_file
 from small import (
     OBJECTIVES,
     ONE,
@@ -27,7 +28,7 @@ from small import (
 )
 
 from fastclip.data.seeding import derived_seed
-from fastclip.training import checkpoint
+from fastclip.training import checkpoint, weights
 from fastclip.training.reporting import read_metrics
 from fastclip.training.steps import StepContext, accumulate_gradients
 
@@ -35,13 +36,18 @@ SEED, BAR = 5, 1e-5
 STAGES, WORLDS, COUNTS = (0, 1, 2, 3), (1, 2), (1, 2, 4)
 # Which micro-batches of the global batch have no caption token to predict, of 4.
 WITHOUT = {"none": range(0), "a micro-batch": range(1), "a rank": range(2), "all": range(4)}
-WITH_TOKENS = (*VIRTEX, "coca", "token_classification", "icmlm_tfm", "icmlm_attfc")
+WITH_TOKENS = (*VIRTEX, "coca", "icmlm_tfm", "icmlm_attfc")
+WITH_TOKENS += ("token_classification", "multilabel_classification")
+# The same micro-batches of 4 whatever the ranks.
+RUN = {"train_micro_batch_size_per_gpu": 4, "grad_clip_norm": 0.5}
+# With a small epsilon it would make whole steps of gradients that are zero but for rounding.
+ADAMW = {"eps": 1e-3}
 SGD = {"opt": "sgd", "lr": 0.05, "wd": 1e-3}
 # Flags of the runs that are resumed.
 RESUMED: dict[str, dict] = {
-    **{name: {} for name in (*OBJECTIVES, "sampled")},
+    **dict.fromkeys((*OBJECTIVES, "sampled"), ADAMW),
     "captioning with Lookahead": {**SGD, "lookahead_k": 2, "nesterov": True},
-    "clip with steps": {"lr_scheduler": "multi-step", "lr_milestones": (2, 5)},
+    "clip with steps": {**ADAMW, "lr_scheduler": "multi-step", "lr_milestones": (2, 5)},
 }
 # Those whose state ZeRO partitions in a way of its own are resumed at every stage.
 AT_EVERY_STAGE = ("clip", "labels", "captioning with Lookahead")
@@ -74,20 +80,24 @@ def all_of_a_world(rank: int, world: int, folder: str) -> tuple[dict, dict]:
 
 
 def resumed_losses(ranks, folder: Path) -> dict:
-    """Losses of a whole run and of one resumed from its third step, per case."""
+    """Metrics of a whole run and of one resumed from its third step, and the weights that the first
+    ends with, per case. Pictures are changed, captions drawn and words masked anew every time."""
     found = {}
     runs_of = [(name, s) for name in RESUMED for s in resumed_stages(name, ranks.world_size)]
     for number, (name, stage) in enumerate(runs_of):
-        flags = {"zero_stage": stage, "save_frequency": 3, "keep_checkpoints": 3, **RESUMED[name]}
+        flags = {"zero_stage": stage, "save_frequency": 3, "keep_checkpoints": 3, **RUN}
+        flags |= RESUMED[name]
         whole, broken = folder / f"whole{number}", folder / f"broken{number}"
         runs = []
         for run in (whole, broken):
-            trainer = small_trainer(name.split()[0], ranks, grad_clip_norm=0.5, **flags)
+            trainer = small_trainer(name.split()[0], ranks, loader="in memory", **flags)
             if run is broken:
                 [first, *_] = checkpoint.complete(broken / "checkpoints")
                 trainer.resume(first)
                 assert trainer.step == 3
             trainer.train(run)
+            if run is whole:
+                weights.save(trainer.objective, folder / f"{number}.safetensors", ranks)
             trainer.engine.destroy()
             if ranks.is_first:
                 if run is whole:
@@ -95,6 +105,8 @@ def resumed_losses(ranks, folder: Path) -> dict:
                 runs.append([{**row, **VARIES} for row in read_metrics(run)])
             if ranks.world_size > 1:
                 torch.distributed.barrier()
+        if ranks.is_first:
+            runs.append(load_file(folder / f"{number}.safetensors"))
         found[name, stage] = runs
     return found
 
@@ -210,6 +222,27 @@ def test_without_batchnorm_and_dropout_the_division_does_not_matter(name):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_run_repeats_the_whole_runs_steps(name, world):
     for stage in resumed_stages(name, world):
-        whole, resumed = found_in(world)[1][name, stage]
+        whole, resumed, _ = found_in(world)[1][name, stage]
         assert len(whole) == 8, stage
         assert resumed == whole, stage
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_two_ranks_train_as_one_does(name):
+    """Losses of all steps, and the parameters in the end by how far they moved.
+
+    BatchNorm's statistics are each rank's own. ZeRO's stages are others here and there.
+    """
+    alone, both = (found_in(world)[1][name, resumed_stages(name, world)[-1]] for world in WORLDS)
+    for one, two in zip(alone[0], both[0], strict=True):
+        losses = [key for key in one if key.endswith("_loss")]
+        assert losses and one.keys() == two.keys()
+        for key in losses:
+            assert math.isclose(one[key], two[key], rel_tol=1e-5), (one["step"], key)
+    start = dict(build(name.split()[0]).model.named_parameters())
+    moved = {key: alone[2][key] - p.detach() for key, p in start.items()}
+    whole = torch.cat([move.flatten() for move in moved.values()]).norm()
+    assert whole > 0
+    for key, move in moved.items():
+        error = float((both[2][key] - alone[2][key]).norm())
+        assert error <= 1e-3 * max(float(move.norm()), 1e-2 * float(whole)), (key, error)

@@ -13,11 +13,12 @@ SHARDS, SAMPLES = 16, 512
 def shards(tmp_path_factory) -> str:
     """As many shards as two ranks of two workers need to have their own; one picture is cut."""
     from fastclip.data.generated import shards as generated
+    from fastclip.data.generated.samples import GeneratedSpec
 
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generated, "SAMPLES_PER_SHARD", SAMPLES // SHARDS)
-        spec = generated.GeneratedSpec(num_samples=SAMPLES, num_val=1)
+        spec = GeneratedSpec(num_samples=SAMPLES, num_val=1)
         made = generated.generate(folder / "set", spec, progress=False)
         pattern = made.train
     assert pattern.endswith(f"train-{{0000..{SHARDS - 1:04d}}}.tar")

@@ -9,7 +9,8 @@ from ranks import run_ranks
 from small import SIDE, build, small_trainer, tokenizer
 
 from fastclip.comm.ranks import Ranks
-from fastclip.data.generated.shards import GeneratedSpec, generate
+from fastclip.data.generated.samples import GeneratedSpec
+from fastclip.data.generated.shards import generate
 from fastclip.data.read_splits import read_split
 from fastclip.data.sources.spec import DataSpec
 from fastclip.evals import evaluations_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fastclip.data.bad_records import BadRecord, BadValueError, listed
@@ -13,11 +13,11 @@ from fastclip.data.fields.base import Field
 from fastclip.data.fields.picture import PICTURE
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.tags import TAGS, tags_of
-from fastclip.data.sources.base import AnySource, ForwardSource, Record, Source
+from fastclip.data.sources.base import AnySource, Source
 from fastclip.data.sources.columns import accepted
 from fastclip.data.sources.mixed import MixedSource
 from fastclip.data.sources.texts import shown_names
-from fastclip.data.sources.walk import count_records
+from fastclip.data.sources.walk import all_records, count_records
 from fastclip.errors import UserError
 
 _MOST_LOOKED_AT = 1000
@@ -58,7 +58,7 @@ def _check_found(
     source: Source, f: Field, reading: Reading, max_bad_share: float, wanted_by: str
 ) -> None:
     looked_at, bearable, first = 0, 0.0, ""
-    with contextlib.closing(_records(source)) as records:
+    with contextlib.closing(all_records(source)) as records:
         for record in records:
             if isinstance(record, BadRecord):
                 continue
@@ -91,7 +91,7 @@ def check_tags(source: AnySource, captions: CaptionConfig) -> None:
     if source.holds is not None and not source.holds.intersection(TAGS.values):
         raise UserError(f"{source.name} holds {_held_by(source)} of each record; {asked}")
     without = 0
-    with contextlib.closing(_records(source)) as records:
+    with contextlib.closing(all_records(source)) as records:
         for record in itertools.islice(records, _MOST_LOOKED_AT):
             if isinstance(record, BadRecord):
                 continue
@@ -103,16 +103,6 @@ def check_tags(source: AnySource, captions: CaptionConfig) -> None:
             without += 1
     if without:
         raise UserError(f"of the first {without} records of {source.name} none has tags; {asked}")
-
-
-def _records(source: AnySource) -> Generator[Record | BadRecord, None, None]:
-    """The records of ``source``, read one by one as they are asked for."""
-    for number in range(source.num_parts):
-        if isinstance(source, ForwardSource):
-            yield from source.stream(number)
-        else:
-            with contextlib.closing(source.open(number)) as part:
-                yield from map(part.read, range(len(part)))
 
 
 def _held_by(source: AnySource) -> str:

@@ -5,13 +5,14 @@ and workers too, and an epoch may leave records out or repeat some: it tells how
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
 from fastclip.data.bad_records import BadRecords
 from fastclip.data.fields.reading import Reading
 from fastclip.data.loaders.base import Loader, MicroBatch
+from fastclip.data.loaders.findings import Exchange
 from fastclip.data.loaders.forward_account import Account, Result, expected_sizes, wrong_sizes
 from fastclip.data.loaders.forward_batches import ForwardBatches, Task
 from fastclip.data.loaders.forward_deal import Deal
@@ -19,9 +20,6 @@ from fastclip.data.loaders.workers import WorkerItems
 from fastclip.data.sources.base import ForwardSource
 from fastclip.data.sources.spec import DataSpec
 from fastclip.errors import UserError
-
-Exchange = Callable[[Any], list[Any]]
-"""Gives what every rank gave, in the order of ranks; each rank must call it."""
 
 _TEXT_BYTES = 1024
 
@@ -44,9 +42,15 @@ def build_forward(
 ) -> Loader:
     """The loader of one rank for ``source``.
 
-    Raises :class:`UserError` where nothing says how many records there are, or where they are
-    fewer than one global batch.
+    Raises :class:`UserError` where nothing says how many records there are, where they are fewer
+    than one global batch, and for weights of streams that are not drawn.
     """
+    if source.weights is not None and not resampled:
+        raise UserError(
+            f"--train-data-upsampling-factors is given for the streams {source.name}, each of "
+            "which is read once an epoch: give --dataset-resampled, which draws streams by their "
+            "factors, or local files"
+        )
     deal = Deal(
         source,
         reading,

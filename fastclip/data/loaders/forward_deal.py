@@ -18,7 +18,7 @@ class Deal:
 
     Attributes:
         lanes: of each rank, at least 1.
-        resampled: streams are drawn with replacement.
+        resampled: streams are drawn with replacement, by their weights where the source has some.
         shuffle_buffer: records among which the next one is drawn.
     """
 

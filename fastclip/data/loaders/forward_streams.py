@@ -65,7 +65,7 @@ class LaneRecords:
         rng.shuffle(parts)
         for turn in itertools.count():
             if deal.resampled:
-                parts = rng.choices(range(len(parts)), k=len(parts))
+                parts = rng.choices(range(len(parts)), deal.source.weights, k=len(parts))
             own = derived_seed(deal.seed, self.epoch, turn, self._number)
             shuffle = webdataset.shuffle(
                 deal.shuffle_buffer, initial=deal.shuffle_buffer, rng=random.Random(own)

@@ -11,6 +11,7 @@ from fastclip.data.order.base import PartsOrder, Window
 from fastclip.data.seeding import derived_seed
 
 _PARTS, _RECORDS = 0, 1
+_FEWEST_COPIES = 0.01
 
 
 class ShuffledOrder(PartsOrder):
@@ -24,6 +25,11 @@ class ShuffledOrder(PartsOrder):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        if self.weights is not None:
+            copies = float(self.weights[self.sizes > 0].sum())
+            if 0 < copies < _FEWEST_COPIES:
+                # Nearly all passes would be empty, and each is made before the next.
+                self.weights = self.weights / copies
         self._passes: list[_Pass] = []
         self._starts = [0]
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from fastclip.data.fields import CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEX
 from fastclip.data.fields.attributes import ATTRIBUTES
 from fastclip.data.fields.reading import Reading, read
 from fastclip.data.fields.row import ROW
+from fastclip.data.packing.other_columns import other_columns
+from fastclip.data.packing.packed import Packed
 from fastclip.data.packing.picture import packed_picture
 from fastclip.data.packing.shard_writer import ShardWriter, write_sizes
 from fastclip.data.packing.split import PICTURE_ITSELF, side
@@ -24,9 +26,10 @@ from fastclip.data.sources.listed_twice import listed_twice
 from fastclip.data.sources.opening import open_source
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.sources.walk import all_records, count_records
+from fastclip.data.untold import about_untold, is_untold
 from fastclip.errors import UserError, check_flags
 
-_OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES)
+_OPTIONAL = (CAPTIONS, TAGS, LABEL, LABELS, TEXT, ATTRIBUTES, ROW)
 
 
 @dataclass(frozen=True)
@@ -52,31 +55,6 @@ class PackOptions:
         check_flags(self, ("shard_records",), "1 or more", lambda count: count >= 1)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """What was written: shards and records of each split, how many records were bad, and notes."""
-
-    folder: Path
-    shards: dict[str, str]
-    records: dict[str, int]
-    bad: dict[str, int] = field(default_factory=dict)
-    splits: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def report(self) -> str:
-        """The findings as lines of text."""
-        lines = [
-            f"{name:5}  {count} records"
-            + (f" in {self.folder / self.shards[name]}" if count else "")
-            for name, count in self.records.items()
-        ]
-        for reason, count in self.bad.items():
-            lines.append(f"left out: {count} x {reason}" if count else f"found: {reason}")
-        lines += [f"found: {note}" for note in self.notes]
-        lines += [f"splits:   {sentence}" for sentence in self.splits]
-        return "\n".join(lines)
-
-
 def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True) -> Packed:
     """Write the records of ``spec`` to shards in the folder ``out``, which must be new or empty.
 
@@ -84,6 +62,8 @@ def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True)
     of which more are bad than ``spec.max_bad_share``, or that lack ``options.split_by``.
     """
     check_flags(spec, ("max_bad_share",), "0 <= value < 1", lambda share: 0 <= share < 1)
+    if out == Path():
+        raise UserError("the folder to write is the current one: name one that is new or empty")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already: name a folder that is new or empty")
     with _appearing_whole(out) as folder:
@@ -93,23 +73,27 @@ def pack(spec: DataSpec, out: Path, options: PackOptions, progress: bool = True)
 def _pack_into(
     folder: Path, spec: DataSpec, out: Path, options: PackOptions, progress: bool
 ) -> Packed:
-    by_name = options.val_share and options.split_by not in (PICTURE_ITSELF, "key")
-    optional = (*_OPTIONAL, ROW) if by_name else _OPTIONAL
-    reading = Reading((PICTURE,), optional, max_pixels=spec.max_pixels)
-    source = open_source(spec, (PICTURE,), also=(*optional, ID), wanted_by="pack", role="the data")
+    reading = Reading((PICTURE,), _OPTIONAL, max_pixels=spec.max_pixels)
+    source = open_source(spec, (PICTURE,), also=(*_OPTIONAL, ID), wanted_by="pack", role="the data")
     splits = ("train", "val") if options.val_share else ("train",)
     writers = {name: ShardWriter(folder, name, options.shard_records) for name in splits}
     bad: list[BadRecord] = []
+    untold = 0
     total = count_records(source)
     with Progress(f"packing {spec.path}", total, "record", progress) as bar:
         for raw in all_records(source):
             bar.update()
-            packed = raw if isinstance(raw, BadRecord) else _packed(raw, reading, options)
-            if isinstance(packed, BadRecord):
-                bad.append(packed)
-            else:
-                split, members = packed
-                writers[split].add(members)
+            values = raw if isinstance(raw, BadRecord) else read(raw, reading)
+            if isinstance(raw, BadRecord) or isinstance(values, BadRecord):
+                bad.append(values)  # type: ignore[arg-type]
+                continue
+            try:
+                split, members = _packed(raw, values, spec, options)
+            except BadValueError as error:
+                bad.append(error.of(raw.key))
+                continue
+            writers[split].add(members)
+            untold += is_untold(values)
     for writer in writers.values():
         writer.close()
     good = sum(writer.records for writer in writers.values())
@@ -128,29 +112,29 @@ def _pack_into(
         book.counts,
         [choice.sentence() for choice in source.split_choices],
         listed_twice(spec.path, "the data"),
+        about_untold(untold, source.columns) if untold else "",
     )
 
 
 def _packed(
-    record: Record, reading: Reading, options: PackOptions
-) -> tuple[str, dict[str, bytes]] | BadRecord:
-    """A record's split, and its files by extension."""
-    values = read(record, reading)
-    if isinstance(values, BadRecord):
-        return values
+    record: Record, values: Mapping[Field, Any], spec: DataSpec, options: PackOptions
+) -> tuple[str, dict[str, bytes]]:
+    """The split and the files by extension of a record of which ``values`` were read.
+
+    Raises :class:`BadValueError` for a picture that cannot be packed.
+    """
     about = {
         **_told_by_source(record),
         **values.get(ATTRIBUTES, {}),
         "key": record.key,
         **_told(values),
     }
+    if others := other_columns(values, spec):
+        about["row"] = others
     split = "train"
-    try:
-        if options.val_share:
-            split = side(record, values, about, options.split_by, options.val_share)
-        extension, picture = packed_picture(values[PICTURE], options.resize)
-    except BadValueError as error:
-        return error.of(record.key)
+    if options.val_share:
+        split = side(record, values, about, options.split_by, options.val_share)
+    extension, picture = packed_picture(values[PICTURE], options.resize)
     members = {extension: picture}
     if CAPTIONS in values:
         captions = values[CAPTIONS].captions

@@ -9,6 +9,7 @@ from typing import Any
 from fastclip.data.sources.json_file import as_id, describe, list_in, read_json
 from fastclip.data.sources.picture_paths import bad_name
 from fastclip.data.sources.picture_table import PictureList
+from fastclip.data.sources.texts import shown_names
 from fastclip.errors import UserError
 
 CAPTIONS = frozenset({"captions"})
@@ -22,6 +23,7 @@ class CocoFile:
         holds: which of CAPTIONS and CLASSES its annotations say.
         classes: numbers of the classes by the ids of their categories.
         class_names: by those numbers; None where the file says nothing of classes.
+        booked: ids of pictures that became no record.
 
     Raises :class:`UserError` for a file that is not COCO's.
     """
@@ -34,6 +36,7 @@ class CocoFile:
         self.classes: dict[int | str, int] = {}
         self.class_names: list[str] | None = None
         self.holds: frozenset[str] = frozenset()
+        self.booked: set[int | str] = set()
         keys = [a.keys() for a in self.annotations if isinstance(a, dict)]
         if any("caption" in of_one for of_one in keys):
             self.holds |= CAPTIONS
@@ -61,6 +64,8 @@ class CocoFile:
                 pictures.book(where, "picture's file_name comes twice", f"{key!r}: {name!r}")
             else:
                 numbers[key] = pictures.add(name)
+            if key is not None and key not in numbers:
+                self.booked.add(key)
         return numbers
 
     def check_same_pictures(
@@ -84,10 +89,12 @@ class CocoFile:
     ) -> None:
         """Add captions and classes; those of unknown pictures are booked, a picture once.
 
-        With ``of_same_pictures`` the file may annotate other pictures, which are left alone.
+        Those of a picture that became no record are lost with it and not booked again. With
+        ``of_same_pictures`` the file may annotate other pictures, which are left alone.
         """
-        known = {_id_of(image, "id") for image in self.images} if of_same_pictures else set()
+        known = {_id_of(image, "id") for image in self.images} if of_same_pictures else self.booked
         unknown: dict[int | str | None, int] = {}
+        silent: list[int] = []
         for place, annotation in enumerate(self.annotations):
             where = f"{self.path.name} annotations[{place}]"
             if not isinstance(annotation, dict):
@@ -107,6 +114,14 @@ class CocoFile:
                     pictures.book(where, "annotation of an unknown category", found, lost=0)
                 else:
                     pictures.add_class(numbers[key], label)
+            if not annotation.keys() & {"caption", "category_id"}:
+                silent.append(place)
+        if silent:
+            keys = shown_names(list(self.annotations[silent[0]]))
+            found = (
+                f"{len(silent)} of them, the first annotations[{silent[0]}] with the keys {keys}"
+            )
+            pictures.book(self.path.name, "annotation without caption and category_id", found, 0)
         for key, count in unknown.items():
             where = f"{self.path.name} image_id {'missing' if key is None else repr(key)}"
             pictures.book(where, "annotation of an unknown picture", f"{count} of them")

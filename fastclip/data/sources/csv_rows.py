@@ -36,9 +36,11 @@ class CsvRows:
         self.path, self.separator = path, separator
         self._lines: list[str] = []
         if len(separator) != 1 or separator in '"\r\n':
+            # A shell hands over the two characters that a program's text would turn into one.
+            tab = "; a tab is the default, and $'\\t' in bash" if separator == r"\t" else ""
             raise UserError(
                 f"--csv-separator is {separator!r}, expected one character that is no quote and no "
-                "line end"
+                f"line end{tab}"
             )
         self._reader = csv.reader(self._keep_lines(), delimiter=separator)
         while (first := self._next()) == []:

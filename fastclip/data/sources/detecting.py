@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fastclip.data.sources.annotated_folder import refuse_annotated
 from fastclip.data.sources.extensions import extension, is_hidden, is_picture
 from fastclip.data.sources.json_file import outline, read_json
 from fastclip.data.sources.registry import HEAD_BYTES, LAYOUTS, Layout, layout_named
@@ -26,7 +27,8 @@ def layouts_of(spec: DataSpec, role: str = "--train-data") -> list[tuple[str, La
     if spec.dataset_type == "synthetic":
         return [(spec.path, layout_named("synthetic"))]
     if not spec.path:
-        raise UserError("no data given: name shards or a csv file, or use --dataset-type synthetic")
+        generated = ", or use --dataset-type synthetic" if role == "--train-data" else ""
+        raise UserError(f"no data given: name shards, a file or a folder{generated}")
     paths = spec.path.split("::")
     if not all(path.strip() for path in paths):
         number = next(number for number, path in enumerate(paths, 1) if not path.strip())
@@ -61,8 +63,8 @@ def _layout_of(path: str, names_columns: bool) -> Layout:
     first = Path(expand(path)[0] if is_pattern(path) else path)
     if not first.exists():
         raise UserError(f"there is no file or folder {path}")
-    if first.is_dir() and _is_folder_of_shards(first):
-        example = f"{path.rstrip('/')}/train-{{0000..0009}}.tar"
+    if first.is_dir() and (shard := _shard_alone_in(first)):
+        example = first / re.sub(r"\d+", "*", shard)
         raise UserError(f"{path} is a folder of shards: name the shards, e.g. {example}")
     head = _head(first)
     if head[_USTAR] == b"ustar":
@@ -72,6 +74,8 @@ def _layout_of(path: str, names_columns: bool) -> Layout:
         if names_columns and layout.name == "flickr":
             continue
         if layout != shards and layout.detects(first, head):
+            if layout.name == "image-folder" and first.is_dir():
+                refuse_annotated(first)
             return layout
     raise _unknown(first, head)
 
@@ -81,12 +85,12 @@ def _is_remote_table(path: str) -> bool:
     return not is_local(path) and not path.startswith("pipe:") and extension(path) in tables
 
 
-def _is_folder_of_shards(folder: Path) -> bool:
-    """Whether shards lie in a folder, and neither folders nor pictures."""
+def _shard_alone_in(folder: Path) -> str | None:
+    """The first shard in a folder that has neither folders nor pictures beside it."""
     inside = [path for path in folder.iterdir() if not is_hidden(path.name)]
-    return any(_SHARD.search(path.name) for path in inside) and not any(
-        path.is_dir() or is_picture(path.name) for path in inside
-    )
+    if any(path.is_dir() or is_picture(path.name) for path in inside):
+        return None
+    return min((path.name for path in inside if _SHARD.search(path.name)), default=None)
 
 
 def _head(path: Path) -> bytes:

@@ -104,6 +104,9 @@ class MetadataRows(Rows):
         key = self.keys[number]
         if isinstance(row, BadRecord):
             return row
+        if picture.startswith(("../", "/")):
+            detail = f"the table names pictures in and below {self.root}"
+            return BadRecord(key, "picture lies outside the table's folder", detail)
         if picture not in self.pictures:
             return BadRecord(key, "picture file is missing", f"in {self.root}")
         own = {"picture": self.root / picture, "id": printable(picture), "row": row}

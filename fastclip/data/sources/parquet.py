@@ -73,7 +73,8 @@ class ParquetSource(Source):
         self.holds = frozenset(v for file in files if file.columns for v in file.columns.holds)
         tables = [file.columns for file in files if file.columns]
         named = {pair for c in tables for pair in zip(c.names, c.types, strict=True)}
-        self.columns = sorted(f"{name} ({kind})" for name, kind in named)
+        # Of structs and lists not what is in them: they would fill the sentence.
+        self.columns = sorted({f"{name} ({kind.partition('<')[0]})" for name, kind in named})
         self.places: list[_Place] = []
         for file in files:
             starts = accumulate(file.rows, initial=0)

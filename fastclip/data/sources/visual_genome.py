@@ -29,8 +29,8 @@ NEAR = ("VG_100K", "VG_100K_2", "images", "images/VG_100K", "images/VG_100K_2", 
 
 
 def detects(path: Path, head: bytes) -> bool:
-    """Whether the file starts as a list of pictures with regions that have phrases."""
-    return has_keys(starts_as(head, "["), "phrase")
+    """Whether the file starts as a list of pictures with regions; the first may have none."""
+    return has_keys(starts_as(head, "["), "regions")
 
 
 def open_source(spec: DataSpec, wanted: frozenset[str]) -> RowSource:

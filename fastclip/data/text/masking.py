@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,23 +12,6 @@ from fastclip.data.text.tag_words import Found, TagWords
 from fastclip.data.text.word_piece import WordPieceTokenizer
 
 MaskedVocabulary = Literal["words", "pieces"]
-
-
-def masked_ids(
-    tokenizer: WordPieceTokenizer, text: str, start: int, end: int
-) -> tuple[Tensor, int]:
-    """Ids of ``text`` with one ``[MASK]`` for ``text[start:end]``, and where the mask is.
-
-    Ids are int64 ``[context_length]``. Raises ``ValueError`` where the mask is cut off.
-    """
-    before = tokenizer.pieces(text[:start])
-    place, last = len(before) + 1, tokenizer.context_length - 2
-    if place > last:
-        raise ValueError(f"the masked word is piece {place}, expected one of the first {last}")
-    pieces = [*before, tokenizer.mask_id, *tokenizer.pieces(text[end:])][:last]
-    ids = torch.full((tokenizer.context_length,), tokenizer.pad_id, dtype=torch.int64)
-    ids[: len(pieces) + 2] = torch.tensor([tokenizer.sot_id, *pieces, tokenizer.eot_id])
-    return ids, place
 
 
 class WordMasking:
@@ -43,6 +27,11 @@ class WordMasking:
     ) -> None:
         self.tokenizer, self.words, self.vocabulary = tokenizer, words, vocabulary
         self._pieces = _single_pieces(tokenizer, words) if vocabulary == "pieces" else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The words of the list."""
+        return self.words.words
 
     @property
     def num_candidates(self) -> int:
@@ -70,10 +59,37 @@ class WordMasking:
             known = self._pieces
             found = [f._replace(number=known[f.number]) for f in found if f.number in known]
         last = self.tokenizer.context_length - 2
-        # A text has no more pieces than letters, and most texts are short.
-        if found and found[-1].start >= last and len(self.tokenizer.pieces(text)) > last:
+        # ASCII has no more pieces than letters. Other letters may be taken apart into several, as
+        # BERT's normalization does with Hangul's syllables.
+        if not text.isascii() or (found and found[-1].start >= last):
             found = [f for f in found if len(self.tokenizer.pieces(text[: f.start])) < last]
         return found
+
+    def mask(self, texts: Sequence[str], masked: Sequence[Found]) -> tuple[Tensor, Tensor]:
+        """Ids int64 ``[b, L]`` of texts with one word masked each, and where, int64 ``[b]``."""
+        if not texts:
+            empty = torch.zeros(0, dtype=torch.int64)
+            return empty.view(0, self.tokenizer.context_length), empty
+        ids, places = zip(
+            *(self.mask_between(t, m.start, m.end) for t, m in zip(texts, masked, strict=True)),
+            strict=True,
+        )
+        return torch.stack(ids), torch.tensor(places)
+
+    def mask_between(self, text: str, start: int, end: int) -> tuple[Tensor, int]:
+        """Ids of ``text`` with one ``[MASK]`` for ``text[start:end]``, and where the mask is.
+
+        Ids are int64 ``[context_length]``. Raises ``ValueError`` where the mask is cut off.
+        """
+        tokenizer = self.tokenizer
+        before = tokenizer.pieces(text[:start])
+        place, last = len(before) + 1, tokenizer.context_length - 2
+        if place > last:
+            raise ValueError(f"the masked word is piece {place}, expected one of the first {last}")
+        pieces = [*before, tokenizer.mask_id, *tokenizer.pieces(text[end:])][:last]
+        ids = torch.full((tokenizer.context_length,), tokenizer.pad_id, dtype=torch.int64)
+        ids[: len(pieces) + 2] = torch.tensor([tokenizer.sot_id, *pieces, tokenizer.eot_id])
+        return ids, place
 
 
 def _single_pieces(tokenizer: WordPieceTokenizer, words: TagWords) -> dict[int, int]:

@@ -22,8 +22,10 @@ class WordPieceTokenizer(Tokenizer):
         definition: what the ``tokenizers`` library writes to a ``tokenizer.json``.
         context_length: ids a text, 3 or more.
 
-    Normalization (lower case, accents) is the definition's own. ``[MASK]`` in a text is the id
-    ``mask_id``. Unlike in other tokenizers the end, ``eot_id``, is not the highest id.
+    Normalization (lower case, accents) is the definition's own. A text that spells a special piece,
+    such as "[PAD]", has its letters and signs, never the piece itself: padding and masks are where
+    this class puts them alone. Unlike in other tokenizers the end, ``eot_id``, is not the highest
+    id.
     """
 
     kind = "word_piece"
@@ -36,6 +38,7 @@ class WordPieceTokenizer(Tokenizer):
         self._pieces = tokenizers.Tokenizer.from_str(definition)
         self._pieces.no_padding()
         self._pieces.no_truncation()
+        self._pieces.encode_special_tokens = True
         self.vocab_size = self._pieces.get_vocab_size()
         self.sot_id, self.eot_id, self.pad_id, self.mask_id = map(
             self._special, (_CLS, _SEP, _PAD, _MASK)

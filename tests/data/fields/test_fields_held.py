@@ -4,7 +4,7 @@ from fastclip.data.bad_records import BadRecord
 from fastclip.data.captions import CaptionConfig
 from fastclip.data.fields import CAPTION, CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEXT
 from fastclip.data.fields.held import check_held, check_tags
-from fastclip.data.sources.base import ForwardSource, Part, Record, Source
+from fastclip.data.sources.base import ForwardSource, Part, Record, Size, Source
 from fastclip.errors import UserError
 
 ALL = (CAPTION, CAPTIONS, ID, LABEL, LABELS, PICTURE, TAGS, TEXT)
@@ -19,7 +19,10 @@ class Held(Source):
         self.reads = self.opened = self.closed = 0
 
     num_parts = property(lambda self: len(self.parts))
-    part_name = size = identity = None
+    part_name = identity = None
+
+    def size(self, part):
+        return Size(len(self.parts[part]))
 
     def open(self, part):
         self.opened += 1

@@ -124,6 +124,20 @@ def test_drawn_streams_may_come_twice_and_nothing_is_told_of_it():
     assert made.finish() == []
 
 
+def test_weights_of_streams_need_them_drawn_and_say_how_often_they_are():
+    source = MadeUpStreams([4] * 8)
+    source.weights = [1.0] * 4 + [3.0] * 4
+    with pytest.raises(
+        UserError,
+        match="-factors is given for the streams pipe:made-up, each of which is read once",
+    ):
+        loader(source)
+    made = loader(source, resampled=True)
+    drawn = [number for epoch in range(40) for number in all_of(run(made, epoch))]
+    share = sum(number >= 16 for number in drawn) / len(drawn)
+    assert share == pytest.approx(0.75, abs=0.06)
+
+
 @pytest.mark.parametrize("seed", [3, 4])
 def test_the_order_depends_on_the_seed_and_the_epoch_alone(seed):
     first = [numbers(run(loader(MadeUpStreams([24]), seed=3), e)) for e in (0, 5)]

@@ -1,5 +1,6 @@
 """Orders of epochs: what they hold, on what they depend, how well they mix."""
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -158,6 +159,15 @@ def test_weights_say_how_often_a_part_comes(weight):
         seen.update(small)
     assert sum(seen.values()) == 40 * 8 * weight
     assert all(abs(count / 40 - weight) < 0.3 for count in seen.values())
+
+
+def test_tiny_weights_are_shares_and_cost_no_empty_passes():
+    order = Order([10, 10, 0], 0, batch=8, weights=[1e-6, 3e-6, 1.0], window=50)
+    started = time.process_time()
+    slots(order, stop=20)
+    assert time.process_time() - started < 5
+    counts = Counter(part for part, _ in slots(order, stop=4000))
+    assert counts.keys() == {0, 1} and counts[1] / 4000 == pytest.approx(0.75, abs=0.1)
 
 
 def test_resampled_records_come_by_their_weight():

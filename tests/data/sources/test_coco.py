@@ -250,3 +250,26 @@ def test_it_is_told_by_its_start(content, is_coco):
     head = json.dumps(content, indent=1).encode()
     assert coco.detects(Path("x.json"), head) == is_coco
     assert coco.detects(Path("x.json"), b"\xef\xbb\xbf \n" + head[:200]) == is_coco
+
+
+def test_annotations_of_a_picture_that_is_booked_are_not_booked_again(tmp_path):
+    pictures = [*images(1, 2), {"id": 3}, {"id": 4, "file_name": "1.jpg"}]
+    annotations = [caption(n, "a dog") for n in (1, 2, 3, 3, 4, 5)]
+    records, bad = read_all(open_file(coco, write(tmp_path, pictures, annotations)))
+    assert [(b.key, b.reason, b.lost) for b in bad] == [
+        ("images[2]", "picture without a file_name", 1),
+        ("images[3]", "picture's file_name comes twice", 1),
+        ("captions_val2017.json image_id 5", "annotation of an unknown picture", 1),
+    ]
+    assert len(records) == 2
+
+
+def test_annotations_that_say_nothing_are_told_with_their_keys(tmp_path):
+    silent = [{"image_id": 1, "id": n, "text": "a cat"} for n in range(3)]
+    records, bad = read_all(open_file(coco, write(tmp_path, images(1), [caption(1, "a"), *silent])))
+    assert records[0].values["captions"] == ["a"]
+    (told,) = bad
+    assert told.reason == "annotation without caption and category_id" and told.lost == 0
+    assert (
+        told.detail == "3 of them, the first annotations[1] with the keys 'image_id', 'id', 'text'"
+    )

@@ -250,6 +250,11 @@ def test_a_separator_that_csv_does_not_take(tmp_path, separator):
     assert "--csv-separator is" in refusal(rows(tmp_path, "a"), csv_separator=separator)
 
 
+def test_a_tab_that_the_shell_left_as_two_characters_is_told(tmp_path):
+    told = refusal(rows(tmp_path, "a"), csv_separator=r"\t")
+    assert told.endswith("line end; a tab is the default, and $'\\t' in bash")
+
+
 def test_files_that_cannot_be_opened(tmp_path):
     assert "cannot read" in refusal(tmp_path / "missing.csv")
     assert "cannot read" in refusal(tmp_path)

@@ -126,6 +126,14 @@ def test_rows_that_share_a_picture_have_keys_and_one_id(tmp_path):
     assert {found[key]["id"] for key in found if key != "2.png"} == {"1.png"}
 
 
+def test_a_picture_outside_the_folder_is_said_to_be_so(tmp_path):
+    table = f"file_name,text\n1.png,one\n../2.png,two\n{tmp_path}/1.png,three\n"
+    write_table(tmp_path / "set", table, pictures=("1.png",))
+    write_pictures(tmp_path, "2.png")
+    found = bad(open_with(image_folder, tmp_path / "set"))
+    assert [b.reason for b in found] == ["picture lies outside the table's folder"] * 2
+
+
 def test_pictures_without_a_row_are_one_problem(tmp_path):
     write_table(tmp_path, "file_name,text\n1.png,one\n", pictures=("1.png", "2.png", "c/3.jpg"))
     [problem] = bad(open_with(image_folder, tmp_path))

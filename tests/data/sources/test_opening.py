@@ -71,8 +71,8 @@ def test_the_layout_is_told_from_ending_and_content(folder, path, layout):
         ("s-00.tar:: ::s-01.tar", "part 2 of 3 is empty"),
         ("missing.parquet", "there is no file or folder missing.parquet$"),
         ("missing", "there is no file or folder missing$"),
-        ("shards", r"is a folder of shards: name the shards, e.g. shards/train-\{0000..0009\}.tar"),
-        ("shards/", r"e.g. shards/train-"),
+        ("shards", r"is a folder of shards: name the shards, e.g. shards/s-\*.tar$"),
+        ("shards/", r"e.g. shards/s-\*.tar$"),
         (
             "notes.md",
             r"layout of notes.md, which begins with 'x': .*--dataset-type \(webd.*coco\)$",
@@ -170,8 +170,9 @@ def test_columns_that_are_not_known_are_named_with_those_that_are(tmp_path, miss
 
 def test_the_generated_set_is_shards(tmp_path, monkeypatch, opened):
     from fastclip.data.generated import shards as generated
+    from fastclip.data.generated.samples import GeneratedSpec
 
-    small = generated.GeneratedSpec(num_samples=3, num_val=2, picture_size=16)
+    small = GeneratedSpec(num_samples=3, num_val=2, picture_size=16)
     make = generated.ensure_generated
     target = "fastclip.data.sources.generated.ensure_generated"
     monkeypatch.setattr(target, lambda root: make(root, small, progress=False))

@@ -173,6 +173,7 @@ def test_pictures_below_a_named_folder(tmp_path):
     ("content", "is_so"),
     [
         (list(TWO), True),
+        ([{"id": 1, "regions": []}], True),
         ([{"image": "a.jpg", "caption": "a"}], False),
         ({"regions": [region(1, 1, "a")]}, False),
     ],

@@ -4,7 +4,7 @@ import pytest
 from listed_sources import ListedRecords, ListedStream
 
 from fastclip.data.bad_records import BadRecord
-from fastclip.data.sources.base import Record
+from fastclip.data.sources.base import Record, Size
 from fastclip.data.sources.walk import all_records, count_records
 
 A, B, C = (Record(key, {}) for key in "abc")
@@ -34,6 +34,31 @@ def test_streams_are_read_and_closed():
     next(walk)
     walk.close()
     assert source.ended == [0, 1, 0]
+
+
+class Said(ListedRecords):
+    """Its only part is said to hold four records."""
+
+    def size(self, part):
+        return Size(4, believed=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "lost", "told"),
+    [
+        ([A, B], 0, ["s, part 0 is said to hold 4 records, it has 2"]),
+        ([A, B, C, A, B], 0, ["s, part 0 is said to hold 4 records, it has 5"]),
+        ([A, B, C, A], 0, []),
+        # Two are lost with a cause of their own, whether the file beside the part counts them or
+        # not.
+        ([A, B], 2, []),
+        ([A, B, C, A], 2, []),
+    ],
+)
+def test_a_size_that_is_not_so_is_told(caplog, records, lost, told):
+    problem = BadRecord("y", "shard is truncated or unreadable", lost=lost)
+    assert list(all_records(Said("s", [records], problems=[problem]))) == [problem, *records]
+    assert [line.message for line in caplog.records] == told
 
 
 @pytest.mark.parametrize(("at_most", "count"), [(None, 4), (4, 4), (3, None), (0, None)])

@@ -1,10 +1,12 @@
 """Words that can be masked, and captions with one word masked."""
 
+import unicodedata
+
 import pytest
 import torch
 from small_bert import small_bert
 
-from fastclip.data.text.masking import WordMasking, masked_ids
+from fastclip.data.text.masking import WordMasking
 from fastclip.data.text.tag_words import TagWords
 from fastclip.data.text.word_piece import WordPieceTokenizer
 from fastclip.models.text_encoder import open_text_encoder
@@ -27,12 +29,41 @@ def tokenizer(definition, length=16):
 )
 def test_one_mask_stands_for_a_word_whatever_its_pieces(definition, text):
     tokens = tokenizer(definition)
-    for found in WordMasking(tokens, WORDS, "words").maskable(text):
-        ids, place = masked_ids(tokens, text, found.start, found.end)
-        whole = tokens([f"{text[: found.start]}[MASK]{text[found.end :]}"])[0]
+    masking = WordMasking(tokens, WORDS, "words")
+    found = masking.maskable(text)
+    assert found
+    for one in found:
+        ids, place = masking.mask_between(text, one.start, one.end)
+        # An unknown letter is one piece too, which makes a whole text of the masked one.
+        [whole] = tokens([f"{text[: one.start]} ж {text[one.end :]}"])
+        assert whole[place] not in (tokens.mask_id, tokens.pad_id)
+        whole[place] = tokens.mask_id
         assert torch.equal(ids, whole)
-        assert ids[place] == tokens.mask_id
-        assert int(ids.eq(tokens.mask_id).sum()) == 1 + text.count("[MASK]")
+        assert int(ids.eq(tokens.mask_id).sum()) == 1
+
+
+@pytest.mark.parametrize("text", ["[PAD] [PAD] [PAD] red", "[MASK] [SEP] red", "[CLS]red"])
+def test_special_pieces_that_a_text_spells_are_its_letters(definition, text):
+    tokens = tokenizer(definition, 32)
+    special = {tokens.pad_id, tokens.mask_id, tokens.sot_id, tokens.eot_id}
+    assert not special & set(tokens.pieces(text))
+    [ids] = tokens([text]).tolist()
+    assert ids.count(tokens.eot_id) == 1 and tokens.mask_id not in ids
+    assert tokens.pad_id not in ids[: ids.index(tokens.eot_id)]
+
+
+def test_letters_that_are_several_pieces_count_as_those(tmp_path):
+    jamo = "한"  # one syllable, taken apart into three letters
+    known = [f"##{letter}" for letter in unicodedata.normalize("NFD", jamo)]
+    known += ["red", *(piece.removeprefix("##") for piece in known)]
+    tokens = tokenizer(open_text_encoder(str(small_bert(tmp_path, known))).definition)
+    assert len(tokens.pieces(jamo)) == 3
+    masking = WordMasking(tokens, WORDS, "words")
+    for count in range(1, 8):
+        text = f"{jamo * count} red"
+        found = masking.maskable(text)
+        assert len(found) == (3 * count < tokens.context_length - 2)
+        masking.mask([text] * len(found), found)
 
 
 def test_candidates_are_words_or_pieces(definition):
@@ -52,14 +83,14 @@ def test_candidates_are_words_or_pieces(definition):
 def test_words_that_are_cut_off_are_not_masked(definition, length):
     tokens = tokenizer(definition, length)
     text = "a cyan red ring"  # 1, 4, 1 and 1 pieces
-    found = WordMasking(tokens, WORDS, "words").maskable(text)
+    masking = WordMasking(tokens, WORDS, "words")
+    found = masking.maskable(text)
     starts = {"cyan": 1, "red": 5, "ring": 6}
     expected = [word for word, start in starts.items() if start < length - 2]
     assert [text[f.start : f.end] for f in found] == expected
-    for f in found:
-        ids, place = masked_ids(tokens, text, f.start, f.end)
+    for ids, place in zip(*masking.mask([text] * len(found), found), strict=True):
         assert ids[place] == tokens.mask_id
         assert tokens.eot_id in ids.tolist()
     if length < 9:
         with pytest.raises(ValueError, match="the masked word is piece 7, expected one of the fir"):
-            masked_ids(tokens, text, 11, 15)
+            masking.mask_between(text, 11, 15)
