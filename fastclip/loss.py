@@ -26,7 +26,7 @@ from fastclip.comm import Handshake, peers_of_module
 from fastclip.functional.caption import CaptionCrossEntropy
 from fastclip.functional.clip import Flags, clip_loss, clip_loss_over_ranks
 from fastclip.functional.distill import distilled
-from fastclip.functional.gather import gather, gather_texts
+from fastclip.functional.gather import gather_pair, gather_texts
 from fastclip.functional.module import ContrastiveLoss, Overridable, refuse_horovod
 from fastclip.functional.settings import ComputeOptions
 from fastclip.functional.siglip import check_dist_impl, siglip_loss, sigmoid_contrastive
@@ -69,7 +69,7 @@ def gather_features(
     """
     refuse_horovod(use_horovod)
     peers = peers_of_module(group, rank, world_size, Handshake())
-    return gather(image_features, text_features, local_loss, gather_with_grad, peers)
+    return gather_pair(image_features, text_features, local_loss, gather_with_grad, peers)
 
 
 class ClipLoss(ContrastiveLoss):
@@ -117,7 +117,7 @@ class ClipLoss(ContrastiveLoss):
         self, image_features: Tensor, text_features: Tensor
     ) -> tuple[Tensor, Tensor]:
         """All ranks' features; see the function ``gather_features``."""
-        return gather(
+        return gather_pair(
             image_features, text_features, self.local_loss, self.gather_with_grad, self._peers()
         )
 

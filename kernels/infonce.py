@@ -1,8 +1,8 @@
 """Two-sided softmax over a block of logits: statistics of rows and columns, and the gradient.
 
-Three kernels, launched by ``statistics``, ``fold`` and ``gradient`` on a block of consecutive rows
-and columns. Each writes only what it is given room for: no atomics, no allocation, no
-synchronisation. Log-sum-exps here are in bits, of logits in bits (see ``logits``).
+Three kernels, launched by ``statistics``, ``merge_partials`` and ``gradient`` on a block of
+consecutive rows and columns. Each writes only what it is given room for: no atomics, no allocation,
+no synchronisation. Logits and log-sum-exps here are in base 2 (see ``logits``).
 """
 
 from typing import NamedTuple
@@ -16,106 +16,108 @@ from fastclip.kernels.logits import (
     halves,
     has_targets,
     keep_logits,
-    logits_tile,
+    logits_of_program,
     merged,
     narrowed,
     outside_to,
     store_tile,
-    tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
-# The least sum of exponentials under a strip's maximum: terms that underflowed, 256 of less than
-# 2**-126, do not show in its last digit.
+# The least sum of exponentials under a strip's maximum that is kept: beside it the terms that
+# underflowed, at most 256 of less than 2**-126, do not show in its last digit.
 LEAST_SUM = tl.constexpr(2.0**-94)
-# The widest range of log-sum-exps, in bits, that one exponential can serve.
+# How far the log-sum-exps of a tile's rows and columns may lie apart, in base 2, for one
+# exponential to serve all of them.
 WIDEST = tl.constexpr(100.0)
 
 
 class Partials(NamedTuple):
-    """``sum 2**(z - top) = total`` over the part of a row or column in each tile, float32.
+    """``sum 2**(z - max) = sum_exp`` over the part of a row or column in each tile, float32.
 
     Both ``[tiles, length]``: tile columns by rows, or tile rows by columns.
     """
 
-    top: Tensor
-    total: Tensor
+    max: Tensor
+    sum_exp: Tensor
 
 
-class Fixed(NamedTuple):
-    """Logits in 16 bits: ``values`` int16 ``[rows, >= columns]``, any row stride, and
-    ``lines`` float32 ``[tile rows, tile columns, 2]``, its last two dimensions contiguous."""
+class QuantizedLogits(NamedTuple):
+    """Logits in 16 bits: ``values`` int16 ``[rows, >= columns]``, any row stride, and ``affine``
+    float32 ``[tile rows, tile columns, 2]``, its last two dimensions contiguous: of each tile the
+    ``middle`` and the ``step`` of ``logit = middle + step * value``."""
 
     values: Tensor
-    lines: Tensor
+    affine: Tensor
 
 
-class Side(NamedTuple):
+class SideVectors(NamedTuple):
     """One direction of the softmax, a vector along rows or columns: ``shift`` its log-sum-exp in
-    bits, ``factor`` its weight times what rounding the log-sum-exp to float32 took away."""
+    base 2, ``factor`` its weight times what rounding the log-sum-exp to float32 took away."""
 
     shift: Tensor
     factor: Tensor
 
 
-def kept_source(kept: Fixed | Tensor | None) -> tuple[str, Tensor | None, Tensor | None]:
-    """``SOURCE`` of ``logits_tile``, and its values and lines."""
+def kept_source(kept: QuantizedLogits | Tensor | None) -> tuple[str, Tensor | None, Tensor | None]:
+    """``SOURCE`` of ``logits_of_program``, and its values and affine."""
     if kept is None:
         return "product", None, None
-    return ("fixed", *kept) if isinstance(kept, Fixed) else ("stored", kept, None)
+    return ("quantized", *kept) if isinstance(kept, QuantizedLogits) else ("stored", kept, None)
 
 
 @triton.jit
 def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
-    """Writes the partial sums of the columns of a tile, and the logits of targets, strip by strip;
-    returns maxima and sums of rows. ``shared`` is what all strips need."""
+    """Of a tile ``z [ROWS, COLUMNS]`` writes the partial sums of columns and the logits of targets,
+    a strip of columns at a time; returns the maxima and the sums of rows, ``[ROWS]`` each.
+    ``shared`` is what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
-        top, total = _two_sided_statistics(left, first_column, shared, STRIP)
+        maximum, sum_exp = _two_sided_statistics(left, first_column, shared, STRIP)
         first_column += left.shape[1]
-        other_top, other_total = _two_sided_statistics(right, first_column, shared, STRIP)
-        return merged(top, total, other_top, other_total)
+        other_max, other_sum_exp = _two_sided_statistics(right, first_column, shared, STRIP)
+        return merged(maximum, sum_exp, other_max, other_sum_exp)
     else:
         row_ids, tile_row, wanted, with_targets, edge, target = shared[:6]
-        column_top, column_total, rows, columns = shared[6:]
-        column_ids = first_column + tl.arange(0, z.shape[1])
+        column_max, column_sum_exp, rows, columns = shared[6:]
+        column_ids = first_column + tl.arange(0, z.shape[1])  # [STRIP]
         column_inside = column_ids < columns
         if edge:
             z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
         if with_targets:
-            entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)
+            entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)  # [ROWS]
             here = (wanted >= first_column) & (wanted < first_column + z.shape[1])
             tl.store(target + row_ids, entry.to(tl.float64), mask=here & (row_ids < rows))
         # One exponential an entry, under its row's maximum; the columns weigh it by those maxima.
-        tops = tl.max(z, 1)
-        top = tl.max(tops, 0)
-        exponentials = tl.exp2(z - finite_or_zero(tops)[:, None])
-        weights = tl.exp2(tops - finite_or_zero(top))
-        column_tops = tl.zeros((z.shape[1],), dtype=tl.float32) + top
-        totals = tl.sum(exponentials * weights[:, None], 0)
-        if tl.min(tl.where(column_inside, totals, float("inf")), 0) < LEAST_SUM:
+        maxima = tl.max(z, 1)  # [ROWS]
+        maximum = tl.max(maxima, 0)
+        exponentials = tl.exp2(z - finite_or_zero(maxima)[:, None])  # [ROWS, STRIP]
+        weights = tl.exp2(maxima - finite_or_zero(maximum))  # [ROWS]
+        column_maxima = tl.zeros((z.shape[1],), dtype=tl.float32) + maximum
+        sum_exps = tl.sum(exponentials * weights[:, None], 0)  # [STRIP]
+        if tl.min(tl.where(column_inside, sum_exps, float("inf")), 0) < LEAST_SUM:
             # Some column lies so far below the strip's maximum that it lost digits to underflow.
-            column_tops = tl.max(z, 0)
-            totals = tl.sum(tl.exp2(z - finite_or_zero(column_tops)[None, :]), 0)
+            column_maxima = tl.max(z, 0)
+            sum_exps = tl.sum(tl.exp2(z - finite_or_zero(column_maxima)[None, :]), 0)
         at_columns = tile_row.to(tl.int64) * columns + column_ids
-        tl.store(column_top + at_columns, column_tops, mask=column_inside)
-        tl.store(column_total + at_columns, totals, mask=column_inside)
-        return tops, tl.sum(exponentials, 1)
+        tl.store(column_max + at_columns, column_maxima, mask=column_inside)
+        tl.store(column_sum_exp + at_columns, sum_exps, mask=column_inside)
+        return maxima, tl.sum(exponentials, 1)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "affine_stride"])
 def _statistics_kernel(
     x,
     y,
     scale,
-    row_top,
-    row_total,
-    column_top,
-    column_total,
+    row_max,
+    row_sum_exp,
+    column_max,
+    column_sum_exp,
     target,
     values,
-    lines,
+    affine,
     rows,
     columns,
     width,
@@ -124,7 +126,7 @@ def _statistics_kernel(
     y_row_stride,
     y_stride,
     values_stride,
-    lines_stride,
+    affine_stride,
     target_offset,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -136,43 +138,25 @@ def _statistics_kernel(
     INTERPRETED: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        values_stride,
-        lines_stride,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, values, affine),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, values_stride, affine_stride),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED,
         "product",
+    )  # fmt: skip
+    shape = rows, columns, values_stride, affine_stride
+    keep_logits(
+        z, values, affine, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP
     )
-    shape = rows, columns, values_stride, lines_stride
-    keep_logits(z, values, lines, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP)
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target
-    shared += column_top, column_total, rows, columns
-    top, total = _two_sided_statistics(z, tile_column * BLOCK_COLUMNS, shared, STRIP)
+    shared += column_max, column_sum_exp, rows, columns
+    maximum, sum_exp = _two_sided_statistics(z, tile_column * BLOCK_COLUMNS, shared, STRIP)
     at_rows = tile_column.to(tl.int64) * rows + row_ids
-    tl.store(row_top + at_rows, top, mask=row_ids < rows)
-    tl.store(row_total + at_rows, total, mask=row_ids < rows)
+    tl.store(row_max + at_rows, maximum, mask=row_ids < rows)
+    tl.store(row_sum_exp + at_rows, sum_exp, mask=row_ids < rows)
 
 
 def statistics(
@@ -184,21 +168,21 @@ def statistics(
     column_partials: Partials,
     target: Tensor,
     tile: Tile,
-    keep: Fixed | Tensor | None = None,
+    keep: QuantizedLogits | Tensor | None = None,
 ) -> None:
     """Partial sums of rows and columns, and the targets, of a block of logits.
 
     Args:
         x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
-        scale: 0-d float32, in bits.
+        scale: 0-d float32, in base 2.
         target_offset: the target of row i is column ``i + target_offset`` of this block, and may
             lie outside of it.
         row_partials: room ``[tile columns, rows]``; column_partials: ``[tile rows, columns]``.
-        target: ``[rows]`` float64; in bits, written where a row's target is in the block.
-        keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in bits; written as
+        target: ``[rows]`` float64; in base 2, written where a row's target is in the block.
+        keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in base 2; written as
             ``out`` of ``gradient`` is.
     """
-    kind, values, lines = kept_source(keep)
+    kind, values, affine = kept_source(keep)
     rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
@@ -210,14 +194,14 @@ def statistics(
             *column_partials,
             target,
             values,
-            lines,
+            affine,
             rows,
             columns,
             x.shape[1],
             *x.stride(),
             *y.stride(),
             0 if values is None else values.stride(0),
-            0 if lines is None else lines.stride(0) // 2,
+            0 if affine is None else affine.stride(0) // 2,
             target_offset,
             KEEP=kind,
             **tile.product(x.shape[1], x.dtype),
@@ -226,26 +210,34 @@ def statistics(
 
 
 @triton.jit(do_not_specialize=["count", "length"])
-def _fold_kernel(
-    top, total, lse, count, length, RUNNING: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr
+def _merge_partials_kernel(
+    maximum,
+    sum_exp,
+    lse,
+    count,
+    length,
+    RUNNING: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = ids < length
     steps = tl.arange(0, STEP)
-    tops = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
+    maxima = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
     for start in range(0, count, STEP):
         k = start + steps
-        at = k.to(tl.int64)[:, None] * length + ids[None, :]
+        at = k.to(tl.int64)[:, None] * length + ids[None, :]  # [STEP, BLOCK]
         known = (k < count)[:, None] & inside[None, :]
-        tops = tl.maximum(tops, tl.max(tl.load(top + at, mask=known, other=float("-inf")), 0))
-    shift = finite_or_zero(tops)
+        parts = tl.load(maximum + at, mask=known, other=float("-inf"))  # [STEP, BLOCK]
+        maxima = tl.maximum(maxima, tl.max(parts, 0))
+    shift = finite_or_zero(maxima)
     sums = tl.zeros((BLOCK,), dtype=tl.float64)
     for start in range(0, count, STEP):
         k = start + steps
         at = k.to(tl.int64)[:, None] * length + ids[None, :]
         known = (k < count)[:, None] & inside[None, :]
-        factors = tl.exp2(tl.load(top + at, mask=known, other=float("-inf")) - shift[None, :])
-        terms = tl.load(total + at, mask=known, other=0.0) * factors
+        factors = tl.exp2(tl.load(maximum + at, mask=known, other=float("-inf")) - shift[None, :])
+        terms = tl.load(sum_exp + at, mask=known, other=0.0) * factors
         sums += tl.sum(terms.to(tl.float64), 0)
     value = tl.log2(sums) + shift.to(tl.float64)
     if RUNNING:
@@ -257,15 +249,15 @@ def _fold_kernel(
     tl.store(lse + ids, value, mask=inside)
 
 
-def fold(partials: Partials, lse: Tensor, running: bool) -> None:
-    """Log-sum-exp in bits of all tiles' partials, in a fixed order, into ``lse [length]`` float64.
+def merge_partials(partials: Partials, lse: Tensor, running: bool) -> None:
+    """Log-sum-exp in base 2 of all tiles' partials, in a fixed order, into a float64 vector.
 
-    ``running``: together with what ``lse`` holds.
+    ``lse [length]``; ``running``: together with what it holds.
     """
-    count, length = partials.top.shape
+    count, length = partials.max.shape
     block = 32 if length > 4096 else 16
     with on_device(lse):
-        _fold_kernel[(triton.cdiv(length, block),)](
+        _merge_partials_kernel[(triton.cdiv(length, block),)](
             *partials,
             lse,
             count,
@@ -280,7 +272,8 @@ def fold(partials: Partials, lse: Tensor, running: bool) -> None:
 
 @triton.jit
 def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: tl.constexpr):
-    """Writes the gradient of a tile strip by strip. ``shared`` is what all strips need."""
+    """Writes the gradient of a tile ``z [ROWS, COLUMNS]``, a strip of columns at a time. ``shared``
+    is what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
         _write_gradient(left, first_column, shared, STRIP, INTERPRETED)
@@ -294,6 +287,7 @@ def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: t
         factors = tl.load(column_factor + near_columns)
         if one_serves:
             factors *= tl.exp2(least - shifts)
+            # [ROWS, STRIP]
             g = tl.exp2(z - least) * (row_factors[:, None] + factors[None, :])
         else:
             g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
@@ -304,7 +298,7 @@ def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: t
         store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "lines_stride"])
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "affine_stride"])
 def _gradient_kernel(
     x,
     y,
@@ -315,7 +309,7 @@ def _gradient_kernel(
     column_factor,
     out,
     values,
-    lines,
+    affine,
     rows,
     columns,
     width,
@@ -325,7 +319,7 @@ def _gradient_kernel(
     y_stride,
     out_stride,
     values_stride,
-    lines_stride,
+    affine_stride,
     target_offset,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -337,33 +331,12 @@ def _gradient_kernel(
     INTERPRETED: tl.constexpr,
     SOURCE: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        values_stride,
-        lines_stride,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
-        SOURCE,
-    )
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, values, affine),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, values_stride, affine_stride),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED, SOURCE,
+    )  # fmt: skip
     near_rows, near_columns = tl.minimum(row_ids, rows - 1), tl.minimum(column_ids, columns - 1)
     row_shifts, column_shifts = tl.load(row_shift + near_rows), tl.load(column_shift + near_columns)
     row_factors = tl.load(row_factor + near_rows)
@@ -384,12 +357,12 @@ def gradient(
     x: Tensor,
     y: Tensor,
     scale: Tensor,
-    by_row: Side,
-    by_column: Side,
+    by_row: SideVectors,
+    by_column: SideVectors,
     target_offset: int,
     out: Tensor,
     tile: Tile,
-    kept: Fixed | Tensor | None = None,
+    kept: QuantizedLogits | Tensor | None = None,
 ) -> None:
     """The gradient of a block, ``G = by_row + by_column`` softmaxes, and 0 at the targets.
 
@@ -402,10 +375,10 @@ def gradient(
         target_offset: as in ``statistics``.
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
             which case columns are rounded up to a multiple of 16 in what is written.
-        kept: the logits, if they are known: float32 in bits, or a ``Fixed`` cut by the same tile.
-            ``out`` may share the memory of its values.
+        kept: the logits, if they are known: float32 in base 2, or ``QuantizedLogits`` cut by
+            the same tile. ``out`` may share the memory of its values.
     """
-    source, values, lines = kept_source(kept)
+    source, values, affine = kept_source(kept)
     rows, columns = out.shape
     grid = tile.grid(rows, columns)
     with on_device(x):
@@ -417,7 +390,7 @@ def gradient(
             *by_column,
             out,
             values,
-            lines,
+            affine,
             rows,
             columns,
             x.shape[1],
@@ -425,7 +398,7 @@ def gradient(
             *y.stride(),
             out.stride(0),
             0 if values is None else values.stride(0),
-            0 if lines is None else lines.stride(0) // 2,
+            0 if affine is None else affine.stride(0) // 2,
             target_offset,
             SOURCE=source,
             **tile.product(x.shape[1], x.dtype),

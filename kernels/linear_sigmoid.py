@@ -9,7 +9,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
-from fastclip.kernels.logits import halves, logits_tile, narrowed, store_tile, tile_of_program
+from fastclip.kernels.logits import halves, logits_of_program, narrowed, store_tile
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
 from fastclip.kernels.softmax_rows import Targets, add_bias, entries_of_tile, entry_at
 from fastclip.kernels.tiles import Tile
@@ -25,7 +25,7 @@ class SparseLabels(NamedTuple):
 
 @triton.jit
 def weighted(value, weight, column_ids, columns):
-    """``value`` times a weight per column, if there is one."""
+    """The tile ``value`` times a weight per column, if there is one."""
     if weight is not None:
         near_columns = tl.minimum(column_ids, columns - 1)
         value = value * tl.load(weight + near_columns).to(tl.float32)[None, :]
@@ -49,8 +49,9 @@ def _losses_and_gradient(
     STRIP: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    """Sums of rows of the losses over a tile; writes the gradient strip by strip, unless ``factor``
-    is None. ``shared`` is what all strips need."""
+    """Sums over the columns of a tile ``z [ROWS, COLUMNS]`` of the losses, ``[ROWS]``; writes the
+    gradient a strip of columns at a time, unless ``factor`` is None. ``shared`` is what all strips
+    need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
         weights = bias, positive_weight, negative_weight
@@ -132,33 +133,13 @@ def _linear_sigmoid_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        None,
-        None,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        0,
-        0,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, None, None),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, 0, 0),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED,
         "product",
-    )
+    )  # fmt: skip
     first, last = row_ids, row_ids
     if labels is None:
         first, last = entries_of_tile(
@@ -189,7 +170,7 @@ def _linear_sigmoid_kernel(
     tl.store(losses + at_rows, loss, mask=row_ids < rows)
 
 
-def linear_sigmoid(
+def linear_sigmoid_losses(
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -207,8 +188,8 @@ def linear_sigmoid(
 
     Args:
         x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
-        scale: 0-d float32, in bits. bias, positive_weight, negative_weight: ``[columns]``
-            contiguous floats, or None; the bias not in bits.
+        scale: 0-d float32, in base 2. bias, positive_weight, negative_weight: ``[columns]``
+            contiguous floats, or None; the bias in base e.
         row_factor: ``[rows]`` float32, what each row's gradient is multiplied by; None for none.
         labels: ``[rows, columns]``, any strides, or sparse.
         losses: room ``[tile columns, rows]`` float32 for sums over the part of a row in each tile.

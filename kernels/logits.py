@@ -1,13 +1,14 @@
 """One tile of logits: the device code that every kernel starts from.
 
-Logits are in bits, ``z = scale * x . y`` with a scale that has log2(e) in it, in float32. A kernel
-takes its tile from one of three sources, its constexpr ``SOURCE``:
+Logits are in base 2, ``z = scale * x . y`` with a scale that has log2(e) in it, so that ``2**z`` is
+the exponential; in float32. A kernel takes its tile from one of three sources, its constexpr
+``SOURCE``:
 
-``"product"``  the tile's own matrix product of ``x [rows, width]`` and ``y [columns, width]``;
-``"stored"``   a float32 matrix ``values [rows, columns]`` of logits;
-``"fixed"``    an int16 matrix ``values`` and, for each tile, the two floats of the line
-               ``z = middle + step * value`` in ``lines [tile rows, tile columns, 2]``; a tile of
-               so wide a range that its steps are coarse takes its product instead.
+``"product"``    the tile's own matrix product of ``x [rows, width]`` and ``y [columns, width]``;
+``"stored"``     a float32 matrix ``values [rows, columns]`` of logits;
+``"quantized"``  an int16 matrix ``values`` and, for each tile, the two floats of the line
+                 ``z = middle + step * value`` in ``affine [tile rows, tile columns, 2]``; a tile of
+                 so wide a range that its steps are coarse takes its product instead.
 
 Rows beyond the matrix hold copies of the last one, columns anything: who reduces over a tile masks
 them with ``outside_to``.
@@ -16,8 +17,9 @@ them with ``outside_to``.
 import triton
 import triton.language as tl
 
-# The coarsest steps, in bits, whose error in a softmax (an eighth of a step, root mean square) is
-# well below the rounding of a gradient to bfloat16: tiles with a range of 128 bits.
+# The coarsest step of quantized logits. Its error in a softmax (an eighth of a step, root mean
+# square) is well below the rounding of a gradient to bfloat16; the logits of a tile with this step
+# span a range of 128, in base 2.
 COARSEST_STEP = tl.constexpr(2.0**-9)
 
 
@@ -61,28 +63,27 @@ def extent(columns, stride):
 
 @triton.jit
 def product_tile(
-    x,
-    y,
-    scale,
+    operands,
     row_ids,
     column_ids,
     width,
-    x_row_stride,
-    x_stride,
-    y_row_stride,
-    y_stride,
+    strides,
     BLOCK_DEPTH: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    """``scale * x[row_ids] @ y[column_ids].T`` in float32; ids in int64 and within the matrices.
+    """``scale * x[row_ids] @ y[column_ids].T`` in float32, ``[row_ids, column_ids]``; ids in int64
+    and within the matrices.
 
-    ``EVEN_DEPTH`` says that BLOCK_DEPTH divides the width.
+    ``operands`` and ``strides`` are those of ``logits_of_program``. ``EVEN_DEPTH`` says that
+    BLOCK_DEPTH divides the width.
     """
+    x, y, scale = operands[:3]
+    x_row_stride, x_stride, y_row_stride, y_stride = strides[:4]
     depth_ids = tl.arange(0, BLOCK_DEPTH)
-    x_at = x + row_ids[:, None] * x_row_stride + depth_ids[None, :] * x_stride
-    y_at = y + column_ids[None, :] * y_row_stride + depth_ids[:, None] * y_stride
+    x_at = x + row_ids[:, None] * x_row_stride + depth_ids[None, :] * x_stride  # [rows, DEPTH]
+    y_at = y + column_ids[None, :] * y_row_stride + depth_ids[:, None] * y_stride  # [DEPTH, cols]
     total = tl.zeros((row_ids.shape[0], column_ids.shape[0]), dtype=tl.float32)
     for start in range(0, width, BLOCK_DEPTH):
         if EVEN_DEPTH:
@@ -103,33 +104,33 @@ def product_tile(
 
 
 @triton.jit
-def logits_tile(
-    x,
-    y,
-    scale,
-    values,
-    lines,
-    tile_row,
-    tile_column,
-    rows,
-    columns,
-    width,
-    x_row_stride,
-    x_stride,
-    y_row_stride,
-    y_stride,
-    values_stride,
-    lines_stride,
+def logits_of_program(
+    operands,
+    sizes,
+    strides,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
     EVEN_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     SOURCE: tl.constexpr,
 ):
-    """The tile of logits, and the ids (int32) of its rows and columns, some of which may lie
-    outside. ``lines_stride`` counts lines from one row of tiles to the next."""
+    """What every kernel begins with: the tile of logits that its program works on.
+
+    Args:
+        operands: ``x, y, scale, values, affine``; the last two are None for ``SOURCE`` "product".
+        sizes: ``rows, columns, width``.
+        strides: of rows and entries of x, of rows and entries of y, of rows of ``values``, and how
+            many entries of ``affine`` lie between one row of tiles and the next.
+    Returns:
+        The logits ``[BLOCK_ROWS, BLOCK_COLUMNS]`` float32; the ids (int32) of their rows and of
+        their columns, some of which may lie outside; the tile's row and column among tiles.
+    """
+    rows, columns, width = sizes
+    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
+    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
     row_ids = tile_row * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column_ids = tile_column * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     # int64: a matrix may hold more than 2**31 entries.
@@ -137,54 +138,32 @@ def logits_tile(
     near_columns = tl.minimum(column_ids, columns - 1).to(tl.int64)
     if SOURCE == "product":
         z = product_tile(
-            x,
-            y,
-            scale,
-            near_rows,
-            near_columns,
-            width,
-            x_row_stride,
-            x_stride,
-            y_row_stride,
-            y_stride,
-            BLOCK_DEPTH,
-            EVEN_DEPTH,
-            PRECISION,
+            operands, near_rows, near_columns, width, strides, BLOCK_DEPTH, EVEN_DEPTH, PRECISION,
             INTERPRETED,
-        )
+        )  # fmt: skip
     else:
+        values, affine = operands[3], operands[4]
+        values_stride, affine_stride = strides[4], strides[5]
         at = values + near_rows[:, None] * values_stride + column_ids[None, :]
         known = column_ids[None, :] < extent(columns, values_stride)
         if SOURCE == "stored":
             z = tl.load(at, mask=known, other=0.0)
         else:
-            line = lines + (tile_row.to(tl.int64) * lines_stride + tile_column) * 2
-            middle, step = tl.load(line), tl.load(line + 1)
+            place = affine + (tile_row.to(tl.int64) * affine_stride + tile_column) * 2
+            middle, step = tl.load(place), tl.load(place + 1)
             if step > COARSEST_STEP:
                 z = product_tile(
-                    x,
-                    y,
-                    scale,
-                    near_rows,
-                    near_columns,
-                    width,
-                    x_row_stride,
-                    x_stride,
-                    y_row_stride,
-                    y_stride,
-                    BLOCK_DEPTH,
-                    EVEN_DEPTH,
-                    PRECISION,
-                    INTERPRETED,
-                )
+                    operands, near_rows, near_columns, width, strides, BLOCK_DEPTH, EVEN_DEPTH,
+                    PRECISION, INTERPRETED,
+                )  # fmt: skip
             else:
                 z = middle + step * tl.load(at, mask=known, other=0).to(tl.float32)
-    return z, row_ids, column_ids
+    return z, row_ids, column_ids, tile_row, tile_column
 
 
 @triton.jit
 def halves(tile):
-    """The left and the right half of a tile's columns.
+    """The left and the right half of a tile's columns: ``[rows, columns / 2]`` each.
 
     Epilogues go through a tile in strips of a few columns, by halves of halves: what they hold of a
     strip beside the logits is what decides how many blocks share a multiprocessor, and only with
@@ -196,7 +175,7 @@ def halves(tile):
 
 @triton.jit
 def outside_to(z, value, row_ids, column_ids, rows, columns):
-    """``z`` with ``value`` in the entries that lie outside the matrix."""
+    """The tile ``z`` with ``value`` in the entries that lie outside the matrix."""
     inside = (row_ids[:, None] < rows) & (column_ids[None, :] < columns)
     return tl.where(inside, z, value)
 
@@ -223,21 +202,22 @@ def has_targets(
 
 
 @triton.jit
-def finite_or_zero(top):
-    """A maximum to subtract: 0 where there was nothing but -inf."""
-    return tl.where(top == float("-inf"), 0.0, top)
+def finite_or_zero(maximum):
+    """Maxima to subtract, of any shape: 0 where there was nothing but -inf."""
+    return tl.where(maximum == float("-inf"), 0.0, maximum)
 
 
 @triton.jit
-def merged(top, total, other_top, other_total):
-    """Two partial sums of exponentials, each under a maximum of its own, as one."""
-    most = tl.maximum(top, other_top)
+def merged(maximum, sum_exp, other_max, other_sum_exp):
+    """Two partial sums of exponentials ``[rows]``, each under a maximum of its own, as one: their
+    common maximum and the sum under it."""
+    most = tl.maximum(maximum, other_max)
     under = finite_or_zero(most)
-    return most, total * tl.exp2(top - under) + other_total * tl.exp2(other_top - under)
+    return most, sum_exp * tl.exp2(maximum - under) + other_sum_exp * tl.exp2(other_max - under)
 
 
 @triton.jit
-def fixed_line(low, high):
+def affine_of_range(low, high):
     """Of logits between ``low`` and ``high`` in 16 bits: the middle and the step of the line that
     gives them back to half a step, ``(high - low) / 131070``, and the inverse of the step."""
     step = (high - low) * (1.0 / 65535.0)
@@ -246,8 +226,8 @@ def fixed_line(low, high):
 
 
 @triton.jit
-def to_fixed(z, low, per_step):
-    """Logits as int16, those below ``low`` as if they were it."""
+def quantized(z, low, per_step):
+    """A tile of logits as int16, those below ``low`` as if they were it."""
     value = ((tl.maximum(z, low) - low) * per_step + 0.5).to(tl.int32) - 32768
     return value.to(tl.int16)
 
@@ -272,7 +252,7 @@ def _keep_strips(
     else:
         rows, columns, values_stride, _ = shape
         column_ids = first_column + tl.arange(0, z.shape[1])
-        kept = to_fixed(z, low, per_step) if KEEP == "fixed" else z
+        kept = quantized(z, low, per_step) if KEEP == "quantized" else z
         store_tile(kept, values, row_ids, column_ids, rows, columns, values_stride)
 
 
@@ -280,7 +260,7 @@ def _keep_strips(
 def keep_logits(
     z,
     values,
-    lines,
+    affine,
     tile_row,
     tile_column,
     row_ids,
@@ -291,17 +271,17 @@ def keep_logits(
 ):
     """Stores a tile of logits as its ``SOURCE`` ``KEEP`` will have it, if it is to be kept.
 
-    ``shape`` is rows, columns, and the strides of ``values`` and ``lines``.
+    ``shape`` is rows, columns, and the strides of ``values`` and ``affine``.
     """
     if KEEP != "product":
         low, per_step = 0.0, 0.0
-        if KEEP == "fixed":
+        if KEEP == "quantized":
             # Copies of the last row and column, outside, lie in the range of the others.
             # All at once: Triton 3.6 fails on two reductions by rows here, on sm_100.
             low = tl.min(z)
-            middle, step, per_step = fixed_line(low, tl.max(z))
-            line = lines + (tile_row.to(tl.int64) * shape[3] + tile_column) * 2
-            tl.store(line, middle)
-            tl.store(line + 1, step)
+            middle, step, per_step = affine_of_range(low, tl.max(z))
+            place = affine + (tile_row.to(tl.int64) * shape[3] + tile_column) * 2
+            tl.store(place, middle)
+            tl.store(place + 1, step)
         first_column = tile_column * BLOCK_COLUMNS
         _keep_strips(z, values, first_column, row_ids, low, per_step, shape, STRIP, KEEP)

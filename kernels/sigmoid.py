@@ -10,11 +10,10 @@ from fastclip.kernels.logits import (
     at_edge,
     halves,
     has_targets,
-    logits_tile,
+    logits_of_program,
     narrowed,
     outside_to,
     store_tile,
-    tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
@@ -50,9 +49,9 @@ def inverse(value, INTERPRETED: tl.constexpr):
 
 @triton.jit
 def sigmoid_parts(z, INTERPRETED: tl.constexpr):
-    """For logits in bits, one exponential and one inverse an entry: ``rest``, ``sigmoid(z)`` and
-    ``sigmoid(-z)``, where ``softplus(z) = rest + max(z, 0)`` and ``softplus(-z) = rest +
-    max(-z, 0)``, these maxima in nats (``LN_2 * z``). z may be -inf."""
+    """Of a tile of logits in base 2, by one exponential and one inverse an entry: ``rest``,
+    ``sigmoid(z)`` and ``sigmoid(-z)``, tiles like it, where ``softplus(z) = rest + max(z, 0)`` and
+    ``softplus(-z) = rest + max(-z, 0)``, these maxima in base e (``LN_2 * z``). z may be -inf."""
     t = tl.exp2(-tl.abs(z))
     most = inverse(1.0 + t, INTERPRETED)
     return log1p_of(t), tl.where(z > 0, 1.0, t) * most, tl.where(z > 0, t, 1.0) * most
@@ -70,8 +69,9 @@ def _losses_and_gradient(
     GRADIENT: tl.constexpr,
     WRITE: tl.constexpr,
 ):
-    """Sums of rows of the losses and of the gradient of the bias over a tile; writes the gradient
-    strip by strip. ``shared`` is what all strips need."""
+    """Sums over the columns of a tile ``z [ROWS, COLUMNS]`` of the losses and of the gradient of
+    the bias, ``[ROWS]`` each; writes the gradient a strip of columns at a time. ``shared`` is what
+    all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
         given = out, factor, shared
@@ -86,7 +86,7 @@ def _losses_and_gradient(
     else:
         row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride = shared
         column_ids = first_column + tl.arange(0, z.shape[1])
-        is_target = wanted[:, None] == column_ids[None, :]
+        is_target = wanted[:, None] == column_ids[None, :]  # [ROWS, STRIP]
         # Negatives lose softplus(z), the target softplus(-z): its logit changes sign.
         if with_targets:
             z = tl.where(is_target, -z, z)
@@ -140,33 +140,13 @@ def _sigmoid_kernel(
     GRADIENT: tl.constexpr,
     WRITE: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        None,
-        None,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        0,
-        0,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, None, None),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, 0, 0),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED,
         "product",
-    )
+    )  # fmt: skip
     z += tl.load(bias)
     wanted = row_ids + target_offset
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
@@ -175,13 +155,13 @@ def _sigmoid_kernel(
     loss, g = _losses_and_gradient(
         z, tile_column * BLOCK_COLUMNS, out, factor, shared, STRIP, INTERPRETED, GRADIENT, WRITE
     )
-    part = tile_row.to(tl.int64) * tile_columns + tile_column
+    part = tile_row.to(tl.int64) * tl.cdiv(columns, BLOCK_COLUMNS) + tile_column
     tl.store(losses + part, tl.sum(loss, 0))
     if GRADIENT:
         tl.store(bias_gradients + part, tl.sum(g, 0))
 
 
-def sigmoid(
+def sigmoid_losses(
     x: Tensor,
     y: Tensor,
     scale: Tensor,
@@ -199,7 +179,7 @@ def sigmoid(
 
     Args:
         x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
-        scale, bias: 0-d float32, in bits.
+        scale, bias: 0-d float32, in base 2.
         target_offset: the target of row i is column ``i + target_offset`` of this block, and may
             lie outside of it.
         losses, bias_gradients: float32, one entry a tile: their sums.

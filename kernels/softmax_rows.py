@@ -2,25 +2,25 @@
 gradient.
 
 Two kernels, launched by ``statistics`` and ``gradient``; the partial sums of the first go through
-``infonce.fold``. Each writes only what it is given room for: no atomics, no allocation, no
-synchronisation. Logits, log-sum-exps and biases are in bits here (see ``logits``).
+``infonce.merge_partials``. Each writes only what it is given room for: no atomics, no allocation,
+no synchronisation. Logits and log-sum-exps are in base 2 here (see ``logits``), biases as a caller
+has them.
 """
 
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from fastclip.kernels.infonce import Fixed, Partials, Side, kept_source
+from fastclip.kernels.infonce import Partials, QuantizedLogits, SideVectors, kept_source
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     finite_or_zero,
     halves,
     keep_logits,
-    logits_tile,
+    logits_of_program,
     merged,
     narrowed,
     store_tile,
-    tile_of_program,
 )
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
@@ -51,7 +51,7 @@ def entries_of_tile(
     rows,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """The first of each row's entries in the tile, and the one after the last."""
+    """The first of each row's entries in the tile, and the one after the last, ``[ROWS]`` each."""
     near_rows = tl.minimum(row_ids, rows - 1)
     if bounds is None:
         first = near_rows
@@ -70,7 +70,7 @@ def entries_of_tile(
 @triton.jit
 def entry_at(step, entry_columns, first, last, first_column):
     """Of each row, the entry ``step`` after its first, whether there is one, and its column in the
-    block, -1 where there is none."""
+    block, -1 where there is none, ``[ROWS]`` each."""
     entry = first + step
     known = entry < last
     column = tl.load(entry_columns + entry, mask=known, other=0) - first_column
@@ -79,7 +79,7 @@ def entry_at(step, entry_columns, first, last, first_column):
 
 @triton.jit
 def add_bias(z, bias, column_ids, columns):
-    """``z``, in bits, with a bias per column, not in bits, if there is one."""
+    """The tile ``z``, in base 2, with a bias per column, in base e, if there is one."""
     if bias is not None:
         offset = tl.load(bias + tl.minimum(column_ids, columns - 1)).to(tl.float32)
         z += (offset * LOG2_E)[None, :]
@@ -96,16 +96,17 @@ def _row_statistics(
     shared,
     STRIP: tl.constexpr,
 ):
-    """Of the part of rows in a tile, strip by strip: the maxima, the sums of exponentials under
-    them, and the sums; the logits of entries are stored. ``shared`` is what all strips need."""
+    """Of a tile ``z [ROWS, COLUMNS]``, a strip of columns at a time: the maxima of rows, the sums
+    of exponentials under them and the sums, ``[ROWS]`` each; the logits of entries are stored.
+    ``shared`` is what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
         given = bias, entry_columns, row_sum, shared
-        top, total, sums = _row_statistics(left, first_of_strip, *given, STRIP)
+        maximum, sum_exp, sums = _row_statistics(left, first_of_strip, *given, STRIP)
         first_of_strip += left.shape[1]
-        other_top, other_total, other_sums = _row_statistics(right, first_of_strip, *given, STRIP)
-        top, total = merged(top, total, other_top, other_total)
-        return top, total, sums + other_sums
+        other_max, other_sum_exp, other_sums = _row_statistics(right, first_of_strip, *given, STRIP)
+        maximum, sum_exp = merged(maximum, sum_exp, other_max, other_sum_exp)
+        return maximum, sum_exp, sums + other_sums
     else:
         target, first, last, most, first_column, columns = shared
         column_ids = first_of_strip + tl.arange(0, z.shape[1])
@@ -113,7 +114,7 @@ def _row_statistics(
         z = add_bias(z, bias, column_ids, columns)
         for step in tl.range(0, most, num_stages=1):
             entry, known, wanted = entry_at(step, entry_columns, first, last, first_column)
-            here = wanted[:, None] == column_ids[None, :]
+            here = wanted[:, None] == column_ids[None, :]  # [ROWS, STRIP]
             found = tl.sum(tl.where(here, z, 0.0), 1)
             known &= (wanted >= first_of_strip) & (wanted < first_of_strip + z.shape[1])
             tl.store(target + entry, found.to(tl.float64), mask=known)
@@ -121,8 +122,8 @@ def _row_statistics(
         if row_sum is not None:
             sums = tl.sum(tl.where(inside, z, 0.0), 1)
         z = tl.where(inside, z, float("-inf"))
-        top = tl.max(z, 1)
-        return top, tl.sum(tl.exp2(z - finite_or_zero(top)[:, None]), 1), sums
+        maximum = tl.max(z, 1)
+        return maximum, tl.sum(tl.exp2(z - finite_or_zero(maximum)[:, None]), 1), sums
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
@@ -131,14 +132,14 @@ def _statistics_kernel(
     y,
     scale,
     bias,
-    row_top,
-    row_total,
+    row_max,
+    row_sum_exp,
     row_sum,
     entry_columns,
     bounds,
     target,
     values,
-    lines,
+    affine,
     rows,
     columns,
     width,
@@ -147,7 +148,7 @@ def _statistics_kernel(
     y_row_stride,
     y_stride,
     values_stride,
-    lines_stride,
+    affine_stride,
     first_column,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -159,47 +160,29 @@ def _statistics_kernel(
     INTERPRETED: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        values_stride,
-        lines_stride,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, values, affine),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, values_stride, affine_stride),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED,
         "product",
-    )
+    )  # fmt: skip
     row_inside = row_ids < rows
     # What is kept has no bias in it, so that a bias of -inf does not stretch its range.
-    shape = rows, columns, values_stride, lines_stride
-    keep_logits(z, values, lines, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP)
+    shape = rows, columns, values_stride, affine_stride
+    keep_logits(
+        z, values, affine, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP
+    )
     first, last = entries_of_tile(
         entry_columns, bounds, first_column, tile_column, row_ids, rows, BLOCK_COLUMNS
     )
     shared = target, first, last, tl.max(last - first, 0), first_column, columns
-    top, total, sums = _row_statistics(
+    maximum, sum_exp, sums = _row_statistics(
         z, tile_column * BLOCK_COLUMNS, bias, entry_columns, row_sum, shared, STRIP
     )
     at_rows = tile_column.to(tl.int64) * rows + row_ids
-    tl.store(row_top + at_rows, top, mask=row_inside)
-    tl.store(row_total + at_rows, total, mask=row_inside)
+    tl.store(row_max + at_rows, maximum, mask=row_inside)
+    tl.store(row_sum_exp + at_rows, sum_exp, mask=row_inside)
     if row_sum is not None:
         tl.store(row_sum + at_rows, sums, mask=row_inside)
 
@@ -214,19 +197,19 @@ def statistics(
     sums: Tensor | None,
     target: Tensor,
     tile: Tile,
-    keep: Fixed | Tensor | None = None,
+    keep: QuantizedLogits | Tensor | None = None,
 ) -> None:
     """Partial sums of rows, and the logits of the entries they name.
 
     Args:
         x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
-        scale: 0-d float32, in bits. bias: ``[columns]`` contiguous, not in bits, or None.
+        scale: 0-d float32, in base 2. bias: ``[columns]`` contiguous, not in base 2, or None.
         partials: room ``[tile columns, rows]``. sums: as much room for sums of logits, or None.
         target: float64, one an entry: room for their logits.
         keep: room for the logits without bias: in 16 bits, or float32 ``[rows, columns]``; written
             as ``out`` of ``gradient`` is.
     """
-    kind, values, lines = kept_source(keep)
+    kind, values, affine = kept_source(keep)
     rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
@@ -241,14 +224,14 @@ def statistics(
             targets.bounds,
             target,
             values,
-            lines,
+            affine,
             rows,
             columns,
             x.shape[1],
             *x.stride(),
             *y.stride(),
             0 if values is None else values.stride(0),
-            0 if lines is None else lines.stride(0) // 2,
+            0 if affine is None else affine.stride(0) // 2,
             targets.first_column,
             KEEP=kind,
             **tile.product(x.shape[1], x.dtype),
@@ -269,7 +252,8 @@ def _write_gradient(
     STRIP: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    """Writes the gradient of a tile strip by strip. ``shared`` is what all strips need."""
+    """Writes the gradient of a tile ``z [ROWS, COLUMNS]``, a strip of columns at a time. ``shared``
+    is what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
         given = bias, row_offset, entry_columns, on_target, column_sum
@@ -311,7 +295,7 @@ def _gradient_kernel(
     out,
     column_sum,
     values,
-    lines,
+    affine,
     rows,
     columns,
     width,
@@ -321,7 +305,7 @@ def _gradient_kernel(
     y_stride,
     out_stride,
     values_stride,
-    lines_stride,
+    affine_stride,
     first_column,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
@@ -333,33 +317,12 @@ def _gradient_kernel(
     INTERPRETED: tl.constexpr,
     SOURCE: tl.constexpr,
 ):
-    tile_rows, tile_columns = tl.cdiv(rows, BLOCK_ROWS), tl.cdiv(columns, BLOCK_COLUMNS)
-    tile_row, tile_column = tile_of_program(tl.program_id(0), tile_rows, tile_columns, GROUP)
-    z, row_ids, column_ids = logits_tile(
-        x,
-        y,
-        scale,
-        values,
-        lines,
-        tile_row,
-        tile_column,
-        rows,
-        columns,
-        width,
-        x_row_stride,
-        x_stride,
-        y_row_stride,
-        y_stride,
-        values_stride,
-        lines_stride,
-        BLOCK_ROWS,
-        BLOCK_COLUMNS,
-        BLOCK_DEPTH,
-        EVEN_DEPTH,
-        PRECISION,
-        INTERPRETED,
-        SOURCE,
-    )
+    z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
+        (x, y, scale, values, affine),
+        (rows, columns, width),
+        (x_row_stride, x_stride, y_row_stride, y_stride, values_stride, affine_stride),
+        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_DEPTH, GROUP, EVEN_DEPTH, PRECISION, INTERPRETED, SOURCE,
+    )  # fmt: skip
     # A row without a weight may hold anything, and rows outside have none.
     row_inside = row_ids < rows
     factor = tl.load(row_factor + row_ids, mask=row_inside, other=0.0)
@@ -391,14 +354,14 @@ def gradient(
     y: Tensor,
     scale: Tensor,
     bias: Tensor | None,
-    by_row: Side,
+    by_row: SideVectors,
     offset: Tensor | None,
     targets: Targets,
     on_target: Tensor,
     out: Tensor,
     column_sums: Tensor | None,
     tile: Tile,
-    kept: Fixed | Tensor | None = None,
+    kept: QuantizedLogits | Tensor | None = None,
 ) -> None:
     """The gradient of a block: ``by_row``'s softmaxes less ``offset``, ``on_target`` at entries.
 
@@ -410,10 +373,10 @@ def gradient(
         out: ``[rows, columns]`` float32, bfloat16 or float16. Its row stride may be larger, in
             which case columns are rounded up to a multiple of 16 in what is written.
         column_sums: room ``[tile rows, columns]`` float32 for partial sums of columns, or None.
-        kept: the logits without bias, if they are known: float32 in bits, or a ``Fixed`` cut by
-            the same tile. ``out`` may share the memory of its values.
+        kept: the logits without bias, if they are known: float32 in base 2, or ``QuantizedLogits``
+            cut by the same tile. ``out`` may share the memory of its values.
     """
-    source, values, lines = kept_source(kept)
+    source, values, affine = kept_source(kept)
     rows, columns = out.shape
     grid = tile.grid(rows, columns)
     with on_device(x):
@@ -430,7 +393,7 @@ def gradient(
             out,
             column_sums,
             values,
-            lines,
+            affine,
             rows,
             columns,
             x.shape[1],
@@ -438,7 +401,7 @@ def gradient(
             *y.stride(),
             out.stride(0),
             0 if values is None else values.stride(0),
-            0 if lines is None else lines.stride(0) // 2,
+            0 if affine is None else affine.stride(0) // 2,
             targets.first_column,
             SOURCE=source,
             **tile.product(x.shape[1], x.dtype),

@@ -56,7 +56,7 @@ class Problem:
         self.bias = torch.full((), -10.0, device="cuda")
         self.target = torch.empty(rows, dtype=torch.float64, device="cuda")
         vector = torch.full((rows,), 20.0, device="cuda")
-        self.side = infonce.Side(vector, torch.ones_like(vector))
+        self.side = infonce.SideVectors(vector, torch.ones_like(vector))
         fixed = dtype != torch.float32
         self.g = torch.empty(rows, rows, dtype=torch.float16 if fixed else dtype, device="cuda")
         self.values = torch.empty_like(self.g, dtype=torch.int16 if fixed else dtype)
@@ -72,15 +72,19 @@ class Problem:
 
     def launches(self, tile: Tile) -> Iterator[tuple[str, Callable[[], None]]]:
         """What to time for each operation of the table."""
-        by_row, by_column, lines = self.partials(tile)
-        kept = self.values if self.x.dtype == torch.float32 else infonce.Fixed(self.values, lines)
+        by_row, by_column, affine = self.partials(tile)
+        kept = (
+            self.values
+            if self.x.dtype == torch.float32
+            else infonce.QuantizedLogits(self.values, affine)
+        )
         operands = self.x, self.y, self.scale
-        sums = torch.empty(2, lines.shape[0] * lines.shape[1], device="cuda")
+        sums = torch.empty(2, affine.shape[0] * affine.shape[1], device="cuda")
 
-        def statistics(keep: infonce.Fixed | Tensor | None) -> None:
+        def statistics(keep: infonce.QuantizedLogits | Tensor | None) -> None:
             infonce.statistics(*operands, 0, by_row, by_column, self.target, tile, keep)
 
-        def gradient(keep: infonce.Fixed | Tensor | None) -> None:
+        def gradient(keep: infonce.QuantizedLogits | Tensor | None) -> None:
             infonce.gradient(*operands, self.side, self.side, 0, self.g, tile, keep)
 
         def both() -> None:
@@ -92,15 +96,15 @@ class Problem:
         yield "gradient", lambda: gradient(None)
         yield (
             "sigmoid",
-            lambda: sigmoid.sigmoid(
+            lambda: sigmoid.sigmoid_losses(
                 *operands, self.bias, 0, *sums, self.side.shift, self.g, 1.0, True, tile
             ),
         )
         class_weights = (self.side.factor,) * 3
-        losses, column_sums = by_row.top, by_column.top
+        losses, column_sums = by_row.max, by_column.max
         yield (
             "linear_sigmoid",
-            lambda: linear_sigmoid.linear_sigmoid(
+            lambda: linear_sigmoid.linear_sigmoid_losses(
                 *operands, None, *class_weights, self.labels, losses, self.g, column_sums, tile
             ),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastclip.ops.differentiable import differentiable
+from fastclip.ops.derivatives import differentiable
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.inputs import accumulation_dtype
 

@@ -30,7 +30,7 @@ from fastclip.functional.sharded import (
     scale_grad_part,
     warn_of_one_sided,
 )
-from fastclip.ops.differentiable import first_order
+from fastclip.ops.derivatives import first_order
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_backend, resolve_for_graph
 from fastclip.ops.epilogue import inner_product, scale_and_round
 from fastclip.ops.infonce import clip_loss_single, infonce_backward, infonce_forward, shifted

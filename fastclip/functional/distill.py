@@ -22,7 +22,7 @@ from fastclip.functional.sharded import (
     scale_grad_part,
     warn_of_one_sided,
 )
-from fastclip.ops.differentiable import first_order
+from fastclip.ops.derivatives import first_order
 from fastclip.ops.dispatch import resolve_backend, resolve_for_graph
 from fastclip.ops.distill import (
     check_teacher,
@@ -108,7 +108,7 @@ def _forward(
     partial = torch.stack([column_lse, teacher_column_lse, column_mean], dim=1)
     partial = shards.exchange_columns(partial)
     lse = partial[..., :2].logsumexp(0)
-    # A rank's mean under the teacher's softmax counts by its share of that softmax.
+    # The mean over all ranks' rows: each rank's, weighted by its share of the teacher's softmax.
     column_mean = (partial[..., 2] * (partial[..., 1] - lse[:, 1]).exp()).sum(0)
     contrastive = (row_lse - target).sum() + (lse[:, 0] - target).sum()
     distillation = (row_lse - row_mean).sum() + (lse[:, 0] - column_mean).sum()
@@ -137,7 +137,7 @@ def _backward(ctx, contrastive: Tensor | None, distillation: Tensor | None, *_):
     shards, flags, options = ctx.shards, ctx.flags, ctx.options
     x, scale, teacher_x, teacher_scale, texts, teacher_texts, *statistics = ctx.saved_tensors
     row_lse, teacher_row_lse, lse = statistics
-    nothing = scale.new_zeros(())  # from a loss that nobody uses
+    nothing = scale.new_zeros(())  # the upstream gradient of a loss that nobody uses
     own_upstream = torch.stack([nothing if u is None else u for u in (contrastive, distillation)])
     unit = 1 / (2 * max(1, shards.total))
     if flags.local_loss:

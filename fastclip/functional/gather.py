@@ -10,7 +10,7 @@ from torch import Tensor
 from fastclip.comm import AllGather, Handshake, Peers, Shards
 
 
-def gather(
+def gather_pair(
     image_features: Tensor,
     text_features: Tensor,
     local_loss: bool,

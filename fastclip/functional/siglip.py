@@ -15,7 +15,7 @@ from torch import Tensor
 from fastclip.comm import IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
 from fastclip.functional.settings import ComputeOptions
 from fastclip.functional.sharded import check_workspace, divide_by_max
-from fastclip.ops.differentiable import first_order
+from fastclip.ops.derivatives import first_order
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_backend, resolve_for_graph
 from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import paired, scalar
@@ -166,7 +166,8 @@ def _forward(
 
 
 def _share(shards: Shards) -> float:
-    """What a rank's sum over its images counts by."""
+    """The factor W / N of a rank's sum over its images: the mean over ranks is then the loss of the
+    batch, over its N images."""
     return shards.world / max(1, shards.total)
 
 

@@ -1,11 +1,11 @@
-"""Checks and casts of what a caller passes to the public functions of the engine."""
+"""Checks and casts of what a caller passes to the public functions of the operations."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import under_transform
+from fastclip.ops.derivatives import under_transform
 
 FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -39,13 +39,13 @@ def infonce_backward(
     row_weight: Tensor,
     col_weight: Tensor,
     target_offset: int,
-    coupled: bool,
+    both_terms: bool,
 ) -> tuple[Tensor, Tensor]:
     z = _logits(x, y, scale)
     targets = _targets(z, target_offset)
     g_row = row_weight[:, None] * ((z - row_lse[:, None]).exp() - targets)
     g_col = col_weight * ((z - col_lse).exp() - targets)
-    if coupled:
+    if both_terms:
         g_row = g_col = g_row + g_col
     return g_row @ y, g_col.T @ x
 
@@ -141,7 +141,7 @@ def distill_backward(
     row_distill_weight: Tensor,
     col_distill_weight: Tensor,
     target_offset: int,
-    coupled: bool,
+    both_terms: bool,
 ) -> tuple[Tensor, Tensor]:
     z, t = _logits(x, y, scale), _logits(tx, ty, tscale)
     targets = _targets(z, target_offset)
@@ -149,7 +149,7 @@ def distill_backward(
     p_col, q_col = (z - col_lse).exp(), (t - t_col_lse).exp()
     g_row = row_weight[:, None] * (p_row - targets) + row_distill_weight[:, None] * (p_row - q_row)
     g_col = col_weight * (p_col - targets) + col_distill_weight * (p_col - q_col)
-    if coupled:
+    if both_terms:
         g_row = g_col = g_row + g_col
     return g_row @ y, g_col.T @ x
 

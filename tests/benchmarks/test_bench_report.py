@@ -63,8 +63,25 @@ def test_record_survives_the_file(made_up, tmp_path: Path) -> None:
 
 
 def test_plot(made_up, tmp_path: Path) -> None:
-    assert gpu_report.plot(made_up, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    """What is measured is what is drawn: other figures make another picture, the same the same."""
+    imread = pytest.importorskip("matplotlib.image").imread
+
+    def drawn(name: str):
+        assert gpu_report.plot(made_up, tmp_path / name)
+        return imread(tmp_path / name)
+
+    first, again = drawn("plot.png"), drawn("again.png")
+    height, width, _ = first.shape
+    assert height > 300 and width > 3 * height and (first == again).all()
+    # A panel each for time, memory and ratio, all with lines in their middle.
+    for panel in range(3):
+        middle = first[height // 4 : 3 * height // 4, panel * width // 3 : (panel + 1) * width // 3]
+        assert len({tuple(pixel) for row in middle[::7, ::7] for pixel in row}) > 2
+    for entry in made_up.losses:
+        if entry["implementation"].startswith("fastclip cuda"):
+            entry["seconds"] *= 3
+    changed = drawn("changed.png")
+    assert changed.shape == first.shape and (changed != first).any()
     assert not gpu_report.plot(GpuRecord(), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

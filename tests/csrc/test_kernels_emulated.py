@@ -78,20 +78,22 @@ def forward_of(module, x, y, scale, offset, keep, workspace_bytes):
     return module.forward(InfonceForward(x, y, scale, offset, keep, workspace_bytes, "cuda"))
 
 
-def backward_of(module, x, y, scale, statistics, offset, coupled, workspace_bytes):
+def backward_of(module, x, y, scale, statistics, offset, both_terms, workspace_bytes):
     weights = torch.linspace(1, 2, len(x)), torch.linspace(2, 1, len(y))
     *vectors, kept = statistics
     needs_and_options = True, True, workspace_bytes, "cuda"
     return module.backward(
-        InfonceBackward(x, y, scale, *vectors, *weights, kept, offset, coupled, *needs_and_options)
+        InfonceBackward(
+            x, y, scale, *vectors, *weights, kept, offset, both_terms, *needs_and_options
+        )
     )
 
 
-def expected_of(x, y, scale, offset, coupled):
+def expected_of(x, y, scale, offset, both_terms):
     wide = x.double(), y.double(), scale.double()
     statistics = reference.infonce_forward(*wide, offset)
     weights = torch.linspace(1, 2, len(x)).double(), torch.linspace(2, 1, len(y)).double()
-    return statistics, reference.infonce_backward(*wide, *statistics, *weights, offset, coupled)
+    return statistics, reference.infonce_backward(*wide, *statistics, *weights, offset, both_terms)
 
 
 def check_results(statistics, gradients, features_and_scale, expected):
@@ -105,19 +107,21 @@ def check_results(statistics, gradients, features_and_scale, expected):
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
-@pytest.mark.parametrize("workspace_bytes, coupled", [(2**19, True), (2**23, False)])
+@pytest.mark.parametrize("workspace_bytes, both_terms", [(2**19, True), (2**23, False)])
 @pytest.mark.parametrize("scale", [50.0, 1000.0])
-def test_backend(monkeypatch, infonce_cuda, capability, workspace_bytes, coupled, scale):
+def test_backend(monkeypatch, infonce_cuda, capability, workspace_bytes, both_terms, scale):
     """The whole backend, logits kept (in part at the smaller workspace) and taken again."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     n, m, width, offset = 270, 400, 40, 7
     x, y = features(infonce_cuda, n, m, width, seed=7)
     scale = torch.tensor(scale)
-    expected = expected_of(x, y, scale, offset, coupled)
+    expected = expected_of(x, y, scale, offset, both_terms)
     for keep in (True, False):
         statistics = forward_of(infonce_cuda, x, y, scale, offset, keep, workspace_bytes)
         assert (statistics[3].numel() > 0) == keep
-        found = backward_of(infonce_cuda, x, y, scale, statistics, offset, coupled, workspace_bytes)
+        found = backward_of(
+            infonce_cuda, x, y, scale, statistics, offset, both_terms, workspace_bytes
+        )
         check_results(statistics[:3], found, (x, y, scale), expected)
 
 

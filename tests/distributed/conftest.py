@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from gloo_pool import Pool
@@ -10,7 +11,8 @@ def pool() -> Iterator[Callable[..., Pool]]:
     pools: dict[tuple[int, str], Pool] = {}
 
     def get(world: int, backend: str = "gloo") -> Pool:
-        return pools.setdefault((world, backend), Pool(world, backend))
+        new = Pool(world, backend, Path(__file__).parent, "gloo_cases")
+        return pools.setdefault((world, backend), new)
 
     yield get
     for started in pools.values():

@@ -128,8 +128,8 @@ def test_deterministic(workspace_bytes):
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("coupled", [True, False])
-def test_rows_of_one_rank(coupled):
+@pytest.mark.parametrize("both_terms", [True, False])
+def test_rows_of_one_rank(both_terms):
     """A span of rows against all columns, its targets further right."""
     n, m, offset, width = 700, 2500, 1300, 512
     x, y = features(m, width, torch.bfloat16)
@@ -142,11 +142,11 @@ def test_rows_of_one_rank(coupled):
         torch.testing.assert_close(found, truth, rtol=0, atol=3e-5)
     weights = torch.ones(n, device="cuda"), torch.ones(m, device="cuda")
     found = infonce_backward(
-        x, y, scale, row_lse, col_lse, target, *weights, kept, offset, coupled, True, True, 2**28,
-        "cuda",
+        x, y, scale, row_lse, col_lse, target, *weights, kept, offset, both_terms, True, True,
+        2**28, "cuda",
     )  # fmt: skip
     truth = reference.infonce_backward(
-        *wide, *expected, *(w.double() for w in weights), offset, coupled
+        *wide, *expected, *(w.double() for w in weights), offset, both_terms
     )
     for one, other in zip(found, truth, strict=True):
         assert (one - other).norm() <= 1e-3 * other.norm()

@@ -102,11 +102,11 @@ def test_block_of_rows_against_more_columns(offset, kept, dtype, backend):
     row_lse, col_lse, target = statistics
     col_lse = col_lse + torch.rand(m, device=DEVICE)
     known = row_lse, col_lse, target, *(5 * torch.rand(k, device=DEVICE) for k in (n, m))
-    for coupled in (True, False):
+    for both_terms in (True, False):
         wide = [t.double() for t in known]
-        wants = reference.infonce_backward(x, y, scale, *wide, offset, coupled)
+        wants = reference.infonce_backward(x, y, scale, *wide, offset, both_terms)
         for needs in ((True, True), (True, False), (False, True)):
-            found = infonce_backward(*halves, *known, logits, offset, coupled, *needs, *options)
+            found = infonce_backward(*halves, *known, logits, offset, both_terms, *needs, *options)
             for needed, got, want in zip(needs, found, wants, strict=True):
                 assert got.shape == (want.shape if needed else (0, width))
                 bar = 1e-5 if dtype == torch.float32 else 4e-4

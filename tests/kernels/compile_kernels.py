@@ -52,7 +52,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
     """JIT function, pointer types, constexprs and launch options."""
     features, f32 = POINTERS[dtype], "*fp32"
     gradient = f32 if dtype == torch.float32 else "*fp16"
-    kept = "stored" if dtype == torch.float32 else "fixed"
+    kept = "stored" if dtype == torch.float32 else "quantized"
     values = f32 if kept == "stored" else "*i16"
     if kernel in TILED:
         used = tiled("kept" if "kept" in variant else TILED[kernel], dtype, architecture)
@@ -67,15 +67,15 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
         x = y = features
     if kernel == "statistics":
         pointers = dict(
-            x=x, y=y, scale=f32, row_top=f32, row_total=f32, column_top=f32, column_total=f32,
-            target="*fp64", values=values, lines=f32,
+            x=x, y=y, scale=f32, row_max=f32, row_sum_exp=f32, column_max=f32, column_sum_exp=f32,
+            target="*fp64", values=values, affine=f32,
         )  # fmt: skip
         constants["KEEP"] = kept if variant == "kept" else "product"
         function = infonce._statistics_kernel
     elif kernel == "gradient":
         pointers = dict(
             x=x, y=y, scale=f32, row_shift=f32, row_factor=f32, column_shift=f32,
-            column_factor=f32, out=gradient, values=values, lines=f32,
+            column_factor=f32, out=gradient, values=values, affine=f32,
         )  # fmt: skip
         constants["SOURCE"] = kept if variant == "kept" else "product"
         function = infonce._gradient_kernel
@@ -88,8 +88,8 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
         function = sigmoid._sigmoid_kernel
     elif kernel in ("row_statistics", "row_gradient", "linear_sigmoid"):
         pointers = dict(
-            x=x, y=y, scale=f32, bias=features, row_top=f32, row_total=f32, row_sum=f32,
-            entry_columns="*i32", bounds="*i32", target="*fp64", values=values, lines=f32,
+            x=x, y=y, scale=f32, bias=features, row_max=f32, row_sum_exp=f32, row_sum=f32,
+            entry_columns="*i32", bounds="*i32", target="*fp64", values=values, affine=f32,
             row_shift=f32, row_factor=f32, row_offset=f32, on_target=f32, out=gradient,
             column_sum=f32, positive_weight=f32, negative_weight=f32, labels="*u8",
             entry_labels=f32, losses=f32,
@@ -105,10 +105,10 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
             "linear_sigmoid": linear_sigmoid._linear_sigmoid_kernel,
         }[kernel]
         constants = {k: v for k, v in constants.items() if k in function.arg_names}
-    elif kernel == "fold":
-        pointers = dict(top=f32, total=f32, lse="*fp64")
+    elif kernel == "merge_partials":
+        pointers = dict(maximum=f32, sum_exp=f32, lse="*fp64")
         constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4, **FUSED}
-        function = infonce._fold_kernel
+        function = infonce._merge_partials_kernel
     else:
         pointers = dict(
             x=features, a=f32, partial=f32, out=f32 if kernel == "scale_and_add_rows" else features,
@@ -125,7 +125,7 @@ def signature(function, pointers, constants):
     types, known, attributes = {}, {}, {}
     for index, name in enumerate(function.arg_names):
         unit = name in ("x_stride", "y_stride", "a_stride", "labels_stride", "stride")
-        unused = name in ("values", "lines") and "product" in constants.values()
+        unused = name in ("values", "affine") and "product" in constants.values()
         if name in constants or unit or unused:
             types[name] = "constexpr"
             known[(index,)] = constants.get(name, 1 if unit else None)

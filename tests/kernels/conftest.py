@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
-import torch
 from interpreter import patch_language_once_a_launch
+from poisoned_memory import poisoned_memory as poisoned_memory
 
 if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None:
     patch_language_once_a_launch()
@@ -21,13 +21,3 @@ def prompt_collection() -> Iterator[None]:
     yield
     gc.set_threshold(*before)
     gc.unfreeze()
-
-
-@pytest.fixture
-def poisoned_memory() -> Iterator[None]:
-    """Fresh memory holds NaN, so that reading what nothing wrote shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(1).isnan()
-    yield
-    torch.use_deterministic_algorithms(before)

@@ -43,7 +43,7 @@ CASES = [
         ("linear_sigmoid", "dense", ["sm_80", "sm_90"], BOTH),
         ("linear_sigmoid", "several", ["sm_80"], ["float32"]),
         ("linear_sigmoid", "several", ["sm_100"], BOTH),
-        ("fold", "plain", ["sm_80"], ["bfloat16"]),
+        ("merge_partials", "plain", ["sm_80"], ["bfloat16"]),
         ("scale_and_add_rows", "plain", ["sm_90"], ["bfloat16"]),
         ("scale_and_round", "plain", ["sm_80"], ["bfloat16"]),
         ("inner_product", "plain", ["sm_90"], ["bfloat16"]),

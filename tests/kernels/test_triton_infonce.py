@@ -147,15 +147,15 @@ def test_block_of_rows_against_more_columns(offset, kept, dtype):
     halves = x.to(dtype), y.to(dtype), scale.float()
     weights = [w.float() for w in known[3:]]
     everything = True, True
-    for coupled, needs in (
+    for both_terms, needs in (
         (True, (everything, (True, False), (False, True))),
         (False, (everything,)),
     ):
-        want = reference.infonce_backward(x, y, scale, *known, offset, coupled)
-        bars = [bars_of(*sides)] * 2 if coupled else [bars_of(side) for side in sides]
+        want = reference.infonce_backward(x, y, scale, *known, offset, both_terms)
+        bars = [bars_of(*sides)] * 2 if both_terms else [bars_of(side) for side in sides]
         for need in needs:
             got = infonce_backward(
-                *halves, *known[:3], *weights, logits, offset, coupled, *need, *options
+                *halves, *known[:3], *weights, logits, offset, both_terms, *need, *options
             )
             for name, needed, bar, g, w in zip("xy", need, bars, got, want, strict=True):
                 assert g.shape == (w.shape if needed else (0, 24)) and g.dtype == torch.float32
@@ -229,7 +229,7 @@ def test_coarse_fixed_point_is_not_used(monkeypatch):
 
 
 @pytest.mark.parametrize("given, kept", [
-    (torch.float32, None), (torch.bfloat16, "fixed"), (torch.float16, "stored"),
+    (torch.float32, None), (torch.bfloat16, "quantized"), (torch.float16, "stored"),
 ])  # fmt: skip
 def test_gradient_from_each_source_in_place_of_what_was_kept(given, kept):
     x, y, scale = (t.to(given) for t in block(n=70, m=90))
@@ -241,24 +241,24 @@ def test_gradient_from_each_source_in_place_of_what_was_kept(given, kept):
     by_columns = kernels.Partials(*torch.empty(2, tile_rows, 90))
     room = {
         None: None,
-        "fixed": kernels.Fixed(
+        "quantized": kernels.QuantizedLogits(
             torch.empty(70, 96, dtype=torch.int16)[:, :90], torch.empty(tile_rows, tile_columns, 2)
         ),
         "stored": torch.empty(70, 96)[:, :90],
     }[kept]
     target = torch.empty(70).double()
     kernels.statistics(x, y, bits, 20, by_rows, by_columns, target, used, room)
-    kernels.fold(by_rows, row_lse, running=False)
-    kernels.fold(by_columns, col_lse, running=True)
-    values = room.values.view(torch.float16) if kept == "fixed" else room
+    kernels.merge_partials(by_rows, row_lse, running=False)
+    kernels.merge_partials(by_columns, col_lse, running=True)
+    values = room.values.view(torch.float16) if kept == "quantized" else room
     out = torch.empty(70, 90) if kept is None else values
-    sides = [kernels.Side(lse.float(), torch.ones(len(lse))) for lse in (row_lse, col_lse)]
+    sides = [kernels.SideVectors(lse.float(), torch.ones(len(lse))) for lse in (row_lse, col_lse)]
     kernels.gradient(x, y, bits, *sides, 20, out, used, room)
     z = scale.double() * x.double() @ y.double().T
     want = z.softmax(1) + z.softmax(0)
     want.diagonal(20)[:] = 0
     # A float16 given is stored: only what is kept in 16 bits is rounded to them.
-    dtype = given if kept == "fixed" else torch.float32
+    dtype = given if kept == "quantized" else torch.float32
     bars = Bars(*(t.double() for t in (x, y, scale)), dtype=dtype, gpu=True)
     for dim, length in ((1, 70), (0, 90)):
         bars.softmax(dim, torch.ones(length).double(), torch.zeros(70, 90))
@@ -296,14 +296,14 @@ def test_more_than_two_billion_entries_apart():
     near = torch.randn(4, 8).bfloat16()
     x.copy_(near)
     assert x.stride(0) * 3 > 2**31
-    one, side = torch.tensor(1.0), kernels.Side(torch.zeros(4), torch.ones(4))
+    one, side = torch.tensor(1.0), kernels.SideVectors(torch.zeros(4), torch.ones(4))
     used = tile("gradient", x.dtype, x.device)
     for operands in ((x, near), (near, x)):
         out = torch.empty(4, 4)
         kernels.gradient(*operands, one, side, side, 4, out, used)
         torch.testing.assert_close(out, 2 * (near.float() @ near.float().T).exp2())
     # A row stride of the output is also the number of columns it may be written up to.
-    source_at = kernels.Fixed(wide.view(torch.int16), torch.tensor([[[0.0, 1e-4]]]))
+    source_at = kernels.QuantizedLogits(wide.view(torch.int16), torch.tensor([[[0.0, 1e-4]]]))
     wide.view(torch.int16).copy_(torch.arange(16).view(4, 4))
     out = torch.empty(4, 4)
     kernels.gradient(near, near, one, side, side, 4, out, used, source_at)
@@ -317,9 +317,9 @@ def test_reads_only_what_it_wrote(poisoned_memory, workspace_bytes, dtype):
 
 
 @pytest.mark.parametrize("workspace_bytes", [2**16, 2**19])
-@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("both_terms", [True, False])
 @pytest.mark.usefixtures("prompt_collection")
-def test_memory_stays_within_the_workspace(workspace_bytes, coupled):
+def test_memory_stays_within_the_workspace(workspace_bytes, both_terms):
     n, width = 250, 16
     x, y = (t.float() for t in features("normalised", n, width))
     scale, ones = torch.tensor(10.0), torch.ones(n)
@@ -330,7 +330,7 @@ def test_memory_stays_within_the_workspace(workspace_bytes, coupled):
     assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + 3 * 8 * n
     with Peak() as peak:
         infonce_backward(
-            x, y, scale, *statistics, ones, ones, kept, 0, coupled, True, True, *options
+            x, y, scale, *statistics, ones, ones, kept, 0, both_terms, True, True, *options
         )
     assert peak.bytes + kept.numel() <= workspace_bytes + 2 * 4 * n * width
 

@@ -46,7 +46,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastclip.ops.linear import gpu_plan as linear_plan
+from fastclip.ops.linear import gpu_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
@@ -101,14 +101,14 @@ LOSSES = [*SOFTMAXES, "dense sigmoid", "sparse sigmoid"]
 def plans(request, monkeypatch):
     """Has logits kept, or computed again, wherever both fit; the plans taken."""
     flops = 1.0 if request.param == "kept" else 1e30
-    monkeypatch.setattr(linear_plan, "_FLOP_PER_SECOND", {2: flops, 4: flops})
-    plan, taken = linear_plan.plan, []
+    monkeypatch.setattr(gpu_plan, "_FLOP_PER_SECOND", {2: flops, 4: flops})
+    plan, taken = gpu_plan.plan_layer, []
 
     def recorded(*arguments):
         taken.append(plan(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(linear_plan, "plan", recorded)
+    monkeypatch.setattr(gpu_plan, "plan_layer", recorded)
     yield taken
     assert any(p.kept for p in taken) == (request.param == "kept") or not taken
 

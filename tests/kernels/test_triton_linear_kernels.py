@@ -11,11 +11,11 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
 from fastclip.kernels import softmax_rows as kernels
-from fastclip.kernels.infonce import Fixed, Partials, Side
-from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid
+from fastclip.kernels.infonce import Partials, QuantizedLogits, SideVectors
+from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid_losses
 from fastclip.kernels.tiles import Tile, tables, tile
 
-from fastclip.ops.linear import gpu_plan as linear_plan
+from fastclip.ops.linear import gpu_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
@@ -35,7 +35,7 @@ def test_features_labels_and_gradients_more_than_two_billion_entries_apart():
     x.copy_(near)
     z = near.float() @ other.float().T
     used = tile("gradient", x.dtype, x.device)
-    side, zeros, out = Side(torch.zeros(4), torch.ones(4)), torch.zeros(4), torch.empty(4, 4)
+    side, zeros, out = SideVectors(torch.zeros(4), torch.ones(4)), torch.zeros(4), torch.empty(4, 4)
     kernels.gradient(x, other, ONE, None, side, None, NOWHERE, zeros, out, None, used)
     torch.testing.assert_close(out, z.exp2())
 
@@ -43,12 +43,12 @@ def test_features_labels_and_gradients_more_than_two_billion_entries_apart():
     labels.copy_(torch.eye(4))
     losses = torch.empty(1, 4)
     plain = ONE, None, None, None
-    linear_sigmoid(near, other, *plain, None, labels, losses, None, None, used)
+    linear_sigmoid_losses(near, other, *plain, None, labels, losses, None, None, used)
     z = z * torch.tensor(2.0).log() * (1 - 2 * torch.eye(4))
     torch.testing.assert_close(losses[0], torch.nn.functional.softplus(z).sum(1))
 
 
-@pytest.mark.parametrize("dtype, kept", [(torch.bfloat16, "fixed"), (torch.float32, "stored")])
+@pytest.mark.parametrize("dtype, kept", [(torch.bfloat16, "quantized"), (torch.float32, "stored")])
 def test_gradient_in_place_of_what_was_kept(dtype, kept):
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(n, 24, generator=generator).to(dtype) for n in (70, 90))
@@ -56,8 +56,14 @@ def test_gradient_in_place_of_what_was_kept(dtype, kept):
     bias[7] = -torch.inf
     used = tile("kept", dtype, x.device)
     tile_rows, tile_columns = used.grid(70, 90)
-    values = torch.empty(70, 96, dtype=torch.int16 if kept == "fixed" else torch.float32)[:, :90]
-    room = Fixed(values, torch.empty(tile_rows, tile_columns, 2)) if kept == "fixed" else values
+    values = torch.empty(70, 96, dtype=torch.int16 if kept == "quantized" else torch.float32)[
+        :, :90
+    ]
+    room = (
+        QuantizedLogits(values, torch.empty(tile_rows, tile_columns, 2))
+        if kept == "quantized"
+        else values
+    )
     labels = torch.arange(70).int() + 12
     targets = kernels.Targets(labels, None, 0)
     top, total, sums = torch.empty(3, tile_columns, 70)
@@ -71,14 +77,14 @@ def test_gradient_in_place_of_what_was_kept(dtype, kept):
     torch.testing.assert_close(sums.sum(0).double(), z.sum(1), rtol=0, atol=90 * in_bits)
     torch.testing.assert_close(target, z[torch.arange(70), labels], rtol=0, atol=in_bits)
 
-    out = values.view(torch.float16) if kept == "fixed" else values
+    out = values.view(torch.float16) if kept == "quantized" else values
     column_sums = torch.empty(tile_rows, 90)
     z = z + bias.double() / torch.tensor(2.0).double().log()
     lse = (z * torch.tensor(2.0).double().log()).logsumexp(1) / torch.tensor(2.0).double().log()
     exact = torch.linspace(-1, 1, 70)
     kernels.gradient(
-        x, y, scale, bias, Side(lse.float(), torch.ones(70)), torch.full((70,), 0.25), targets,
-        exact, out, column_sums, used, room,
+        x, y, scale, bias, SideVectors(lse.float(), torch.ones(70)), torch.full((70,), 0.25),
+        targets, exact, out, column_sums, used, room,
     )  # fmt: skip
     want = (z - lse[:, None]).exp2() - 0.25
     want[torch.arange(70), labels] = exact.double()
@@ -102,7 +108,7 @@ def test_sparse_labels_of_a_block_of_columns():
     for labels in (sparse, dense):
         losses, out, sums = torch.empty(1, 5), torch.empty(5, 6), torch.empty(1, 6)
         factors = torch.arange(5.0)
-        linear_sigmoid(x, y, ONE, None, None, None, factors, labels, losses, out, sums, used)
+        linear_sigmoid_losses(x, y, ONE, None, None, None, factors, labels, losses, out, sums, used)
         outcomes.append((losses, out, sums))
     torch.testing.assert_close(*outcomes)
 
@@ -111,9 +117,11 @@ def planned(n, vocabulary, width, workspace_bytes, dtype=torch.bfloat16, weight_
     hidden = torch.empty(n, width, dtype=dtype, device="meta")
     weight = torch.empty(vocabulary, width, dtype=dtype, device="meta")
     bits = str(dtype.itemsize * 8)
-    of = [Tile(**tables()["sm_90"][name][bits]) for name in linear_plan.Tiles._fields]
-    need = linear_plan.Need(True, weight_wanted, 8, 4)
-    return linear_plan.plan(hidden, weight, linear_plan.Tiles(*of), need, True, workspace_bytes, 0)
+    of = [Tile(**tables()["sm_90"][name][bits]) for name in gpu_plan.LayerTiles._fields]
+    need = gpu_plan.Need(True, weight_wanted, 8, 4)
+    return gpu_plan.plan_layer(
+        hidden, weight, gpu_plan.LayerTiles(*of), need, True, workspace_bytes, 0
+    )
 
 
 @pytest.mark.parametrize("n, vocabulary, width", [

@@ -11,21 +11,21 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastclip.ops.tiling.gpu_blocks import Blocks, Products, power_above
+from fastclip.ops.tiling.gpu_blocks import GpuBlocks, Products, power_above
 
 NONE = torch.empty(0)
 
 
 def accumulated(x, y, g, need_x=True, need_y=True):
     (n, _), (m, _) = x.shape, y.shape
-    products = Products(x, y, need_x, need_y, Blocks(n, m, 0))
+    products = Products(x, y, need_x, need_y, GpuBlocks(n, m, 0))
     rows, columns = slice(0, n), slice(0, m)
     products.rows(rows)
     room = products.room(rows, columns)
     room.copy_(g)
     products.add(room, columns)
     products.finish(torch.ones(()), NONE, NONE, 0)
-    return products.a, products.b
+    return products.grad_x_acc, products.grad_y_acc
 
 
 def test_small_columns_of_features_beside_large_ones():
@@ -57,7 +57,7 @@ def test_only_what_is_needed():
 def test_columns_far_apart_are_not_copied_whole():
     x, y = (torch.randn(n, 64).bfloat16()[:, ::2] for n in (1, 4096))
     with Peak() as peak:
-        Products(x, y, True, False, Blocks(1, 64, 0))
+        Products(x, y, True, False, GpuBlocks(1, 64, 0))
     assert peak.bytes <= 4 * 32 + 2 * 64 * 32 + 4096
 
 

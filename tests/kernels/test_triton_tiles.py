@@ -8,7 +8,7 @@ import torch
 from made_up_machine import MadeUpMachine
 
 from fastclip.ops import dispatch
-from fastclip.ops.tiling import gpu_blocks as blocks
+from fastclip.ops.tiling import gpu_blocks
 
 pytest.importorskip("triton")
 
@@ -153,11 +153,11 @@ def test_candidates_that_fail_lose_nothing(capsys):
 @pytest.mark.parametrize("workspace_bytes", [2**26, 2**28, 2**33])
 def test_blocks_fit_and_cut_along_tiles(n, m, width, dtype, workspace_bytes):
     x, y = (torch.empty(rows, width, dtype=dtype, device="meta") for rows in (n, m))
-    planned = blocks.plan(x, y, (128, 256), workspace_bytes)
-    assert blocks.block_bytes(planned.rows, planned.columns, x, y) == planned.bytes
+    planned = gpu_blocks.plan_gpu_blocks(x, y, (128, 256), workspace_bytes)
+    assert gpu_blocks.block_bytes(planned.rows, planned.columns, x, y) == planned.bytes
     assert planned.bytes <= workspace_bytes
     for total, largest, multiple in ((n, planned.rows, 128), (m, planned.columns, 256)):
-        cut = list(blocks.spans(total, largest, multiple))
+        cut = list(gpu_blocks.spans(total, largest, multiple))
         assert cut[0].start == 0 and cut[-1].stop == total
         for span, after in zip(cut, cut[1:], strict=False):
             assert span.stop == after.start and span.start % multiple == 0
@@ -170,9 +170,9 @@ def test_blocks_fit_and_cut_along_tiles(n, m, width, dtype, workspace_bytes):
 def test_logits_are_kept_where_they_fit_beside_fair_blocks(workspace_bytes, rows):
     n = 32768
     x, y = torch.empty(2, n, 512, dtype=torch.bfloat16, device="meta")
-    passes = infonce_triton._passes
+    passes = infonce_triton.passes
     kept, planned = (
-        passes.new_kept(x, y, True, workspace_bytes).numel(), passes._plan(x, y, workspace_bytes)
+        passes.new_kept(x, y, True, workspace_bytes).numel(), passes.plan(x, y, workspace_bytes)
     )  # fmt: skip
     assert kept + planned.bytes <= workspace_bytes
     found = planned.kept_rows(torch.empty(kept, device="meta"), n, n)

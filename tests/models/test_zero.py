@@ -1,14 +1,9 @@
 """The models under DeepSpeed with parameters partitioned over two processes."""
 
-import os
-import time
-from multiprocessing import get_context
-
 import pytest
 import torch
-from ports import free_port
+from ranks import run_ranks
 from torch import nn
-from torch.multiprocessing import start_processes
 from torch.nn import functional as F
 
 from fastclip.models import DualEncoder, create_captioner, create_coca, create_model
@@ -85,15 +80,14 @@ class Losses(nn.Module):
         return [self.model.next_token_logits(grid, text[:, :length]) for length in (1, 2)]
 
 
-def serve(rank: int, port: int, results) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
+def train_all(rank: int) -> list[list[float]]:
+    """The losses of every case on this rank."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    results.put((rank, [train_under_deepspeed(rank, *case) for case in CASES]))
+    found = [train_under_deepspeed(rank, *case) for case in CASES]
     torch.distributed.destroy_process_group()
+    return found
 
 
 def train_under_deepspeed(rank: int, kind: str, name: str, stage: int, bf16: bool) -> list[float]:
@@ -144,21 +138,7 @@ def train_plainly(kind: str, name: str) -> list[list[float]]:
 @pytest.fixture(scope="module")
 def losses():
     """Of each case, those of both ranks."""
-    context = get_context("forkserver")
-    # Imported once, and both ranks are forked from that.
-    preload = ["deepspeed", "timm", "transformers.generation", "torch._inductor"]
-    context.set_forkserver_preload(preload)
-    results = context.SimpleQueue()
-    ranks = start_processes(
-        serve, (free_port(), results), nprocs=2, join=False, start_method="forkserver"
-    )
-    deadline = time.monotonic() + TIMEOUT
-    while not ranks.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in ranks.processes:
-                process.kill()
-            pytest.fail(f"no end within {TIMEOUT} s")
-    found = dict(results.get() for _ in ranks.processes)
+    found = run_ranks(train_all, 2, timeout=TIMEOUT)
     return dict(zip(CASES, zip(found[0], found[1], strict=True), strict=True))
 
 

@@ -1,13 +1,1 @@
-import pytest
-import torch
-
-
-@pytest.fixture
-def poisoned_memory():
-    """Fresh memory holds NaN, so that reading what nothing wrote shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(1).isnan()
-    yield
-    torch.use_deterministic_algorithms(before)
+from poisoned_memory import poisoned_memory as poisoned_memory

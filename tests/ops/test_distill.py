@@ -69,10 +69,10 @@ def block(offset, workspace_bytes=AMPLE):
     return x[:140], y, tensor(9.0), tx[:140], ty, tensor(40.0), offset, workspace_bytes, "torch"
 
 
-@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("both_terms", [True, False])
 @pytest.mark.parametrize("offset", [0, 57, 160])
 @pytest.mark.parametrize("workspace_bytes", [AMPLE, 90_000])
-def test_block_of_rows_against_more_columns(coupled, offset, workspace_bytes):
+def test_block_of_rows_against_more_columns(both_terms, offset, workspace_bytes):
     *given, _, _, backend = block(offset)
     got = distill_forward(*given, offset, workspace_bytes, backend)
     want = reference.distill_forward(*given, offset)
@@ -82,10 +82,10 @@ def test_block_of_rows_against_more_columns(coupled, offset, workspace_bytes):
     # Column statistics of more rows than this block's, as over ranks.
     lses = row_lse, col_lse + torch.rand(300), t_row_lse, t_col_lse + torch.rand(300)
     weights = [torch.rand(size).double() for size in (140, 300, 140, 300)]
-    want = reference.distill_backward(*given, *lses, *weights, offset, coupled)
+    want = reference.distill_backward(*given, *lses, *weights, offset, both_terms)
     for need in ((True, True), (True, False), (False, True)):
         got = distill_backward(
-            *given, *lses, *weights, offset, coupled, *need, workspace_bytes, backend
+            *given, *lses, *weights, offset, both_terms, *need, workspace_bytes, backend
         )
         for needed, g, w in zip(need, got, want, strict=True):
             assert g.shape == (w.shape if needed else (0, 24))
@@ -122,9 +122,9 @@ def test_reads_only_what_it_wrote(poisoned_memory):
         check("normalised", 301, 20, 14.3, dtype, workspace_bytes=2**17)
 
 
-@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("both_terms", [True, False])
 @pytest.mark.parametrize("workspace_bytes", [2**19, 2**21])
-def test_memory_stays_within_the_workspace(workspace_bytes, coupled):
+def test_memory_stays_within_the_workspace(workspace_bytes, both_terms):
     n, width = 1500, 16  # 9 MB of logits, twice
     x, y = (t.bfloat16() for t in features("normalised", n, width))
     tx, ty = (t.float() for t in features("normalised", n, 12))
@@ -137,7 +137,7 @@ def test_memory_stays_within_the_workspace(workspace_bytes, coupled):
     lses = row_lse, col_lse, t_row_lse, t_col_lse
     with Peak() as peak:
         distill_backward(
-            x, y, scale, tx, ty, scale, *lses, *[ones] * 4, 0, coupled, True, True, *options
+            x, y, scale, tx, ty, scale, *lses, *[ones] * 4, 0, both_terms, True, True, *options
         )
     assert workspace_bytes / 4 < peak.bytes <= workspace_bytes + 2 * 4 * n * width
 

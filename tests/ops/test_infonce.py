@@ -73,10 +73,10 @@ def test_bf16_gradient_is_the_exact_one_rounded(kind, scale):
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize("both_terms", [True, False])
 @pytest.mark.parametrize("offset", [0, 57, 260])
 @pytest.mark.parametrize("workspace_bytes", [AMPLE, 60_000])
-def test_block_of_rows_against_more_columns(keep, coupled, offset, workspace_bytes):
+def test_block_of_rows_against_more_columns(keep, both_terms, offset, workspace_bytes):
     x, y = features("normalised", 400, 24)
     x, scale = x[:140], torch.tensor(9.0, dtype=torch.float64)
     row_weight, col_weight = torch.rand(140).double(), torch.rand(400).double()
@@ -90,9 +90,9 @@ def test_block_of_rows_against_more_columns(keep, coupled, offset, workspace_byt
     # Column statistics of more rows than this block's, as over ranks.
     row_lse, col_lse = statistics[0], statistics[1] + torch.rand(400)
     known = x, y, scale, row_lse, col_lse, statistics[2], row_weight, col_weight
-    want = reference.infonce_backward(*known, offset, coupled)
+    want = reference.infonce_backward(*known, offset, both_terms)
     for need in ((True, True), (True, False), (False, True)):
-        got = infonce_backward(*known, kept, offset, coupled, *need, *options)
+        got = infonce_backward(*known, kept, offset, both_terms, *need, *options)
         for needed, g, w in zip(need, got, want, strict=True):
             assert g.shape == (w.shape if needed else (0, 24))
             if needed:
@@ -173,8 +173,8 @@ def test_reads_only_what_it_wrote(poisoned_memory, workspace_bytes):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("workspace_bytes", [2**18, 2**20])
-@pytest.mark.parametrize("coupled", [True, False])
-def test_memory_stays_within_the_workspace(dtype, workspace_bytes, coupled):
+@pytest.mark.parametrize("both_terms", [True, False])
+def test_memory_stays_within_the_workspace(dtype, workspace_bytes, both_terms):
     n, width = 1500, 16  # 9 MB of logits
     x, y = (t.to(dtype) for t in features("normalised", n, width))
     scale, ones = torch.tensor(10.0), torch.ones(n)
@@ -195,7 +195,7 @@ def test_memory_stays_within_the_workspace(dtype, workspace_bytes, coupled):
             ones,
             kept,
             0,
-            coupled,
+            both_terms,
             True,
             True,
             *options,

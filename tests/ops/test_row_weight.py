@@ -13,7 +13,7 @@ from layer_checks import AMPLE, NAMES, labels_to_dense, layer, parts, twice
 from torch import Tensor
 
 from fastclip.ops import reference
-from fastclip.ops.linear import row_chunks as linear_torch
+from fastclip.ops.linear import row_chunks
 from fastclip.ops.linear.cross_entropy import linear_cross_entropy, linear_cross_entropy_op
 from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
@@ -262,13 +262,13 @@ def test_compiles_whole(name, reduction):
 @every_loss
 def test_a_scalar_loss_takes_one_pass(name, reduction, passes, monkeypatch):
     made = []
-    logits = linear_torch.RowChunks.logits
+    logits = row_chunks.RowChunks.logits
 
     def counted(self, picked):
         made.append(picked)
         return logits(self, picked)
 
-    monkeypatch.setattr(linear_torch.RowChunks, "logits", counted)
+    monkeypatch.setattr(row_chunks.RowChunks, "logits", counted)
     outcome(ours(name, reduction=reduction), INPUTS[:3], torch.float32)
     assert len(made) == passes  # all rows fit one chunk
 

@@ -1,9 +1,9 @@
-"""Tiles of logits."""
+"""CpuTiles of logits."""
 
 import pytest
 import torch
 
-from fastclip.ops.tiling.cpu_tiles import Logits, Tiles
+from fastclip.ops.tiling.cpu_tiles import CpuTiles, Logits
 
 
 @pytest.mark.parametrize("columns", [5, 2], ids=["one piece", "two pieces"])
@@ -15,7 +15,7 @@ def test_an_infinite_feature_has_infinite_logits_at_any_scale(rest, sign, column
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(3, 4, generator=generator), torch.rand(5, 4, generator=generator) + 0.1
     x[1, 2], x[2, 3] = torch.inf, torch.nan
-    logits = Logits(x, y, scale, Tiles(3, columns, None, 0), torch.float32)
+    logits = Logits(x, y, scale, CpuTiles(3, columns, None, 0), torch.float32)
     logits.rows(slice(0, 3))
     for start in range(0, 5, columns):
         span = slice(start, min(5, start + columns))

@@ -10,7 +10,7 @@ teacher. 6U in all for U = 2 n m D FLOP and a teacher as wide as the student.
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
+from fastclip.ops.derivatives import differentiable
 from fastclip.ops.dispatch import (
     DEFAULT_WORKSPACE_BYTES,
     Backend,

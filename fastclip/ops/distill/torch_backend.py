@@ -5,19 +5,19 @@ from torch import Tensor
 
 from fastclip.ops.distill.packs import DistillBackward, DistillForward
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.cpu_tiles import Buffer, CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
 from fastclip.ops.tiling.softmax_tiles import (
     LOG2_E,
     Running,
-    Side,
+    SoftmaxSide,
     TileGradient,
-    bits,
     diagonal,
+    in_base_2,
     update,
 )
 
 
-def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
+def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> CpuTiles:
     item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1] + tx.shape[1]
     cost = TileCost(
         entry=3 * item,  # student, teacher, a second gradient where rows and columns part
@@ -26,7 +26,7 @@ def plan_tiles(x: Tensor, y: Tensor, tx: Tensor, workspace_bytes: int) -> Tiles:
         block_entry=2 * item,
         fixed=(32 + 6 * item) * (x.shape[0] + y.shape[0]),  # vectors of the four sides
     )
-    return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
+    return plan_cpu_tiles(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
 
 def forward(call: DistillForward) -> tuple[Tensor, ...]:
@@ -35,8 +35,8 @@ def forward(call: DistillForward) -> tuple[Tensor, ...]:
     n, m = x.shape[0], y.shape[0]
     dtype, precise = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = plan_tiles(x, y, tx, workspace_bytes)
-    student = Logits(x, y, bits(scale), tiles, dtype)
-    teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
+    student = Logits(x, y, in_base_2(scale), tiles, dtype)
+    teacher = Logits(tx, ty, in_base_2(tscale), tiles, dtype)
     scratch, product = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
     row_lse, t_row_lse = (x.new_full((n,), -torch.inf, dtype=precise) for _ in range(2))
     col_lse, t_col_lse = (x.new_full((m,), -torch.inf, dtype=precise) for _ in range(2))
@@ -70,23 +70,23 @@ def backward(call: DistillBackward) -> tuple[Tensor, Tensor]:
     row_distill_weight, col_distill_weight = call.row_distill_weight, call.col_distill_weight
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
-    a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
-    b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
+    grad_x_acc = x.new_zeros((n if need_x else 0, width), dtype=dtype)
+    grad_y_acc = x.new_zeros((m if need_y else 0, width), dtype=dtype)
     if n == 0 or not (need_x or need_y):
-        return a, b
+        return grad_x_acc, grad_y_acc
     tiles = plan_tiles(x, y, tx, workspace_bytes)
-    student = Logits(x, y, bits(scale), tiles, dtype)
-    teacher = Logits(tx, ty, bits(tscale), tiles, dtype)
+    student = Logits(x, y, in_base_2(scale), tiles, dtype)
+    teacher = Logits(tx, ty, in_base_2(tscale), tiles, dtype)
     second = None if both_terms else Buffer(tiles.rows, tiles.columns, x, dtype)
     scratch = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
     sides = [
-        Side(0, call.row_lse * LOG2_E, row_weight + row_distill_weight, row_weight),
-        Side(1, call.col_lse * LOG2_E, col_weight + col_distill_weight, col_weight),
+        SoftmaxSide(0, call.row_lse * LOG2_E, row_weight + row_distill_weight, row_weight),
+        SoftmaxSide(1, call.col_lse * LOG2_E, col_weight + col_distill_weight, col_weight),
     ]
     t_sides = [
-        Side(0, call.t_row_lse * LOG2_E, row_distill_weight, row_distill_weight),
-        Side(1, call.t_col_lse * LOG2_E, col_distill_weight, col_distill_weight),
+        SoftmaxSide(0, call.t_row_lse * LOG2_E, row_distill_weight, row_distill_weight),
+        SoftmaxSide(1, call.t_col_lse * LOG2_E, col_distill_weight, col_distill_weight),
     ]
     # One pass over a tile for both outputs, or one for each.
     groups = [slice(0, 2)] if both_terms else [slice(0, 1), slice(1, 2)]
@@ -104,7 +104,7 @@ def backward(call: DistillBackward) -> tuple[Tensor, Tensor]:
                 gradient.write(z, rows, columns, scratch[0], out=g)
                 t_gradient.subtract(t, rows, columns, scratch, out=g)
                 if need_x and k == 0:
-                    a[rows].addmm_(g, y_part)
+                    grad_x_acc[rows].addmm_(g, y_part)
                 if need_y and (both_terms or k == 1):
-                    b[columns].addmm_(g.T, x_part)
-    return a, b
+                    grad_y_acc[columns].addmm_(g.T, x_part)
+    return grad_x_acc, grad_y_acc

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastclip.kernels.infonce import Fixed, Partials, Side
+from fastclip.kernels.infonce import Partials, QuantizedLogits, SideVectors
 from fastclip.kernels.tiles import Tile
 from fastclip.ops import cuda_library
 from fastclip.ops.infonce.gpu_passes import Passes
@@ -72,7 +72,7 @@ def _tile_of(library: Any, hopper: bool) -> CudaTile:
     )
 
 
-def _lines(tile: Tile) -> Tile:
+def _quantized_tile(tile: Tile) -> Tile:
     assert isinstance(tile, CudaTile)
     return Tile(tile.block_rows, tile.block_columns)
 
@@ -101,7 +101,7 @@ class Kernels:
         column_partials: Partials,
         target: Tensor,
         tile: CudaTile,
-        keep: Fixed | None = None,
+        keep: QuantizedLogits | None = None,
     ) -> None:
         cuda_library.load().infonce_statistics(
             x,
@@ -116,7 +116,7 @@ class Kernels:
         )
 
     @staticmethod
-    def fold(partials: Partials, lse: Tensor, running: bool) -> None:
+    def merge_partials(partials: Partials, lse: Tensor, running: bool) -> None:
         cuda_library.load().infonce_fold(*partials, lse, running)
 
     @staticmethod
@@ -124,12 +124,12 @@ class Kernels:
         x: Tensor,
         y: Tensor,
         scale: Tensor,
-        by_row: Side,
-        by_column: Side,
+        by_row: SideVectors,
+        by_column: SideVectors,
         target_offset: int,
         out: Tensor,
         tile: CudaTile,
-        kept: Fixed | None = None,
+        kept: QuantizedLogits | None = None,
     ) -> None:
         if kept is not None:
             cuda_library.load().infonce_gradient_fixed(
@@ -157,8 +157,10 @@ class Kernels:
         )
 
 
-_planned = Passes(Kernels, _tile, _lines, _check)
-_portable = Passes(Kernels, lambda *_: _tile_of(cuda_library.load(), False), _lines, _check)
+_planned = Passes(Kernels, _tile, _quantized_tile, _check)
+_portable = Passes(
+    Kernels, lambda *_: _tile_of(cuda_library.load(), False), _quantized_tile, _check
+)
 check_features = _planned.check
 
 

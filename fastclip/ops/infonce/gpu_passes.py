@@ -1,8 +1,8 @@
 """The passes of ``infonce`` on a GPU, whoever wrote the kernels.
 
 Forward: one kernel over all tiles of a span of rows gives partial sums of rows and columns, which a
-fold merges. Backward: block by block the gradient is written and two library products add it up.
-For 16-bit features logits are kept in 16-bit fixed point, for float32 ones in float32 products.
+second merges. Backward: block by block the gradient is written and two library products add it up.
+For 16-bit features logits are kept in 16-bit fixed point, for float32 ones in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,30 +18,30 @@ from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.tiling.gpu_blocks import (
     SIDE,
-    Blocks,
+    GpuBlocks,
     Products,
-    plan,
+    plan_gpu_blocks,
     power_above,
     refuse,
     spans,
     stride,
 )
-from fastclip.ops.tiling.softmax_tiles import LOG2_E, bits, rounded, target_gradient
+from fastclip.ops.tiling.softmax_tiles import LOG2_E, in_base_2, rounded, target_gradient
 
-# Vectors of the two sides in the backward pass, float64 temporaries among them.
+# What the backward pass needs for each row and column of vectors, float64 temporaries among them.
 BYTES_PER_VECTOR_ENTRY = 48
 # Blocks beyond these sides gain nothing: their accumulators' traffic is small as it is. To keep all
 # logits, blocks may become as small as these.
 LARGEST_SIDE, FAIR_SIDE = 2 * SIDE, SIDE // 4
-# Rows of tiles in one launch of the forward pass that occupy any GPU.
+# So many rows of tiles in one launch of the forward pass occupy any GPU.
 FORWARD_TILE_ROWS = 16
 
 
 @dataclass(frozen=True)
 class _Kept:
     """The logits of the first rows in one flat uint8 tensor: the values ``[rows,
-    stride(columns)]``, int16 or float32, then with int16 for each tile of ``tile`` the two floats
-    of its line, ``[tile rows, tile columns, 2]``; see ``fastclip.kernels.logits``.
+    stride(columns)]``, int16 or float32, then with int16 for each tile of ``tile`` its middle and
+    its step, ``[tile rows, tile columns, 2]`` float32; see ``fastclip.kernels.logits``.
     """
 
     rows: int
@@ -50,7 +50,7 @@ class _Kept:
     tile: Tile
 
     @property
-    def _lines(self) -> tuple[int, int]:
+    def _tiles(self) -> tuple[int, int]:
         return (0, 0) if self.item == 4 else self.tile.grid(self.rows, self.columns)
 
     @property
@@ -59,57 +59,63 @@ class _Kept:
 
     @property
     def bytes(self) -> int:
-        tile_rows, tile_columns = self._lines
+        tile_rows, tile_columns = self._tiles
         return self._value_bytes + tile_rows * tile_columns * 8
 
-    def logits(self, flat: Tensor, rows: slice) -> kernels.Fixed | Tensor:
+    def logits(self, flat: Tensor, rows: slice) -> kernels.QuantizedLogits | Tensor:
         """Those of ``rows``, which begin with a tile."""
         dtype = torch.int16 if self.item == 2 else torch.float32
         values = flat[: self._value_bytes].view(dtype).view(self.rows, stride(self.columns))
         values = values[rows, : self.columns]
         if self.item == 4:
             return values
-        lines = flat[self._value_bytes :].view(torch.float32).view(*self._lines, 2)
+        affine = flat[self._value_bytes :].view(torch.float32).view(*self._tiles, 2)
         height = self.tile.rows
-        return kernels.Fixed(values, lines[rows.start // height : -(-rows.stop // height)])
+        return kernels.QuantizedLogits(
+            values, affine[rows.start // height : -(-rows.stop // height)]
+        )
 
-    def block(self, flat: Tensor, rows: slice, columns: slice) -> kernels.Fixed | Tensor:
+    def block(self, flat: Tensor, rows: slice, columns: slice) -> kernels.QuantizedLogits | Tensor:
         """Those of ``rows x columns``, which begin with a tile."""
         logits = self.logits(flat, rows)
         if isinstance(logits, Tensor):
             return logits[:, columns]
         first = columns.start // self.tile.columns
-        return kernels.Fixed(logits.values[:, columns], logits.lines[:, first:])
+        return kernels.QuantizedLogits(logits.values[:, columns], logits.affine[:, first:])
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Tiles, blocks of the backward pass, and the bytes that either pass needs beside what is kept.
 
-    ``plain``: statistics of rows whose logits are not kept; ``again``: their gradient; ``keeping``:
-    both for rows whose logits are kept; ``lines``: what of those has a line of its own.
+    Attributes:
+        statistics_tile: for statistics of rows whose logits are not kept.
+        recompute_tile: for their gradient, whose products are taken again.
+        kept_tile: for both of rows whose logits are kept.
+        quantized_tile: what of kept logits in 16 bits has a middle and a step of its own.
+        bytes: of the workspace. item: bytes of a kept entry.
     """
 
-    plain: Tile
-    again: Tile
-    keeping: Tile
-    lines: Tile
-    blocks: Blocks
+    statistics_tile: Tile
+    recompute_tile: Tile
+    kept_tile: Tile
+    quantized_tile: Tile
+    blocks: GpuBlocks
     bytes: int
-    item: int  # bytes of a kept entry
+    item: int
 
     @property
     def cut(self) -> tuple[int, int]:
-        return _cut(self.keeping, self.again)
+        return _cut(self.kept_tile, self.recompute_tile)
 
     def kept(self, rows: int, columns: int) -> _Kept:
-        return _Kept(rows, columns, self.item, self.lines)
+        return _Kept(rows, columns, self.item, self.quantized_tile)
 
     def kept_rows(self, flat: Tensor, rows: int, columns: int) -> int:
         """How many rows a flat tensor of kept logits holds."""
         if flat.numel() == self.kept(rows, columns).bytes:
             return rows
-        height = self.keeping.rows
+        height = self.kept_tile.rows
         return flat.numel() // self.kept(height, columns).bytes * height
 
 
@@ -130,13 +136,13 @@ def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple
 
 
 def _launches(
-    n: int, m: int, kept: int, planned: _Plan, free: int
+    n: int, m: int, kept: int, planned: Plan, free: int
 ) -> Iterator[tuple[slice, Tile, bool]]:
     """Spans of rows of the forward pass, each as large as leaves its partial sums within ``free``
     bytes; the tile of each, and whether its logits are kept."""
     for start, stop, used, keeps in (
-        (0, kept, planned.keeping, True),
-        (kept, n, planned.plain, False),
+        (0, kept, planned.kept_tile, True),
+        (kept, n, planned.statistics_tile, False),
     ):
         if start == stop:
             continue
@@ -146,13 +152,15 @@ def _launches(
             yield rows, used, keeps
 
 
-def _side(lse: Tensor, weight: Tensor) -> kernels.Side:
+def _side_vectors(lse: Tensor, weight: Tensor) -> kernels.SideVectors:
     shift, exact = rounded(lse * LOG2_E, torch.float32)
-    return kernels.Side(shift, torch.sub(shift, exact, out=exact).exp2_().float().mul_(weight))
+    return kernels.SideVectors(
+        shift, torch.sub(shift, exact, out=exact).exp2_().float().mul_(weight)
+    )
 
 
-def _without(side: kernels.Side) -> kernels.Side:
-    return kernels.Side(side.shift, torch.zeros_like(side.factor))
+def _without(side: kernels.SideVectors) -> kernels.SideVectors:
+    return kernels.SideVectors(side.shift, torch.zeros_like(side.factor))
 
 
 @dataclass(frozen=True)
@@ -160,37 +168,40 @@ class Passes:
     """Forward and backward of one backend.
 
     Attributes:
-        kernels: what launches its kernels, ``statistics``, ``fold`` and ``gradient`` as
-            ``fastclip.kernels.infonce`` has them.
+        kernels: what launches its kernels, ``statistics``, ``merge_partials`` and
+            ``gradient`` as ``fastclip.kernels.infonce`` has them.
         tile: the tile for features x and y of an operation: ``"statistics"``, ``"gradient"``, or
             ``"kept"`` for both where logits are kept.
-        lines: of a tile of kept logits, the tile that has a line of its own in 16 bits.
+        quantized_tile: of a tile of kept logits in 16 bits, what has a middle and a step of its
+            own.
         check: raises TypeError or ValueError for features x and y that the backend cannot take.
     """
 
     kernels: Any
     tile: Callable[[str, Tensor, Tensor], Tile]
-    lines: Callable[[Tile], Tile]
+    quantized_tile: Callable[[Tile], Tile]
     check: Callable[[Tensor, Tensor], None]
 
-    def _plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> _Plan:
+    def plan(self, x: Tensor, y: Tensor, workspace_bytes: int) -> Plan:
+        """How the logits of x and y are cut; raises ValueError where the workspace is short."""
         n, m = int(x.shape[0]), int(y.shape[0])
-        plain, again, keeping = (
+        statistics_tile, recompute_tile, kept_tile = (
             self.tile(operation, x, y) for operation in ("statistics", "gradient", "kept")
         )
         vectors = BYTES_PER_VECTOR_ENTRY * (n + m)
-        lines, item = self.lines(keeping), 4 if x.dtype == torch.float32 else 2
+        quantized_tile, item = self.quantized_tile(kept_tile), 4 if x.dtype == torch.float32 else 2
 
         def partials(tile_rows: int) -> int:
             """Bytes of the forward pass for so many rows of tiles at a time, of either kind."""
             return max(
-                _partial_bytes(min(n, tile_rows * used.rows), m, used) for used in (plain, keeping)
+                _partial_bytes(min(n, tile_rows * used.rows), m, used)
+                for used in (statistics_tile, kept_tile)
             )
 
         # Beside all logits if blocks of a fair size fit there, else in the whole workspace.
-        for free in (workspace_bytes - _Kept(n, m, item, lines).bytes, workspace_bytes):
-            cut = _cut(keeping, again)
-            blocks = plan(x, y, cut, free - vectors, largest_side=LARGEST_SIDE)
+        for free in (workspace_bytes - _Kept(n, m, item, quantized_tile).bytes, workspace_bytes):
+            cut = _cut(kept_tile, recompute_tile)
+            blocks = plan_gpu_blocks(x, y, cut, free - vectors, largest_side=LARGEST_SIDE)
             needed = max(vectors + blocks.bytes, partials(1))
             fair = blocks.rows >= min(n, FAIR_SIDE) and blocks.columns >= min(m, FAIR_SIDE)
             if fair and needed <= free:
@@ -198,18 +209,20 @@ class Passes:
         refuse(workspace_bytes, n, m, needed)
         ample = partials(FORWARD_TILE_ROWS)
         needed = max(needed, ample if ample <= free else 0)
-        return _Plan(plain, again, keeping, lines, blocks, needed, item)
+        return Plan(
+            statistics_tile, recompute_tile, kept_tile, quantized_tile, blocks, needed, item
+        )
 
     def new_kept(self, x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
         """Room for the logits of as many first rows as fit the workspace beside the buffers."""
         self.check(x, y)
         n, m, total = int(x.shape[0]), int(y.shape[0]), 0  # they may be symbolic
         if keep and n:
-            planned = self._plan(x, y, workspace_bytes)
+            planned = self.plan(x, y, workspace_bytes)
             free = workspace_bytes - planned.bytes
             total = planned.kept(n, m).bytes
             if total > free:
-                band = planned.kept(planned.keeping.rows, m).bytes
+                band = planned.kept(planned.kept_tile.rows, m).bytes
                 total = free // band * band
         return x.new_empty(total, dtype=torch.uint8)
 
@@ -223,9 +236,9 @@ class Passes:
         target = x.new_empty(n, dtype=statistics)
         if n == 0:
             return row_lse, col_lse, target, kept
-        planned = self._plan(x, y, workspace_bytes)
+        planned = self.plan(x, y, workspace_bytes)
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
-        scale = bits(scale).float()
+        scale = in_base_2(scale).float()
         launches = list(_launches(n, m, layout.rows, planned, workspace_bytes - len(kept)))
         largest = max(_partial_bytes(rows.stop - rows.start, m, used) for rows, used, _ in launches)
         room = x.new_empty(largest // 4, dtype=torch.float32)
@@ -249,8 +262,8 @@ class Passes:
                 used,
                 layout.logits(kept, rows) if keeps else None,
             )
-            self.kernels.fold(row_partials, row_lse[rows], running=False)
-            self.kernels.fold(column_partials, col_lse, running=True)
+            self.kernels.merge_partials(row_partials, row_lse[rows], running=False)
+            self.kernels.merge_partials(column_partials, col_lse, running=True)
         return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
 
     def backward(self, call: InfonceBackward) -> tuple[Tensor, Tensor]:
@@ -261,22 +274,26 @@ class Passes:
         need_x, need_y = call.need_x, call.need_y
         self.check(x, y)
         n, m = x.shape[0], y.shape[0]
-        planned = self._plan(x, y, call.workspace_bytes)
+        planned = self.plan(x, y, call.workspace_bytes)
         blocks = planned.blocks
         products = Products(x, y, need_x, need_y, blocks)
         if n == 0 or not (need_x or need_y):
-            return products.a, products.b.zero_()
+            return products.grad_x_acc, products.grad_y_acc.zero_()
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
-        scale = bits(call.scale).float()
+        scale = in_base_2(call.scale).float()
 
         own = slice(target_offset, target_offset + n)
         row_target = target_gradient(call.target, row_lse, row_weight)
         col_target = target_gradient(call.target, col_lse[own], col_weight[own])
-        # Weights up to any size fit the products' dtype when their power of two is taken out.
+        # Weights of any size fit the 16-bit dtype of the products once the power of two above the
+        # largest is taken out.
         peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
         factor = products.factor / power_above(peak)
-        by_row, by_column = _side(row_lse, row_weight * factor), _side(col_lse, col_weight * factor)
-        # The gradients to write of a block, and the accumulators that each is for.
+        by_row, by_column = (
+            _side_vectors(row_lse, row_weight * factor),
+            _side_vectors(col_lse, col_weight * factor),
+        )
+        # Which gradients of a block to write, and the accumulators that each is added to.
         if call.both_terms:
             row_target = col_target = row_target + col_target
             parts = [(by_row, by_column, need_x, need_y)]
@@ -290,20 +307,20 @@ class Passes:
             products.rows(rows)
             for columns in spans(m, blocks.columns, cut[1]):
                 g = products.room(rows, columns)
-                for row_side, column_side, to_a, to_b in parts:
-                    if not (to_a or to_b):
+                for row_side, column_side, to_x, to_y in parts:
+                    if not (to_x or to_y):
                         continue
                     self.kernels.gradient(
                         x[rows],
                         y[columns],
                         scale,
-                        kernels.Side(*(vector[rows] for vector in row_side)),
-                        kernels.Side(*(vector[columns] for vector in column_side)),
+                        kernels.SideVectors(*(vector[rows] for vector in row_side)),
+                        kernels.SideVectors(*(vector[columns] for vector in column_side)),
                         target_offset + rows.start - columns.start,
                         g,
-                        planned.keeping if keeps else planned.again,
+                        planned.kept_tile if keeps else planned.recompute_tile,
                         layout.block(kept, rows, columns) if keeps else None,
                     )
-                    products.add(g, columns, to_a, to_b)
+                    products.add(g, columns, to_x, to_y)
         products.finish(factor, row_target, col_target, target_offset)
-        return products.a, products.b
+        return products.grad_x_acc, products.grad_y_acc

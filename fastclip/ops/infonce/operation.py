@@ -10,7 +10,7 @@ Cost in products U = 2 n m D FLOP: forward 1, backward 3, or 2 for rows whose lo
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable, under_transform
+from fastclip.ops.derivatives import differentiable, under_transform
 from fastclip.ops.dispatch import (
     DEFAULT_WORKSPACE_BYTES,
     resolve_backend,

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
-from fastclip.ops.tiling.cpu_tiles import Buffer, Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.cpu_tiles import Buffer, CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
 from fastclip.ops.tiling.softmax_tiles import (
     LOG2_E,
     Running,
-    Side,
+    SoftmaxSide,
     TileGradient,
-    bits,
     diagonal,
+    in_base_2,
     target_gradient,
     update,
 )
 
 
-def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
+def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> CpuTiles:
     item, width = accumulation_dtype(x.dtype).itemsize, x.shape[1]
     cost = TileCost(
         entry=2 * item,  # logits, and a second gradient where rows and columns are apart
@@ -29,7 +29,7 @@ def _tiles(x: Tensor, y: Tensor, workspace_bytes: int) -> Tiles:
         block_entry=item,
         fixed=(24 + 3 * item) * (x.shape[0] + y.shape[0]),  # vectors of the two sides
     )
-    return plan(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
+    return plan_cpu_tiles(x.shape[0], y.shape[0], cost, workspace_bytes, x.device)
 
 
 def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
@@ -43,7 +43,7 @@ def new_kept(x: Tensor, y: Tensor, keep: bool, workspace_bytes: int) -> Tensor:
     return x.new_empty((rows, m), dtype=dtype)
 
 
-def _row_spans(n: int, kept: Tensor, tiles: Tiles) -> Iterator[tuple[slice, bool]]:
+def _row_spans(n: int, kept: Tensor, tiles: CpuTiles) -> Iterator[tuple[slice, bool]]:
     """Spans of rows, and whether their logits are kept."""
     rows = kept.shape[0]
     yield from ((span, True) for span in spans(rows, tiles.rows))
@@ -57,7 +57,7 @@ def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, workspace_bytes)
     kept = new_kept(x, y, keep, workspace_bytes)
-    logits, scratch = Logits(x, y, bits(scale), tiles, dtype), tiles.scratch(x, dtype)
+    logits, scratch = Logits(x, y, in_base_2(scale), tiles, dtype), tiles.scratch(x, dtype)
     row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
     col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
     target = x.new_empty(n, dtype=statistics)
@@ -81,14 +81,14 @@ def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
     row_weight, col_weight, kept = call.row_weight, call.col_weight, call.kept
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
-    a = x.new_zeros((n if call.need_x else 0, width), dtype=dtype)
-    b = x.new_zeros((m if call.need_y else 0, width), dtype=dtype)
+    grad_x_acc = x.new_zeros((n if call.need_x else 0, width), dtype=dtype)
+    grad_y_acc = x.new_zeros((m if call.need_y else 0, width), dtype=dtype)
     if n == 0 or not (call.need_x or call.need_y):
-        return a, b
+        return grad_x_acc, grad_y_acc
     tiles = _tiles(x, y, call.workspace_bytes)
-    logits = Logits(x, y, bits(call.scale), tiles, dtype)
-    by_row = Side(0, call.row_lse * LOG2_E, row_weight, row_weight)
-    by_column = Side(1, call.col_lse * LOG2_E, col_weight, col_weight)
+    logits = Logits(x, y, in_base_2(call.scale), tiles, dtype)
+    by_row = SoftmaxSide(0, call.row_lse * LOG2_E, row_weight, row_weight)
+    by_column = SoftmaxSide(1, call.col_lse * LOG2_E, col_weight, col_weight)
     columns = slice(target_offset, target_offset + n)
     row_target = target_gradient(call.target, call.row_lse, row_weight)
     col_target = target_gradient(call.target, call.col_lse[columns], col_weight[columns])
@@ -108,9 +108,9 @@ def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
             g = logits.room() if both_terms else second.view(*z.shape)
             gradient.write(z, rows, columns, scratch, out=g)
             if call.need_x:
-                a[rows].addmm_(g, y_part)
+                grad_x_acc[rows].addmm_(g, y_part)
             if not both_terms:
                 g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
             if call.need_y:
-                b[columns].addmm_(g.T, x_part)
-    return a, b
+                grad_y_acc[columns].addmm_(g.T, x_part)
+    return grad_x_acc, grad_y_acc

@@ -12,6 +12,6 @@ def _tile(operation: str, x: Tensor, y: Tensor) -> Tile:
     return tile(operation, x.dtype, x.device)
 
 
-_passes = Passes(kernels, _tile, lines=lambda used: used, check=lambda x, y: check_dtype(x))
-new_kept, forward, backward = _passes.new_kept, _passes.forward, _passes.backward
-check_features = _passes.check
+passes = Passes(kernels, _tile, quantized_tile=lambda used: used, check=lambda x, y: check_dtype(x))
+new_kept, forward, backward = passes.new_kept, passes.forward, passes.backward
+check_features = passes.check

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.tiles import Tile
-from fastclip.ops.tiling import gpu_blocks as blocks
-from fastclip.ops.tiling.gpu_blocks import Blocks
+from fastclip.ops.tiling import gpu_blocks
+from fastclip.ops.tiling.gpu_blocks import GpuBlocks
 
 # Of an H200: what one product computed again is worth in bytes of memory traffic, per FLOP. Other
 # GPUs of its kind have nearly the same ratio.
@@ -35,8 +35,8 @@ class RowsPlan:
     bytes: int
 
     @property
-    def blocks(self) -> Blocks:
-        return Blocks(self.rows, self.columns, self.bytes)
+    def blocks(self) -> GpuBlocks:
+        return GpuBlocks(self.rows, self.columns, self.bytes)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Need:
         return tile.rows * self.row_bytes + tile.columns * self.column_bytes
 
 
-class Tiles(NamedTuple):
+class LayerTiles(NamedTuple):
     """Of statistics, of statistics and gradient where logits are kept, of the gradient where they
     are computed again."""
 
@@ -64,10 +64,10 @@ class Tiles(NamedTuple):
     gradient: Tile
 
 
-def plan(
+def plan_layer(
     hidden: Tensor,
     weight: Tensor,
-    tiles: Tiles,
+    tiles: LayerTiles,
     need: Need,
     wanted: bool,
     workspace_bytes: int,
@@ -87,9 +87,9 @@ def plan(
         statistics_rows = bands * tiles.statistics.rows
     cut = tiles.gradient.rows, tiles.gradient.columns
     tile_bytes = need.tile_bytes(tiles.gradient)
-    block = blocks.plan(hidden, weight, cut, free, tile_bytes=tile_bytes)
+    block = gpu_blocks.plan_gpu_blocks(hidden, weight, cut, free, tile_bytes=tile_bytes)
     # Also without gradients, so that a backward pass of its own is not the first to be refused.
-    blocks.refuse(workspace_bytes, n, vocabulary, held_bytes + max(band, block.bytes))
+    gpu_blocks.refuse(workspace_bytes, n, vocabulary, held_bytes + max(band, block.bytes))
     recomputed = RowsPlan(False, block.rows, block.columns, statistics_rows, block.bytes)
     if not wanted:
         return recomputed
@@ -111,11 +111,11 @@ def _kept_plans(
 
     def size(rows: int, columns: int) -> int:
         tile_rows, tile_columns = tile.grid(rows, vocabulary)
-        total = rows * blocks.stride(vocabulary) * hidden.dtype.itemsize
+        total = rows * gpu_blocks.stride(vocabulary) * hidden.dtype.itemsize
         total += tile_rows * tile_columns * (need.tile_bytes(tile) + 8 * sixteen_bits)
         # What products need beside G: copies of operands, and a sum where the library adds none.
-        total += blocks.block_bytes(rows, columns, hidden, weight)
-        return total - rows * blocks.stride(columns) * hidden.dtype.itemsize
+        total += gpu_blocks.block_bytes(rows, columns, hidden, weight)
+        return total - rows * gpu_blocks.stride(columns) * hidden.dtype.itemsize
 
     plans = []
     columns = vocabulary
@@ -142,6 +142,6 @@ def _traffic(hidden: Tensor, weight: Tensor, need: Need, chosen: RowsPlan) -> fl
         total += (chunks - 1) * 8 * vocabulary * width
     if need.hidden:
         total += (pieces - 1) * 8 * n * width
-        if blocks.copied(weight):
+        if gpu_blocks.copied(weight):
             total += chunks * 4 * vocabulary * width
     return float(total)

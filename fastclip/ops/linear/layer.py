@@ -6,7 +6,7 @@ dimension and costs nothing. ``workspace_bytes`` bounds memory beyond inputs, ou
 accumulators, ``backend`` names who computes.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,28 @@ from torch import Tensor
 from fastclip.ops.inputs import accumulation_dtype, gradient_wanted, matched, statistics_dtype
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+class RowsCall(Protocol):
+    """What the packs of all ``*_rows`` ops have: the layer, the rows' weights, and which gradients
+    are wanted."""
+
+    @property
+    def hidden(self) -> Tensor: ...
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
+    @property
+    def row_weight(self) -> Tensor | None: ...
+    @property
+    def need_hidden(self) -> bool: ...
+    @property
+    def need_weight(self) -> bool: ...
+    @property
+    def need_bias(self) -> bool: ...
+    @property
+    def workspace_bytes(self) -> int: ...
 
 
 class Layer(NamedTuple):

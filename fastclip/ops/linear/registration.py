@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import Operation, differentiable
+from fastclip.ops.derivatives import Operation, differentiable
 from fastclip.ops.dispatch import resolve_backend, usable
 from fastclip.ops.epilogue import scale_and_round
 from fastclip.ops.inputs import accumulation_dtype

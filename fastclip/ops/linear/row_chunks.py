@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype
+from fastclip.ops.linear.layer import RowsCall
 from fastclip.ops.tiling.cpu_tiles import (
     LARGEST_COLUMNS,
     LARGEST_ROWS,
@@ -76,13 +77,13 @@ def plan_chunks(n: int, vocabulary: int, cost: ChunkCost, workspace_bytes: int) 
 
 
 class RowChunks:
-    """Logits of chunks of rows, and the accumulated gradients ``a``, ``b``, ``c`` of hidden,
-    weight and bias; those not needed are empty along their first dimension.
+    """Logits of chunks of rows, and the accumulated gradients ``grad_x_acc``, ``grad_y_acc`` and
+    ``grad_bias_acc`` of hidden, weight and bias; those not needed are empty along their first
+    dimension.
 
     Args:
-        needs: whether gradients of hidden, weight and bias are wanted.
-        row_weight: ``[n]`` factors of the rows, or None. Rows of weight 0 are worked on as zeros,
-            so that nothing that is not finite comes of them.
+        call: what the ``*_rows`` op was given. Rows of weight 0 are worked on as zeros, so that
+            nothing that is not finite comes of them.
         fixed_bytes: what the caller holds of the workspace throughout.
         held: what it holds beside that, at least and at most; ``held`` is what it may.
         group_buffers: buffers that the caller takes with ``group_buffer``.
@@ -92,16 +93,13 @@ class RowChunks:
 
     def __init__(
         self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        needs: tuple[bool, bool, bool],
-        row_weight: Tensor | None,
-        workspace_bytes: int,
+        call: RowsCall,
         fixed_bytes: int,
         held: tuple[int, int] = (0, 0),
         group_buffers: int = 0,
     ) -> None:
+        hidden, weight, bias = call.hidden, call.weight, call.bias
+        needs = call.need_hidden, call.need_weight, call.need_bias
         (n, width), vocabulary = hidden.shape, weight.shape[0]
         self.dtype = accumulation_dtype(hidden.dtype)
         self.needs = needs
@@ -115,19 +113,19 @@ class RowChunks:
         row = vocabulary * item + width * (hidden.dtype.itemsize + item + item * needs[0]) + 128
         column = width * item if is_copied(weight, self.dtype) else 0
         cost = ChunkCost(fixed, row, group_buffers * vocabulary * item, column, *held)
-        plan = plan_chunks(n, vocabulary, cost, workspace_bytes)
+        plan = plan_chunks(n, vocabulary, cost, call.workspace_bytes)
         self.rows, self.held = plan.rows, plan.held
         self._group_rows, self._columns = plan.group_rows, plan.columns
 
-        self.a = hidden.new_zeros((n if needs[0] else 0, width), dtype=self.dtype)
-        self.b = hidden.new_zeros((vocabulary if needs[1] else 0, width), dtype=self.dtype)
-        self.c = hidden.new_zeros(vocabulary if needs[2] else 0, dtype=self.dtype)
-        self._vocabulary, self._hidden, self._row_weight = vocabulary, hidden, row_weight
+        self.grad_x_acc = hidden.new_zeros((n if needs[0] else 0, width), dtype=self.dtype)
+        self.grad_y_acc = hidden.new_zeros((vocabulary if needs[1] else 0, width), dtype=self.dtype)
+        self.grad_bias_acc = hidden.new_zeros(vocabulary if needs[2] else 0, dtype=self.dtype)
+        self._vocabulary, self._hidden, self._row_weight = vocabulary, hidden, call.row_weight
         self._weight = Operand(weight, self.dtype, self._columns)
         self._bias = None if bias is None else bias.to(self.dtype)
         self._hidden_buffer = Buffer(self.rows, width, hidden, self.dtype)
         self._gradient_buffer = Buffer(self.rows if needs[0] else 0, width, hidden, self.dtype)
-        # One entry more, for writes that belong to no row of the chunk.
+        # One entry more, where writes go that belong to no row of the chunk.
         self.entries = hidden.new_empty(self.rows * vocabulary + 1, dtype=self.dtype)
 
     def logits(self, picked: Tensor | slice) -> Tensor:
@@ -157,15 +155,15 @@ class RowChunks:
             if need_hidden:
                 part.addmm_(g[:, columns], self._weight.span(columns))
             if need_weight:
-                self.b[columns].addmm_(g[:, columns].T, self._part)
+                self.grad_y_acc[columns].addmm_(g[:, columns].T, self._part)
         if need_hidden:
-            self.a[picked] = part
+            self.grad_x_acc[picked] = part
         if need_bias:
-            self.c += g.sum(0)
+            self.grad_bias_acc += g.sum(0)
 
 
 def exponentials(z: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Log-sum-exps of rows of logits, and the sums of the exponentials that ``z`` then holds."""
-    top = z.amax(1, keepdim=True)
-    total = z.sub_(top).exp_().sum(1).to(dtype)
-    return total.log() + top.flatten(), total
+    maximum = z.amax(1, keepdim=True)
+    sum_exp = z.sub_(maximum).exp_().sum(1).to(dtype)
+    return sum_exp.log() + maximum.flatten(), sum_exp

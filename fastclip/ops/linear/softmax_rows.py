@@ -10,8 +10,9 @@ from fastclip.kernels import infonce, softmax_rows
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import Tile, tile
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.linear import gpu_plan as linear_plan
+from fastclip.ops.linear import gpu_plan
 from fastclip.ops.linear.gpu_plan import Need
+from fastclip.ops.linear.layer import RowsCall
 from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
     Products,
@@ -41,11 +42,11 @@ class RowTerms(NamedTuple):
 
 
 class SoftmaxRows:
-    """Statistics of a linear layer's logits row by row, then the gradients ``a``, ``b``, ``c`` of
-    hidden, weight and bias; those not needed are empty along their first dimension.
+    """Statistics of a linear layer's logits row by row, then the gradients of hidden, weight and
+    bias; those not needed are empty along their first dimension.
 
     Args:
-        needs: whether gradients of hidden, weight and bias are wanted.
+        call: what the ``*_rows`` op was given.
         targets: the entries of a block.
         entries: how many there are in all.
         entry_rows: entries are one a row, so that spans of rows are spans of entries.
@@ -55,43 +56,42 @@ class SoftmaxRows:
     Raises:
         TypeError: float64. ValueError: the workspace is too small.
 
-    ``lse [n]``, ``target [entries]`` and ``sums [n]`` are float64, of logits in bits, and known for
-    the rows that ``run`` asks the terms of.
+    ``lse [n]``, ``target [entries]`` and ``sums [n]`` are float64, of logits in base 2, and known
+    for the rows that ``run`` asks the terms of.
     """
 
     def __init__(
         self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        needs: tuple[bool, bool, bool],
+        call: RowsCall,
         targets: FindTargets,
         entries: int,
         entry_rows: bool,
         sums: bool,
         peak: Tensor,
-        workspace_bytes: int,
         held_bytes: int,
     ) -> None:
+        hidden, weight, bias = call.hidden, call.weight, call.bias
+        needs = call.need_hidden, call.need_weight, call.need_bias
         check_dtype(hidden)
         n, vocabulary = len(hidden), len(weight)
         self._hidden, self._weight = hidden, weight
         self._bias = None if bias is None else bias.contiguous()
         self._needs, self._targets, self._entry_rows = needs, targets, entry_rows
-        tiles = linear_plan.Tiles(
-            *(tile(name, hidden.dtype, hidden.device) for name in linear_plan.Tiles._fields)
+        tiles = gpu_plan.LayerTiles(
+            *(tile(name, hidden.dtype, hidden.device) for name in gpu_plan.LayerTiles._fields)
         )
         self._scale = torch.full((), LOG2_E, dtype=torch.float32, device=hidden.device)
-        # Partial tops and totals and sums; cuts of entries; partial gradients of the bias.
+        # Of each row in a tile a maximum, a sum of exponentials and perhaps a sum of logits, and
+        # where its entries are cut; of each column a part of the gradient of the bias.
         row_bytes = 8 + SUMMED_BYTES * sums + (0 if entry_rows else 16)
         held = held_bytes + 64 * n + 8 * entries + (16 * vocabulary if needs[2] else 0)
-        self._plan = linear_plan.plan(
+        self._plan = gpu_plan.plan_layer(
             hidden,
             weight,
             tiles,
             Need(needs[0], needs[1], row_bytes, SUMMED_BYTES if needs[2] else 0),
             any(needs),
-            workspace_bytes,
+            call.workspace_bytes,
             held,
         )
         self._tile = tiles.kept if self._plan.kept else tiles.statistics
@@ -102,7 +102,7 @@ class SoftmaxRows:
         self.lse = hidden.new_zeros(n, dtype=dtype)
         self.target = hidden.new_zeros(entries, dtype=dtype)
         self.sums = hidden.new_zeros(n if sums else 0, dtype=dtype)
-        self._c = hidden.new_zeros(vocabulary if needs[2] else 0, dtype=dtype)
+        self._grad_bias_acc = hidden.new_zeros(vocabulary if needs[2] else 0, dtype=dtype)
 
     def run(self, terms: Callable[[slice], RowTerms]) -> None:
         """Fill the statistics, and from what ``terms`` makes of those of a span of rows the
@@ -119,7 +119,7 @@ class SoftmaxRows:
             kept = None if room is None else self._room(room, rows.stop - rows.start)
             self._statistics(rows, kept)
             if kept is not None:
-                values = kept.values if isinstance(kept, infonce.Fixed) else kept
+                values = kept.values if isinstance(kept, infonce.QuantizedLogits) else kept
                 g = values.view(self._products.dtype)
                 self._gradient(rows, everything, terms(rows), g, self._tile, kept)
                 self._products.rows(rows)
@@ -139,19 +139,19 @@ class SoftmaxRows:
 
     @property
     def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        c = (self._c / self._factor).to(self._products.a.dtype)
-        return self._products.a, self._products.b, c
+        c = (self._grad_bias_acc / self._factor).to(self._products.grad_x_acc.dtype)
+        return self._products.grad_x_acc, self._products.grad_y_acc, c
 
-    def _room(self, room: Tensor, rows: int) -> infonce.Fixed | Tensor:
+    def _room(self, room: Tensor, rows: int) -> infonce.QuantizedLogits | Tensor:
         """Room for the logits of so many rows."""
         vocabulary = len(self._weight)
         values = room[:rows, :vocabulary]
         if room.dtype == torch.float32:
             return values
-        lines = values.new_empty((*self._tile.grid(rows, vocabulary), 2), dtype=torch.float32)
-        return infonce.Fixed(values, lines)
+        affine = values.new_empty((*self._tile.grid(rows, vocabulary), 2), dtype=torch.float32)
+        return infonce.QuantizedLogits(values, affine)
 
-    def _statistics(self, rows: slice, kept: infonce.Fixed | Tensor | None) -> None:
+    def _statistics(self, rows: slice, kept: infonce.QuantizedLogits | Tensor | None) -> None:
         hidden, vocabulary = self._hidden[rows], len(self._weight)
         tile_columns = self._tile.grid(len(hidden), vocabulary)[1]
         sums = 3 if len(self.sums) else 2
@@ -171,7 +171,7 @@ class SoftmaxRows:
             self._tile,
             kept,
         )
-        infonce.fold(tops, self.lse[rows], running=False)
+        infonce.merge_partials(tops, self.lse[rows], running=False)
         if sums == 3:
             torch.sum(partials[2], 0, dtype=self.sums.dtype, out=self.sums[rows])
 
@@ -182,12 +182,12 @@ class SoftmaxRows:
         terms: RowTerms,
         g: Tensor,
         used: Tile,
-        kept: infonce.Fixed | Tensor | None,
+        kept: infonce.QuantizedLogits | Tensor | None,
     ) -> None:
         lse = self.lse[rows]
         shift = lse.float()
-        # What rounding the log-sum-exp takes away is in the factor. A row of no weight may have no
-        # log-sum-exp.
+        # The factor makes up for what the log-sum-exp loses when it is rounded to float32. A row of
+        # weight 0 may hold logits that are not finite, whose log-sum-exp is none.
         factor = (shift - lse).exp2_().mul_(terms.weight).mul_(self._factor)
         factor = torch.where(terms.weight == 0, 0, factor).float()
         partial = None
@@ -199,7 +199,7 @@ class SoftmaxRows:
             self._weight[columns],
             self._scale,
             None if self._bias is None else self._bias[columns],
-            infonce.Side(shift, factor),
+            infonce.SideVectors(shift, factor),
             None if terms.offset is None else (terms.offset * self._factor).float(),
             self._targets(rows, columns, used.columns),
             (terms.on_target * self._factor).float(),
@@ -209,4 +209,4 @@ class SoftmaxRows:
             kept,
         )
         if partial is not None:
-            self._c[columns] += partial.sum(0, dtype=self._c.dtype)
+            self._grad_bias_acc[columns] += partial.sum(0, dtype=self._grad_bias_acc.dtype)

@@ -7,7 +7,7 @@ another's, so one pass over the logits gives value and gradients: 3U for U = 2 n
 import torch
 from torch import Tensor
 
-from fastclip.ops.differentiable import differentiable
+from fastclip.ops.derivatives import differentiable
 from fastclip.ops.dispatch import (
     DEFAULT_WORKSPACE_BYTES,
     resolve_backend,

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.sigmoid.packs import SigmoidForward
-from fastclip.ops.tiling.cpu_tiles import Logits, TileCost, Tiles, plan, spans
+from fastclip.ops.tiling.cpu_tiles import CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
 from fastclip.ops.tiling.softmax_tiles import diagonal
 
 
-def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Tiles:
+def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> CpuTiles:
     """How the logits of ``x`` and ``y`` are cut; raises ValueError where the workspace is short."""
     n, width = x.shape
     item = accumulation_dtype(x.dtype).itemsize
@@ -19,7 +19,7 @@ def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> 
         column=width * item + 64,
         block_entry=2 * item,
     )
-    return plan(min(n, chunk_rows or n), y.shape[0], cost, workspace_bytes, x.device)
+    return plan_cpu_tiles(min(n, chunk_rows or n), y.shape[0], cost, workspace_bytes, x.device)
 
 
 def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -28,13 +28,13 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
     dtype = accumulation_dtype(x.dtype)
     tiles = plan_blocks(x, y, chunk_rows, call.workspace_bytes)
-    # Tiles hold label * z: products give -z, which is that of negatives.
+    # Tiles hold label * z. The scale is negated, so that products give -z, as negatives want it.
     logits = Logits(x, y, -scale, tiles, dtype)
     scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
     gradient = need_x or need_y or need_bias
-    a = x.new_zeros((n if need_x else 0, width), dtype=dtype)
-    b = x.new_zeros((m if need_y else 0, width), dtype=dtype)
+    grad_x_acc = x.new_zeros((n if need_x else 0, width), dtype=dtype)
+    grad_y_acc = x.new_zeros((m if need_y else 0, width), dtype=dtype)
     loss = x.new_zeros((), dtype=statistics_dtype(x.device))
     bias_gradient = torch.zeros_like(loss)
     for rows in spans(n, tiles.rows):
@@ -58,7 +58,7 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 bias_gradient -= 2 * positives.sum(dtype=loss.dtype)
                 positives.neg_()
             if need_x:
-                a[rows].addmm_(z, y_part)
+                grad_x_acc[rows].addmm_(z, y_part)
             if need_y:
-                b[columns].addmm_(z.T, x_part)
-    return loss.to(dtype), a, b, bias_gradient.to(dtype)
+                grad_y_acc[columns].addmm_(z.T, x_part)
+    return loss.to(dtype), grad_x_acc, grad_y_acc, bias_gradient.to(dtype)

@@ -9,26 +9,26 @@ from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.sigmoid.packs import SigmoidForward
 from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
-    Blocks,
+    GpuBlocks,
     Products,
     check_dtype,
-    plan,
+    plan_gpu_blocks,
     refuse,
     spans,
 )
-from fastclip.ops.tiling.softmax_tiles import bits
+from fastclip.ops.tiling.softmax_tiles import in_base_2
 
 BYTES_PER_TILE = 2 * SUMMED_BYTES  # its sums of losses and of gradients
 
 
-def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> Blocks:
+def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> GpuBlocks:
     """How the logits of ``x`` and ``y`` are cut; raises ValueError where the workspace is short."""
     check_dtype(x)
     n, m = x.shape[0], y.shape[0]
     used = tile("sigmoid", x.dtype, x.device)
     vectors = 4 * n + 128
     cut = used.rows, used.columns
-    blocks = plan(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
+    blocks = plan_gpu_blocks(x, y, cut, workspace_bytes - vectors, chunk_rows, BYTES_PER_TILE)
     refuse(workspace_bytes, n, m, vectors + blocks.bytes)
     return blocks
 
@@ -47,7 +47,7 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     tile_rows, tile_columns = used.grid(blocks.rows, blocks.columns)
     sums = x.new_empty(2 * tile_rows * tile_columns, dtype=torch.float32)
     on_target = x.new_zeros(n, dtype=torch.float32)
-    scale, bias = bits(scale).float(), bits(bias).float()
+    scale, bias = in_base_2(scale).float(), in_base_2(bias).float()
     offset = m if target_offset < 0 else target_offset  # no column of any block
     gradient = write or need_bias
     for rows in spans(n, blocks.rows, used.rows):
@@ -56,7 +56,7 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             g = products.room(rows, columns)
             tile_rows, tile_columns = used.grid(*g.shape)
             part = sums[: 2 * tile_rows * tile_columns].view(2, -1)
-            kernels.sigmoid(
+            kernels.sigmoid_losses(
                 x[rows],
                 y[columns],
                 scale,
@@ -77,4 +77,4 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         on_target, offset = on_target[:0], 0
     products.finish(torch.full_like(scale, products.factor), on_target, on_target, offset)
     loss, bias_gradient = (total.to(scale.dtype) for total in totals)
-    return loss, products.a, products.b, bias_gradient
+    return loss, products.grad_x_acc, products.grad_y_acc, bias_gradient

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A library product of these sides runs at full speed on a CPU and its result is still in the
-# last-level cache when it is read; ...
+# The largest tile. A library product of these sides runs at full speed on a CPU, and its result is
+# still in the last-level cache when it is read.
 LARGEST_ROWS, LARGEST_COLUMNS = 2048, 2048
-# ... elementwise work on it runs in blocks whose few buffers stay in a core's own cache.
+# Elementwise work on a tile is done in square blocks of this side, whose few buffers stay in a
+# core's own cache.
 CPU_BLOCK = 512
 SMALLEST_SIDE = 16
 
@@ -38,7 +39,7 @@ class TileCost:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class CpuTiles:
     """Tiles of at most ``rows`` x ``columns``, worked on in square blocks of side ``block``."""
 
     rows: int
@@ -61,7 +62,9 @@ class Tiles:
         return Buffer(min(self.rows, side), min(self.columns, side), like, dtype)
 
 
-def plan(n: int, m: int, cost: TileCost, workspace_bytes: int, device: torch.device) -> Tiles:
+def plan_cpu_tiles(
+    n: int, m: int, cost: TileCost, workspace_bytes: int, device: torch.device
+) -> CpuTiles:
     """The largest tiles of an n x m matrix whose buffers fit ``workspace_bytes``.
 
     Raises ValueError where not even 16 x 16 entries fit.
@@ -79,7 +82,7 @@ def plan(n: int, m: int, cost: TileCost, workspace_bytes: int, device: torch.dev
             columns = max(least_columns, columns // 2)
         else:
             rows = max(least_rows, rows // 2)
-    return Tiles(rows, columns, block, cost.bytes(rows, columns, block))
+    return CpuTiles(rows, columns, block, cost.bytes(rows, columns, block))
 
 
 def spans(total: int, largest: int, start: int = 0) -> Iterator[slice]:
@@ -129,7 +132,7 @@ class Logits:
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, scale: Tensor, tiles: Tiles, dtype: torch.dtype
+        self, x: Tensor, y: Tensor, scale: Tensor, tiles: CpuTiles, dtype: torch.dtype
     ) -> None:
         self._x, self._y = Operand(x, dtype, tiles.rows), Operand(y, dtype, tiles.columns)
         self._scale = scale.to(dtype)
@@ -142,8 +145,9 @@ class Logits:
         """Choose rows of x; they are returned unscaled, in the accumulation dtype."""
         part = self._x.span(span)
         self._x_part = torch.mul(part, self._scale, out=self._scaled.view(*part.shape))
-        # The rest of an infinity is nothing, rather than the NaN of infinity times 0. The tile's
-        # buffer, in which there is no product yet, has room for so many columns at a time.
+        # Infinite features count as 0 here, for infinity times a rest of 0 would be NaN. The copy
+        # without them lies in the tile's buffer, which holds no product yet and has room for so
+        # many columns at a time.
         pieces = part.split(self._width, dim=1), self._x_part.split(self._width, dim=1)
         for x, scaled in zip(*pieces, strict=True):
             finite = torch.nan_to_num(x, 0, 0, 0, out=self._tile.view(*x.shape))

@@ -24,14 +24,15 @@ SIDE = 8192
 # Row strides of buffers are multiples of this: whole 32-byte sectors in 16 bits, and one variant of
 # each kernel, which Triton compiles for multiples of 16.
 ALIGNMENT = 16
-# Workspace of a float32 entry that torch adds up in float64, in a copy of it.
+# Workspace of a float32 entry that torch sums in float64, by way of a float64 copy, in bytes.
 SUMMED_BYTES = 4 + 8
-# Workspace of a unit of a column of features, with its inverse and a temporary.
+# Workspace of the power of two that a column of bfloat16 features is divided by (its *unit*), with
+# its inverse and a temporary, in bytes.
 UNIT_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Blocks:
+class GpuBlocks:
     """Blocks of at most ``rows`` x ``columns``, multiples of a tile's sides where they cut."""
 
     rows: int
@@ -85,7 +86,7 @@ def block_bytes(rows: int, columns: int, x: Tensor, y: Tensor) -> int:
     return total
 
 
-def plan(
+def plan_gpu_blocks(
     x: Tensor,
     y: Tensor,
     tile: tuple[int, int],
@@ -93,7 +94,7 @@ def plan(
     largest_rows: int = 0,
     tile_bytes: int = 0,
     largest_side: int = 0,
-) -> Blocks:
+) -> GpuBlocks:
     """The largest blocks whose buffers fit ``workspace_bytes``, square if anything must be cut.
 
     Args:
@@ -140,7 +141,7 @@ def plan(
     # One side may be short of its limit: the other may use what is left.
     columns = next((c for c in column_sides if c >= columns and fits(rows, c)), columns)
     rows = next((r for r in row_sides if r >= rows and fits(r, columns)), rows)
-    return Blocks(rows, columns, size(rows, columns))
+    return GpuBlocks(rows, columns, size(rows, columns))
 
 
 def check_dtype(x: Tensor) -> None:
@@ -167,8 +168,8 @@ def power_above(peak: Tensor) -> Tensor:
 
 
 class _Operand:
-    """A matrix of features as products read it: over ``unit``, 0-d or one a column, in the dtype of
-    the products."""
+    """A matrix of features as products read it: divided by ``unit``, 0-d or one power of two a
+    column, in the dtype of the products."""
 
     def __init__(self, matrix: Tensor, largest_span: int) -> None:
         self._matrix, self._copy = matrix, None
@@ -197,7 +198,8 @@ def product_dtype(features: torch.dtype) -> torch.dtype:
 
 
 class Products:
-    """Accumulators ``a = G @ y [n, D]`` and ``b = G.T @ x [m, D]``, empty where not needed.
+    """Accumulators ``grad_x_acc = G @ y [n, D]`` and ``grad_y_acc = G.T @ x [m, D]``, empty
+    where not needed.
 
     Choose ``rows``, then add their blocks of G, which together cover everything; ``finish`` gives
     what blocks leave out: the factor that they bear, and the gradient at the targets.
@@ -207,15 +209,15 @@ class Products:
             whose entries are below 8.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, need_x: bool, need_y: bool, blocks: Blocks) -> None:
+    def __init__(self, x: Tensor, y: Tensor, need_x: bool, need_y: bool, blocks: GpuBlocks) -> None:
         self.dtype = product_dtype(x.dtype)
         self.factor = 1.0 if x.dtype == torch.float32 else 4096.0
         dtype = accumulation_dtype(x.dtype)
         self._features = x, y
         self._x = _Operand(x, blocks.rows) if need_y else None
         self._y = _Operand(y, blocks.columns) if need_x else None
-        self.a = x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype)
-        self.b = x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype)
+        self.grad_x_acc = x.new_empty((x.shape[0] if need_x else 0, x.shape[1]), dtype=dtype)
+        self.grad_y_acc = x.new_empty((y.shape[0] if need_y else 0, x.shape[1]), dtype=dtype)
         self._room: Tensor | None = None
         self._entries = blocks.rows * stride(blocks.columns)
 
@@ -223,7 +225,7 @@ class Products:
         """Room for the block of G at ``rows x columns``, until the next one."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         if self._room is None:
-            self._room = self.a.new_empty(self._entries, dtype=self.dtype)
+            self._room = self.grad_x_acc.new_empty(self._entries, dtype=self.dtype)
         return self._room[: height * stride(width)].view(height, stride(width))[:, :width]
 
     def rows(self, rows: slice) -> None:
@@ -232,33 +234,33 @@ class Products:
         if self._x is not None:
             self._x_part = self._x.span(rows)
 
-    def add(self, g: Tensor, columns: slice, to_a: bool = True, to_b: bool = True) -> None:
-        """Add a block of the chosen rows to what is needed of a and b. Blocks come in order: the
-        first of its rows is that at column 0, the first of its columns that at row 0."""
+    def add(self, g: Tensor, columns: slice, to_x: bool = True, to_y: bool = True) -> None:
+        """Add a block of the chosen rows to the accumulators that are needed. Blocks come in order:
+        the first of its rows is that at column 0, the first of its columns that at row 0."""
         rows = self._rows
-        if self._y is not None and to_a:
+        if self._y is not None and to_x:
             y_part = self._y.span(columns)
-            _add_product(self.a[rows], g, y_part, first=columns.start == 0)
-        if self._x is not None and to_b:
-            _add_product(self.b[columns], g.T, self._x_part, first=rows.start == 0)
+            _add_product(self.grad_x_acc[rows], g, y_part, first=columns.start == 0)
+        if self._x is not None and to_y:
+            _add_product(self.grad_y_acc[columns], g.T, self._x_part, first=rows.start == 0)
 
     def finish(
         self, factor: Tensor, row_target: Tensor, col_target: Tensor, target_offset: int
     ) -> None:
         """Divide by ``factor`` (0-d, what blocks were multiplied by in all) and add the gradient at
-        ``[i, i + target_offset]``, for a and for b: float32 vectors ``[n]``, empty for no targets.
+        ``[i, i + target_offset]``, for x and for y: float32 vectors ``[n]``, empty for no targets.
         """
         x, y = self._features
         count = len(row_target)
         if not x.shape[0]:
-            self.b.zero_()
+            self.grad_y_acc.zero_()
         elif self._y is not None:
             unit = self._y.unit / factor
             own = y[target_offset : target_offset + count]
-            kernels.scale_and_add_rows(self.a, unit, row_target, own, 0)
+            kernels.scale_and_add_rows(self.grad_x_acc, unit, row_target, own, 0)
         if x.shape[0] and self._x is not None:
             unit = self._x.unit / factor
-            kernels.scale_and_add_rows(self.b, unit, col_target, x[:count], target_offset)
+            kernels.scale_and_add_rows(self.grad_y_acc, unit, col_target, x[:count], target_offset)
 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, first: bool) -> None:

@@ -1,7 +1,7 @@
 """Two-sided softmax on tiles of logits: what the torch backends of infonce and distill share.
 
-Logits and log-sum-exps are in bits here, ``z log2(e)`` for a logit z: torch's ``exp2`` takes a CPU
-a third of the time of ``exp``. Row and column statistics are float64 vectors, tiles are in the
+Logits and log-sum-exps are in base 2 here, ``z log2(e)`` for a logit z: torch's ``exp2`` takes a
+CPU a third of the time of ``exp``. Row and column statistics are float64 vectors, tiles are in the
 accumulation dtype.
 """
 
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.inputs import statistics_dtype
-from fastclip.ops.tiling.cpu_tiles import Buffer, Tiles
+from fastclip.ops.tiling.cpu_tiles import Buffer, CpuTiles
 
 LOG2_E = 1 / math.log(2)
 
 
-def bits(scale: Tensor) -> Tensor:
-    """The scale that gives logits in bits, 0-d, in the dtype of statistics."""
+def in_base_2(scale: Tensor) -> Tensor:
+    """The scale that gives logits in base 2, 0-d, in the dtype of statistics."""
     return scale.to(statistics_dtype(scale.device)) * LOG2_E
 
 
@@ -34,16 +34,16 @@ class Running:
     def __getitem__(self, span: slice) -> "Running":
         return Running(self.lse[span], None if self.mean is None else self.mean[span])
 
-    def fold(self, top: Tensor, total: Tensor, value_top: Tensor, value_total: Tensor) -> None:
-        """Add entries of ``sum 2**(z - top) = total`` and, where there is a mean,
-        ``sum 2**(z - top) * (value - value_top) = value_total``."""
-        total = total.to(self.lse.dtype)
-        part = total.log2().add_(top)
+    def merge(self, maximum: Tensor, sum_exp: Tensor, value_max: Tensor, value_sum: Tensor) -> None:
+        """Add entries of ``sum 2**(z - maximum) = sum_exp`` and, where there is a mean,
+        ``sum 2**(z - maximum) * (value - value_max) = value_sum``."""
+        sum_exp = sum_exp.to(self.lse.dtype)
+        part = sum_exp.log2().add_(maximum)
         if self.mean is None:
             torch.logaddexp2(self.lse, part, out=self.lse)
             return
         lse = torch.logaddexp2(self.lse, part)
-        part_mean = value_total.to(self.lse.dtype).div_(total).add_(value_top)
+        part_mean = value_sum.to(self.lse.dtype).div_(sum_exp).add_(value_max)
         self.mean.mul_((self.lse - lse).exp2_()).add_(part_mean.mul_((part - lse).exp2_()))
         self.lse.copy_(lse)
 
@@ -56,36 +56,36 @@ def update(
     values: Tensor | None = None,
     product: Tensor | None = None,
 ) -> None:
-    """Fold the block ``z [r, c]`` into running statistics of its rows and columns.
+    """Merge the block ``z [r, c]`` into running statistics of its rows and columns.
 
     One exponential serves both sides: under each row's own maximum, so that a softmax that is
     nearly 1 keeps its digits, and weighted by those maxima for the columns. Columns so far below
     the block's maximum that their sums lose digits to underflow take an exponential of their own.
     ``values [r, c]`` are those of the means, ``product`` a second scratch block for them.
     """
-    value_top = z if values is None else values.amax()
+    value_max = z if values is None else values.amax()
 
-    def exponentials(tops: Tensor) -> Tensor:
-        torch.sub(z, tops, out=scratch).exp2_()
+    def exponentials(maxima: Tensor) -> Tensor:
+        torch.sub(z, maxima, out=scratch).exp2_()
         if values is None or product is None:
             return scratch
-        return torch.sub(values, value_top, out=product).mul_(scratch)
+        return torch.sub(values, value_max, out=product).mul_(scratch)
 
-    tops = z.amax(1, keepdim=True)
-    weighted = exponentials(tops)
-    rows.fold(tops.flatten(), scratch.sum(1), value_top, weighted.sum(1))
+    maxima = z.amax(1, keepdim=True)
+    weighted = exponentials(maxima)
+    rows.merge(maxima.flatten(), scratch.sum(1), value_max, weighted.sum(1))
     if z.device.type == "cpu":  # elsewhere reading the sums would cost a synchronisation
-        top = tops.amax()
-        row_factors = (tops.to(rows.lse.dtype) - top).exp2_().to(z.dtype)
-        total = scratch.mul_(row_factors).sum(0)
-        if bool(total.amin() >= _sum_floor(z)):
+        maximum = maxima.amax()
+        row_factors = (maxima.to(rows.lse.dtype) - maximum).exp2_().to(z.dtype)
+        sum_exp = scratch.mul_(row_factors).sum(0)
+        if bool(sum_exp.amin() >= _sum_floor(z)):
             if weighted is not scratch:
                 weighted.mul_(row_factors)
-            columns.fold(top, total, value_top, weighted.sum(0))
+            columns.merge(maximum, sum_exp, value_max, weighted.sum(0))
             return
-    tops = z.amax(0)
-    weighted = exponentials(tops)
-    columns.fold(tops, scratch.sum(0), value_top, weighted.sum(0))
+    maxima = z.amax(0)
+    weighted = exponentials(maxima)
+    columns.merge(maxima, scratch.sum(0), value_max, weighted.sum(0))
 
 
 def _sum_floor(z: Tensor) -> float:
@@ -94,19 +94,19 @@ def _sum_floor(z: Tensor) -> float:
     return len(z) * info.tiny / info.eps
 
 
-# Beyond it a float64 log-sum-exp that went from bits to nats and back is off by more than 2**-12,
-# and what float32 rounds it to by less, unless several logits are the largest.
+# Beyond it a float64 log-sum-exp that went from base 2 to base e and back is off by more than
+# 2**-12, and what float32 rounds it to by less, unless several logits are the largest.
 _LARGEST_EXACT = 2.0**40
 
 
 def rounded(lse: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Log-sum-exps in bits in ``dtype`` and what they stand for, in float64: themselves, but for
+    """Log-sum-exps in base 2 in ``dtype`` and what they stand for, in float64: themselves, but for
     those so large that their softmax is all on the largest logit, which is what they round to."""
     shift = lse.to(dtype)
     return shift, torch.where((lse.abs() > _LARGEST_EXACT) & lse.isfinite(), shift, lse)
 
 
-class Side:
+class SoftmaxSide:
     """One softmax direction of ``dL/dz``: ``weight * 2**(z - lse)``, less ``target_weight`` at the
     target entry. The vectors lie along ``dim`` of z; lse is float64, weights are in z's dtype."""
 
@@ -138,9 +138,9 @@ class TileGradient:
 
     def __init__(
         self,
-        sides: Sequence[Side],
+        sides: Sequence[SoftmaxSide],
         target_offset: int,
-        tiles: Tiles,
+        tiles: CpuTiles,
         on_target: Tensor | None = None,
     ) -> None:
         self._sides, self._offset, self._tiles = sides, target_offset, tiles
@@ -190,7 +190,7 @@ class TileGradient:
 
 def target_gradient(target: Tensor, lse: Tensor, weight: Tensor) -> Tensor:
     """``weight * (exp(target - lse) - 1)``, exact where the softmax is nearly 1: one direction's
-    gradient at the targets. ``target`` and ``lse`` are float64, not in bits; in weight's dtype."""
+    gradient at the targets, in weight's dtype. ``target`` and ``lse`` are float64, in base e."""
     return (target - lse).expm1_().mul_(weight).to(weight.dtype)
 
 

@@ -15,15 +15,12 @@ from fastclip.ops.tiling.cpu_tiles import spans
 
 def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``linear_cross_entropy_rows`` of ``fastclip.ops.linear.cross_entropy``."""
-    hidden, weight, bias, target, row_weight, ignore_index, label_smoothing = call[:7]
-    needs = call.need_hidden, call.need_weight, call.need_bias
-    n, vocabulary = len(hidden), len(weight)
-    statistics = statistics_dtype(hidden.device)
+    target, row_weight, ignore_index, label_smoothing = call[3:7]
+    n, vocabulary = len(call.hidden), len(call.weight)
+    statistics = statistics_dtype(call.hidden.device)
     # The fixed bytes are those of the rows to compute, and of what is asked of them.
-    layer = RowChunks(
-        hidden, weight, bias, needs, row_weight, call.workspace_bytes, fixed_bytes=9 * n
-    )
-    losses = hidden.new_zeros(n, dtype=statistics)
+    layer = RowChunks(call, fixed_bytes=9 * n)
+    losses = call.hidden.new_zeros(n, dtype=statistics)
 
     index = _rows_to_compute(target, row_weight, ignore_index, vocabulary)
     for chunk in spans(len(index), layer.rows):
@@ -33,11 +30,11 @@ def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         labels = target[picked].clamp(0, vocabulary - 1)
         for group in layer.groups(len(picked)):
             losses[picked[group]] = _losses(
-                z[group], labels[group], weights[group], label_smoothing, any(needs)
+                z[group], labels[group], weights[group], label_smoothing, any(layer.needs)
             )
-        if any(needs):
+        if any(layer.needs):
             layer.accumulate(picked, z)
-    return losses, layer.a, layer.b, layer.c
+    return losses, layer.grad_x_acc, layer.grad_y_acc, layer.grad_bias_acc
 
 
 def _losses(
@@ -49,9 +46,9 @@ def _losses(
     expected = (1 - label_smoothing) * on_target
     if label_smoothing:
         expected += smooth * z.sum(1)
-    lse, total = exponentials(z, weights.dtype)
+    lse, sum_exp = exponentials(z, weights.dtype)
     if want_gradient:
-        z.mul_((weights / total).to(z.dtype).unsqueeze(1))
+        z.mul_((weights / sum_exp).to(z.dtype).unsqueeze(1))
         if label_smoothing:
             z.sub_((weights * smooth).to(z.dtype).unsqueeze(1))
         # p - 1 to all its digits where p is nearly 1.

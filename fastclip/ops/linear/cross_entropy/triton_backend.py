@@ -13,9 +13,8 @@ from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``linear_cross_entropy_rows`` of ``fastclip.ops.linear.cross_entropy``."""
-    hidden, weight, bias, target, row_weight, ignore_index, label_smoothing = call[:7]
-    needs = call.need_hidden, call.need_weight, call.need_bias
-    vocabulary = len(weight)
+    target, row_weight, ignore_index, label_smoothing = call[3:7]
+    vocabulary = len(call.weight)
     counts = target != ignore_index
     check_labels(target, counts, vocabulary, ignore_index)
     weights = weights_of(counts, row_weight)
@@ -23,16 +22,12 @@ def forward(call: CrossEntropyRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     smooth = label_smoothing / vocabulary
 
     layer = SoftmaxRows(
-        hidden,
-        weight,
-        bias,
-        needs,
+        call,
         lambda rows, columns, _: Targets(labels[rows], None, columns.start),
         entries=len(labels),
         entry_rows=True,
         sums=label_smoothing != 0,
         peak=peak_of(weights),
-        workspace_bytes=call.workspace_bytes,
         held_bytes=64 * len(labels),
     )
 

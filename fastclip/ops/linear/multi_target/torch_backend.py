@@ -18,29 +18,19 @@ from fastclip.ops.tiling.cpu_tiles import spans
 
 def forward(call: MultiTargetRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``multi_target_cross_entropy_rows`` of ``fastclip.ops.linear.multi_target``."""
-    hidden, weight, bias, target, row_weight = *call[:3], call.target, call.row_weight
-    needs = call.need_hidden, call.need_weight, call.need_bias
-    n, vocabulary = len(hidden), len(weight)
+    hidden, target, row_weight = call.hidden, call.target, call.row_weight
+    n, vocabulary = len(hidden), len(call.weight)
     check_indices(target, vocabulary)
     groups = Groups(target)
     # The fixed bytes are those of what is asked of the indices.
-    layer = RowChunks(
-        hidden,
-        weight,
-        bias,
-        needs,
-        row_weight,
-        call.workspace_bytes,
-        fixed_bytes=n,
-        held=(groups.least, groups.most),
-    )
+    layer = RowChunks(call, fixed_bytes=n, held=(groups.least, groups.most))
     losses = hidden.new_zeros(n, dtype=statistics_dtype(hidden.device))
     for rows in groups.spans(layer.held):
         entries = Entries(target.part(rows), vocabulary)
         picked = entries.index + rows.start
         weights = weights_of(entries.counts > 0, row_weight, picked)
         losses[picked] = _losses(layer, entries, picked, weights)
-    return losses, layer.a, layer.b, layer.c
+    return losses, layer.grad_x_acc, layer.grad_y_acc, layer.grad_bias_acc
 
 
 def _losses(layer: RowChunks, entries: Entries, picked: Tensor, weights: Tensor) -> Tensor:

@@ -14,9 +14,8 @@ from fastclip.ops.tiling.softmax_tiles import LOG2_E
 
 def forward(call: MultiTargetRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``multi_target_cross_entropy_rows`` of ``fastclip.ops.linear.multi_target``."""
-    hidden, weight, bias, target, row_weight = *call[:3], call.target, call.row_weight
-    needs = call.need_hidden, call.need_weight, call.need_bias
-    n, vocabulary = len(hidden), len(weight)
+    hidden, target, row_weight = call.hidden, call.target, call.row_weight
+    n, vocabulary = len(hidden), len(call.weight)
     check_indices(target, vocabulary)
     entries = Entries(target, vocabulary, torch.arange(n, device=hidden.device))
     row_total = entries.row_sums(entries.value)
@@ -29,16 +28,12 @@ def forward(call: MultiTargetRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return Targets(columns, entries.bounds(rows, block, step), block.start)
 
     layer = SoftmaxRows(
-        hidden,
-        weight,
-        bias,
-        needs,
+        call,
         find,
         entries=len(columns),
         entry_rows=False,
         sums=False,
         peak=most * peak_of(weights),
-        workspace_bytes=call.workspace_bytes,
         held_bytes=64 * n + ENTRY_BYTES * len(columns),
     )
 

@@ -32,28 +32,17 @@ class _Classes:
 
 def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``linear_sigmoid_cross_entropy_rows`` of ``fastclip.ops.linear.sigmoid``."""
-    hidden, weight, bias, labels, row_weight = *call[:3], call.labels, call.row_weight
-    positive_weight, negative_weight = call.positive_weight, call.negative_weight
-    needs = call.need_hidden, call.need_weight, call.need_bias
+    hidden, weight, labels, row_weight = call.hidden, call.weight, call.labels, call.row_weight
     n, vocabulary = len(hidden), len(weight)
     # Weights of classes; what is asked of the indices.
     fixed, buffers, groups = 24 * vocabulary, 3, None
     if isinstance(labels, Csr):
         check_indices(labels, vocabulary)
         fixed, buffers, groups = fixed + n, 1, Groups(labels)
-    layer = RowChunks(
-        hidden,
-        weight,
-        bias,
-        needs,
-        row_weight,
-        call.workspace_bytes,
-        fixed,
-        (0, 0) if groups is None else (groups.least, groups.most),
-        buffers,
-    )
+    held = (0, 0) if groups is None else (groups.least, groups.most)
+    layer = RowChunks(call, fixed, held, buffers)
     spare = [layer.group_buffer() for _ in range(buffers)]
-    classes = _Classes(positive_weight, negative_weight, weight, layer.dtype)
+    classes = _Classes(call.positive_weight, call.negative_weight, weight, layer.dtype)
     losses = hidden.new_zeros(n, dtype=classes.positive.dtype)
 
     def add(chunk: slice, sparse: "_SparseLabels | None") -> None:
@@ -65,15 +54,15 @@ def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             rows = slice(chunk.start + group.start, chunk.start + group.stop)
             scratch = [buffer.view(*z[group].shape) for buffer in spare]
             if isinstance(labels, Tensor):
-                losses[rows] = _dense(z[group], labels[rows], classes, scratch, any(needs))
+                losses[rows] = _dense(z[group], labels[rows], classes, scratch, any(layer.needs))
             else:
-                losses[rows] = _negatives(z[group], classes, scratch, any(needs))
+                losses[rows] = _negatives(z[group], classes, scratch, any(layer.needs))
         if sparse is not None:
             losses[chunk] += sparse.put(layer)
         if row_weight is not None:
             weights = row_weight[chunk]
             losses[chunk] = torch.where(weights == 0, 0, losses[chunk] * weights)
-        if any(needs):
+        if any(layer.needs):
             if row_weight is not None:
                 z.mul_(weights.to(z.dtype).unsqueeze(1))
             layer.accumulate(chunk, z)
@@ -84,7 +73,7 @@ def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             sparse = _SparseLabels(labels.part(rows), classes, rows.start)
         for chunk in spans(rows.stop, layer.rows, start=rows.start):
             add(chunk, sparse)
-    return losses, layer.a, layer.b, layer.c
+    return losses, layer.grad_x_acc, layer.grad_y_acc, layer.grad_bias_acc
 
 
 def _negatives(z: Tensor, classes: _Classes, scratch: list[Tensor], want_gradient: bool) -> Tensor:

@@ -4,7 +4,7 @@ gradient of its logits."""
 import torch
 from torch import Tensor
 
-from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid
+from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid_losses
 from fastclip.kernels.softmax_rows import Targets
 from fastclip.kernels.tiles import tile
 from fastclip.ops.inputs import statistics_dtype
@@ -16,7 +16,7 @@ from fastclip.ops.tiling.gpu_blocks import (
     SUMMED_BYTES,
     Products,
     check_dtype,
-    plan,
+    plan_gpu_blocks,
     power_above,
     refuse,
     spans,
@@ -47,7 +47,7 @@ def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         held, tile_bytes = held + ENTRY_BYTES * len(entry_columns), tile_bytes + 16 * used.rows
     else:
         dense = labels.view(torch.uint8) if labels.dtype == torch.bool else labels
-    blocks = plan(
+    blocks = plan_gpu_blocks(
         hidden, weight, (used.rows, used.columns), workspace_bytes - held, tile_bytes=tile_bytes
     )
     refuse(workspace_bytes, n, vocabulary, held + blocks.bytes)
@@ -86,7 +86,7 @@ def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             row_sums = row_factor.new_empty((grid[1], height))
             column_sums = row_factor.new_empty((grid[0], across)) if need_bias else None
             g = products.room(rows, columns) if write else None
-            linear_sigmoid(
+            linear_sigmoid_losses(
                 hidden[rows],
                 weight[columns],
                 scale,
@@ -110,4 +110,9 @@ def forward(call: LinearSigmoidRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     products.finish(factor, none, none, 0)
     if row_weight is not None:
         losses = torch.where(row_weight == 0, 0, losses * row_weight)
-    return losses, products.a, products.b, (c / factor).to(products.a.dtype)
+    return (
+        losses,
+        products.grad_x_acc,
+        products.grad_y_acc,
+        (c / factor).to(products.grad_x_acc.dtype),
+    )

@@ -28,10 +28,14 @@ class RankError:
 
 
 class Pool:
-    """``world`` processes of one gloo world; started at the first call, again after a failure."""
+    """``world`` processes of one gloo world; started at the first call, again after a failure.
 
-    def __init__(self, world: int, backend: str = "gloo") -> None:
+    They are forked from a process that has imported ``preload``, a module in ``folder``.
+    """
+
+    def __init__(self, world: int, backend: str, folder: Path, preload: str) -> None:
         self.world = world
+        self.folder, self.preload = folder, preload
         self.backend = backend
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
@@ -72,9 +76,9 @@ class Pool:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         # The server imports everything once, and each rank is forked from it.
-        context.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", "gloo_cases"])
-        here = str(Path(__file__).parent)
-        os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+        context.set_forkserver_preload(["torch._dynamo", "torch.distributed.nn", self.preload])
+        paths = str(self.folder), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
         port = free_port()
         for rank in range(self.world):
             ours, theirs = context.Pipe()

@@ -1,4 +1,4 @@
-"""First derivatives of the engine's operations, under autograd and under ``torch.func``.
+"""First derivatives of the operations, under autograd and under ``torch.func``.
 
 torch.library's autograd formulas serve plain autograd and torch.compile, but not the transforms of
 ``torch.func``: those take an ``autograd.Function`` that sets up its context apart from its forward
