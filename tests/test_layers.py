@@ -8,17 +8,17 @@ import pytest
 import fastclip
 
 ROOT = Path(fastclip.__file__).parent
-BASE = {"errors", "whole_files", "interrupts"}
+BASE = ("errors", "whole_files", "interrupts")
 # Of each part, the parts that its files may import from; nothing else of the package.
 KNOWS = {
-    **dict.fromkeys(BASE, set()),
+    **dict.fromkeys(BASE, frozenset()),
     "kernels": set(),
     "comm": set(),
     "ops": {"kernels"},
     "functional": {"ops", "comm"},
     "loss": {"functional", "ops", "comm"},
     "data": {"comm", *BASE},
-    "models": BASE,
+    "models": {*BASE},
     "evals": {"models", "data", "comm", *BASE},
     "objectives": {"loss", "ops", "models", "data", "comm", *BASE},
     # Sheets of pictures with their captions are drawn as evaluations draw them.
