@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from fastclip.data.generated import drawing, grammar, layout, shards
+from fastclip.data.generated import drawing, grammar, layout, samples
 from fastclip.data.text.bpe import train_bpe
 
 
@@ -62,7 +62,7 @@ def test_phrases_say_every_count_and_size_that_is_drawn():
 
 
 def test_words_are_those_that_are_drawn():
-    assert tuple(shards.DIAMETERS) == grammar.SIZES
+    assert tuple(samples.DIAMETERS) == grammar.SIZES
     rng = np.random.default_rng(0)
     places = {layout.place_shapes(n, 0.3, rng)[0] for n in (1, 2, 3, 4) for _ in range(200)}
     assert places == set(grammar.PLACES)

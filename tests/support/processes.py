@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -38,6 +39,8 @@ class Parent:
         self.process.start()
 
     def _run(self, body):
+        # A suite that a shell runs in the background ignores Ctrl-C, and its forks would too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with (self.folder / "log").open("w", buffering=1) as log:
             for number in (1, 2):
                 os.dup2(log.fileno(), number)
