@@ -6,7 +6,7 @@ Two generated pictures of the split ``val-seen`` stand with their own sentence, 
 color is masked and then the background: the likeliest five words, and the masked word's attention
 over the picture. They are the first of the split whose sentence names both, the second on another
 background, and not chosen by what the model makes of them. Without ``--run`` the recipe
-``icmlm_tfm`` is trained first (about three minutes of steps). Writes
+``icmlm_attfc`` is trained first (about three minutes of steps). Writes
 benchmarks/results/gallery.png and gallery.json.
 """
 
@@ -89,9 +89,9 @@ def main() -> int:
     parser.add_argument("--run", type=Path, help="folder of a finished run, not trained here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        run = args.run or Path(scratch) / "icmlm_tfm"
+        run = args.run or Path(scratch) / "icmlm_attfc"
         if args.run is None:
-            one_run(Run("icmlm_tfm", 0, run))
+            one_run(Run("icmlm_attfc", 0, run))
         write(gallery(run), RESULTS)
     return 0
 
