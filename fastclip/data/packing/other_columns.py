@@ -1,9 +1,9 @@
 """Columns of a table that no field is read from; a packed record keeps them in its json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastclip.data.fields import CAPTIONS, LABEL, LABELS, PICTURE, TAGS, TEXT, Field
+from fastclip.data.fields import CAPTIONS, LABEL, LABELS, TAGS, TEXT, Field
 from fastclip.data.fields.raw_values import is_missing
 from fastclip.data.fields.row import ROW
 from fastclip.data.sources.columns import PICTURE_NAMES, find_columns
@@ -11,14 +11,7 @@ from fastclip.data.sources.spec import DataSpec
 
 _PATHS = ("file_name", "filepath", *PICTURE_NAMES)
 """Where the picture lay, which the shard holds now."""
-_READ_AS = {
-    CAPTIONS: ("caption", "captions"),
-    TAGS: ("tags",),
-    LABEL: ("label",),
-    LABELS: ("labels",),
-    TEXT: ("text",),
-    PICTURE: ("json",),
-}
+_READ_AS = {TAGS: "tags", LABEL: "label", LABELS: "labels", TEXT: "text"}
 
 
 def other_columns(values: Mapping[Field, Any], spec: DataSpec) -> dict[str, Any]:
@@ -27,17 +20,24 @@ def other_columns(values: Mapping[Field, Any], spec: DataSpec) -> dict[str, Any]
     Cells that JSON cannot say, such as bytes and dates, are kept as text.
     """
     row = values.get(ROW, {})
-    known = find_columns(list(row))
-    read = {known.one.get(name) for f, names in _READ_AS.items() if f in values for name in names}
-    if CAPTIONS in values:
-        read |= {*known.captions, spec.csv_caption_key}
+    known = find_columns(list(row)).one
+    # Of a column of JSON the names are among the record's own.
+    read = {known.get("json"), *(known.get(name) for f, name in _READ_AS.items() if f in values)}
+    captions = values[CAPTIONS].captions if CAPTIONS in values else ()
     return {
         name: _plain(cell)
         for name, cell in row.items()
         if name not in read | {spec.csv_img_key}
         and name.lower() not in _PATHS
-        and not (is_missing(cell) or cell == "")
+        and not (is_missing(cell) or cell == "" or _is_said(cell, captions))
     }
+
+
+def _is_said(cell: Any, captions: Sequence[str]) -> bool:
+    """Whether a cell is one of the captions that were read, or a list of such."""
+    if isinstance(cell, list | tuple):
+        return bool(cell) and all(_is_said(one, captions) for one in cell)
+    return isinstance(cell, str) and cell.strip() in captions
 
 
 def _plain(cell: Any) -> Any:
