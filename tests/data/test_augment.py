@@ -36,6 +36,7 @@ CONFIGS = (
     AugmentConfig(scale=None, gamma=0.5),
     AugmentConfig(scale=None, gray=0.5),
     AugmentConfig(scale=None, erase=0.5),
+    AugmentConfig(scale=None, hue=0.1, gamma=0.5, color_jitter_prob=0.5),
     AugmentConfig(padding=2, hflip=0.5, degrees=9, brightness=0.2, contrast=0.2, hue=0.05),
     AugmentConfig(
         contrast=0.4, gamma=0.3, saturation=0.4, pivot=200, erase=0.3, fill=10, shift=0.2
@@ -182,6 +183,24 @@ def test_colors_are_taken_away_as_often_as_asked():
     assert ((out.int() - x.int()).abs() <= 1).flatten(1).all(1).sum() == 400 - grey.sum()
 
 
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "gamma"])
+def test_colors_change_as_often_as_asked(name):
+    x = torch.randint(60, 200, (400, 3, 4, 4), dtype=torch.uint8)
+    always = run(x, AugmentConfig(scale=None, **{name: 0.5}))
+    out = run(x, AugmentConfig(scale=None, color_jitter_prob=0.7, **{name: 0.5}))
+    kept = (out == x).flatten(1).all(1)
+    assert 80 < kept.sum() < 160
+    assert torch.equal(out[~kept], always[~kept])
+
+
+def test_gray_is_drawn_apart_from_the_other_colors():
+    x = pictures(400, 4)
+    alone = run(x, AugmentConfig(scale=None, gray=0.3))
+    assert torch.equal(
+        run(x, AugmentConfig(scale=None, gray=0.3, hue=0.4, color_jitter_prob=0.0)), alone
+    )
+
+
 def test_a_shift_brings_in_the_fill():
     x = torch.zeros(50, 3, 20, 20, dtype=torch.uint8)
     out = run(x, AugmentConfig(scale=None, shift=0.25, fill=255))
@@ -228,6 +247,8 @@ def test_a_square_of_one_color_covers_what_it_should():
         dict(padding=-1),
         dict(hflip=1.5),
         dict(hue=0.7),
+        dict(color_jitter_prob=1.5),
+        dict(color_jitter_prob=float("nan")),
         dict(erase=1.1),
         dict(fill=300),
         dict(pivot=-1),

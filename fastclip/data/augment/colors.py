@@ -19,14 +19,18 @@ _ALONG = _RGB @ np.diag([0, 1.0, 1.0]) @ _YIQ
 _ACROSS = _RGB @ np.array([[0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]]) @ _YIQ
 # Gamma is read from a table with so many entries a grey level.
 _FINE = 16
+# Of a picture's numbers, those of changes that a picture may go without; 2 is gray's.
+_JITTER = (0, 1, 3, 4, 5)
 
 
 class Recoloring:
     """The changes of color of each picture."""
 
     def __init__(self, draws: Draws, config: AugmentConfig) -> None:
-        numbers = draws.uniform(Purpose.COLOR, 6).tolist()
-        hues, saturations, grays, brightnesses, contrasts, gammas = zip(*numbers, strict=True)
+        numbers = draws.uniform(Purpose.COLOR, 7)
+        # The middle of the range is no change.
+        numbers[np.ix_(numbers[:, 6] >= config.color_jitter_prob, _JITTER)] = 0.5
+        hues, saturations, grays, brightnesses, contrasts, gammas, _ = numbers.T.tolist()
         matrices = [
             _matrix(
                 2 * math.pi * either_way(hue, config.hue),
@@ -78,6 +82,8 @@ def _apply_gamma(x: torch.Tensor, gammas: list[float]) -> torch.Tensor:
     levels = np.arange(255 * _FINE + 1) / (255 * _FINE)
     places = (x * _FINE).round_().clamp_(0, 255 * _FINE).to(torch.int32)
     for picture, place, gamma in zip(x, places, gammas, strict=True):
+        if gamma == 1:
+            continue
         table = torch.from_numpy((255 * levels**gamma).astype(np.float32))
         picture.copy_(table[place])
     return x

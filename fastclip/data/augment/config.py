@@ -44,6 +44,8 @@ class AugmentConfig:
     """Turn the hue by up to this part of the color circle each way (0.5 is everything)."""
     gamma: float = 0.0
     """Raise to a power of up to 1 + gamma."""
+    color_jitter_prob: float = 1.0
+    """Probability that brightness, contrast, saturation, hue and gamma change."""
     gray: float = 0.0
     """Probability that the colors are taken away."""
     erase: float = 0.0
@@ -53,7 +55,7 @@ class AugmentConfig:
         for name in _AT_LEAST_0:
             if not getattr(self, name) >= 0:
                 raise UserError(f"augment.{name} is {getattr(self, name)}, expected >= 0")
-        for name, most in (("hflip", 1), ("gray", 1), ("erase", 1), ("hue", 0.5)):
+        for name, most in _AT_MOST.items():
             if not 0 <= getattr(self, name) <= most:
                 value = getattr(self, name)
                 raise UserError(f"augment.{name} is {value}, expected 0 to {most}")
@@ -74,11 +76,12 @@ class AugmentConfig:
     @property
     def recolors(self) -> bool:
         """Whether colors change."""
-        colors = (self.brightness, self.contrast, self.saturation, self.hue, self.gamma, self.gray)
-        return any(colors)
+        jitter = (self.brightness, self.contrast, self.saturation, self.hue, self.gamma)
+        return bool(self.gray or (self.color_jitter_prob and any(jitter)))
 
 
 _AT_LEAST_0 = (
     *("padding", "degrees", "zoom", "stretch", "shear", "shift"),
     *("brightness", "contrast", "saturation", "gamma"),
 )
+_AT_MOST = {"hflip": 1, "color_jitter_prob": 1, "gray": 1, "erase": 1, "hue": 0.5}
