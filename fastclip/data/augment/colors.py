@@ -29,7 +29,9 @@ class Recoloring:
     def __init__(self, draws: Draws, config: AugmentConfig) -> None:
         numbers = draws.uniform(Purpose.COLOR, 7)
         # The middle of the range is no change.
-        numbers[np.ix_(numbers[:, 6] >= config.color_jitter_prob, _JITTER)] = 0.5
+        as_it_is = numbers[:, 6] >= config.color_jitter_prob
+        for change in _JITTER:
+            numbers[as_it_is, change] = 0.5
         hues, saturations, grays, brightnesses, contrasts, gammas, _ = numbers.T.tolist()
         matrices = [
             _matrix(
