@@ -34,6 +34,7 @@ from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.infonce import clip_loss_single
 from fastclip.ops.linear.cross_entropy import linear_cross_entropy
 from fastclip.ops.linear.multi_target import multi_target_cross_entropy
+from fastclip.ops.linear.ngram import jelinek_mercer, ngram_cross_entropy
 from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy
 
 __all__ = [
@@ -44,9 +45,11 @@ __all__ = [
     "SigLipLoss",
     "clip_loss",
     "gather_features",
+    "jelinek_mercer",
     "linear_cross_entropy",
     "linear_sigmoid_cross_entropy",
     "multi_target_cross_entropy",
+    "ngram_cross_entropy",
     "siglip_loss",
 ]
 

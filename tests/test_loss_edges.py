@@ -195,7 +195,12 @@ def on(device: str, dtype: torch.dtype) -> list[tuple]:
     h, w, b, z = empty(2, 3, 8), empty(9, 8), empty(9), empty(2, 3, 9)
     labels, dense = empty(2, 3, dtype=torch.int64), empty(2, 3, 9)
     sparse = empty(7, dtype=torch.int64), empty(11, dtype=torch.int64)
+    ngrams = sparse[0], empty(11, 2, dtype=torch.int64)
     pairs = x, y, scale, bias
+
+    def mixed(*arguments, **options):
+        return ours.ngram_cross_entropy(*arguments, mixture=[0.7, 0.3], **options)
+
     cases = [
         ("ClipLoss", lambda *t: ours.ClipLoss()(*t), pairs, ()),
         ("clip_loss", lambda x, y: ours.clip_loss(x, y, 10.0), pairs[:2], ()),
@@ -211,6 +216,7 @@ def on(device: str, dtype: torch.dtype) -> list[tuple]:
         for loss, target in (
             (ours.linear_cross_entropy, labels),
             (ours.multi_target_cross_entropy, sparse),
+            (mixed, ngrams),
             (ours.linear_sigmoid_cross_entropy, sparse),
             (ours.linear_sigmoid_cross_entropy, dense),
         ):

@@ -1,6 +1,7 @@
 """Transforms of ``torch.func``: what they make of our losses is what they make of the textbook."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +23,7 @@ SCALE = torch.tensor(3.0, dtype=torch.float64)
 LABELS = torch.tensor([1, 6, -100, 0, 3])
 TARGETS = F.one_hot(LABELS.clamp(min=0), VOCABULARY).double()
 SPARSE = torch.arange(ROWS + 1), LABELS.clamp(min=0)
+NGRAMS = torch.stack([SPARSE[1], SPARSE[1].flip(0) - 1], 1)
 ROW_WEIGHT = torch.linspace(-1, 2, ROWS).double()
 
 
@@ -70,6 +72,10 @@ CASES = {
         ),
         "multi_target_cross_entropy": (
             losses.multi_target_cross_entropy, SPARSE, reference.multi_target_cross_entropy, TARGETS
+        ),
+        "ngram_cross_entropy": (
+            partial(losses.ngram_cross_entropy, mixture=[0.7, 0.3]), (SPARSE[0], NGRAMS),
+            partial(reference.ngram_cross_entropy, mixture=[0.7, 0.3]), (SPARSE[0], NGRAMS),
         ),
         "linear_sigmoid_cross_entropy": (
             losses.linear_sigmoid_cross_entropy, SPARSE, reference.linear_sigmoid_cross_entropy,

@@ -26,6 +26,7 @@ _FOLDERS = {
     "distill": "distill",
     "linear_cross_entropy": "linear.cross_entropy",
     "multi_target_cross_entropy": "linear.multi_target",
+    "ngram_cross_entropy": "linear.ngram",
     "linear_sigmoid_cross_entropy": "linear.sigmoid",
 }
 # The smallest workspace that benchmarks measure the backends of a GPU with.

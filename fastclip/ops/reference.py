@@ -5,6 +5,10 @@ Arguments and results are those of the operation of the same name. Gradients of 
 autograd.
 """
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -180,6 +184,32 @@ def multi_target_cross_entropy(
     logits = F.linear(hidden, weight, bias)
     loss = -(target * logits.log_softmax(-1)).sum(-1)
     return _reduced(loss, row_weight, target.ne(0).any(-1), reduction)
+
+
+def ngram_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: tuple[Tensor, Tensor],
+    bias: Tensor | None = None,
+    *,
+    mixture: Sequence[float],
+    reduction: str = "mean",
+    row_weight: Tensor | None = None,
+) -> Tensor:
+    """Position by position."""
+    log_p = F.linear(hidden, weight, bias).log_softmax(-1).flatten(0, -2)
+    starts, ngrams = (t.tolist() for t in target)
+    losses, counts = [], []
+    for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+        mixed = [
+            torch.stack([math.log(mixture[m]) + log_p[row, columns[m]] for m in there]).logsumexp(0)
+            for columns in ngrams[start:stop]
+            if (there := [m for m, c in enumerate(mixture) if c > 0 and columns[m] >= 0])
+        ]
+        losses.append(-torch.stack(mixed).sum() if mixed else log_p.new_zeros(()))
+        counts.append(bool(mixed))
+    loss = torch.stack(losses).reshape(hidden.shape[:-1]) if losses else 0 * hidden.sum(-1)
+    return _reduced(loss, row_weight, torch.tensor(counts, device=loss.device), reduction)
 
 
 def linear_sigmoid_cross_entropy(

@@ -18,17 +18,29 @@ from gpu_checks import (
     on_gpu,
     with_gradients,
 )
-from layer_checks import NAMES, Layer, labels_to_dense, layer, sigmoid_bars, softmax_bars, twice
+from layer_checks import (
+    NAMES,
+    Layer,
+    labels_to_dense,
+    layer,
+    ngram_bars,
+    ngrams,
+    sigmoid_bars,
+    softmax_bars,
+    twice,
+)
 
 from fastclip.ops import reference
 from fastclip.ops.linear.cross_entropy import linear_cross_entropy
 from fastclip.ops.linear.multi_target import multi_target_cross_entropy
+from fastclip.ops.linear.ngram import ngram_cross_entropy
 from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy
 
 # operation -> forms of its target; the accuracy record counts the tests of all.
 OPERATIONS = {
     "linear_cross_entropy": ("labels", "smoothed"),
     "multi_target_cross_entropy": ("sparse",),
+    "ngram_cross_entropy": ("ngrams",),
     "linear_sigmoid_cross_entropy": ("sparse", "dense"),
 }
 FORMS = [
@@ -79,6 +91,10 @@ class Problem:
             self.truth = reference.linear_sigmoid_cross_entropy
             steps = torch.arange(vocabulary, device=DEVICE) % 7 + 1
             options = {"positive_weight": steps / 4, "negative_weight": steps.flip(0) / 8}
+        if operation == "ngram_cross_entropy":
+            self.ours, self.truth = ngram_cross_entropy, reference.ngram_cross_entropy
+            given = dense = tuple(on_gpu(ngrams(inputs.target)))
+            options = {"mixture": [0.5, 0.3, 0.2]}
         self._given, self._dense, self._options, self._backend = given, dense, options, backend
 
     def loss(self, **more):
@@ -91,6 +107,9 @@ class Problem:
 
     def bars(self, dtype, reduction) -> Bars:
         dense, options = self._dense, dict(self._options)
+        if self.ours is ngram_cross_entropy:
+            inputs = Layer(*self.matrices, None)
+            return ngram_bars(inputs, dense, options["mixture"], dtype, reduction, gpu=True)
         if dense.ndim == 1:
             vocabulary, smoothing = len(self.matrices[1]), options.pop("label_smoothing", 0.0)
             dense = labels_to_dense(dense, vocabulary, smoothing)
@@ -206,6 +225,8 @@ def test_more_than_two_billion_logits(operation, form, dtype, backend):
         options = {"label_smoothing": 0.1} if form == "smoothed" else {}
     elif operation == "multi_target_cross_entropy":
         loss = multi_target_cross_entropy
+    elif operation == "ngram_cross_entropy":
+        loss, target, options = ngram_cross_entropy, (target[0], label[:, None]), {"mixture": [1.0]}
     else:
         loss = linear_sigmoid_cross_entropy
         if form == "dense":

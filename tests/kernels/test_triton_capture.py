@@ -14,6 +14,7 @@ from fastclip.ops.dispatch import resolve_backend
 from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
 from fastclip.ops.linear.cross_entropy.packs import CrossEntropyRows
 from fastclip.ops.linear.multi_target.packs import MultiTargetRows
+from fastclip.ops.linear.ngram.packs import NgramRows
 from fastclip.ops.linear.sigmoid.packs import LinearSigmoidRows
 from fastclip.ops.sigmoid.packs import SigmoidForward
 from fastclip.ops.tiling import gpu_blocks
@@ -86,6 +87,7 @@ def test_sigmoid(launched, dtype, workspace_bytes):
 @pytest.mark.parametrize("operation, pack, target", [
     ("linear_cross_entropy", CrossEntropyRows, "labels"),
     ("multi_target_cross_entropy", MultiTargetRows, "sparse"),
+    ("ngram_cross_entropy", NgramRows, "ngrams"),
     ("linear_sigmoid_cross_entropy", LinearSigmoidRows, "sparse"),
     ("linear_sigmoid_cross_entropy", LinearSigmoidRows, "dense"),
 ])  # fmt: skip
@@ -105,6 +107,8 @@ def test_linear_layer(launched, operation, pack, target, dtype, workspace_bytes)
         given["crow_indices"] = empty(N + 1, dtype=torch.int64)
         given["col_indices"] = empty(4 * N, dtype=torch.int64)
         given["values"] = empty(4 * N)
+        given["ngrams"] = empty(4 * N, 3, dtype=torch.int64)
+        given["mixture"] = empty(3, dtype=torch.float64)
     call = pack(**{name: given[name] for name in pack._fields})
     for need_hidden, need_weight in NEEDS:
         run.forward(call._replace(need_hidden=need_hidden, need_weight=need_weight))

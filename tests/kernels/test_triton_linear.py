@@ -19,6 +19,8 @@ from layer_checks import (
     check_same_bits_again,
     labels_to_dense,
     layer,
+    ngram_bars,
+    ngrams,
     parts,
     sigmoid_bars,
     softmax_bars,
@@ -36,6 +38,11 @@ from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy_op,
     multi_target_cross_entropy_rows,
 )
+from fastclip.ops.linear.ngram import (
+    ngram_cross_entropy,
+    ngram_cross_entropy_op,
+    ngram_cross_entropy_rows,
+)
 from fastclip.ops.linear.sigmoid import (
     linear_sigmoid_cross_entropy,
     linear_sigmoid_cross_entropy_op,
@@ -51,6 +58,7 @@ from fastclip.ops.linear import gpu_plan
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+MIXTURE = [0.5, 0.3, 0.2]
 
 
 class Loss(NamedTuple):
@@ -80,6 +88,10 @@ def loss_of(name: str, inputs: Layer) -> Loss:
     elif name == "multi-target":
         ours, truth = multi_target_cross_entropy, reference.multi_target_cross_entropy
         target, given, options = dense, twice(dense), {}
+    elif name == "n-grams":
+        ours, truth = ngram_cross_entropy, reference.ngram_cross_entropy
+        target = given = ngrams(dense)
+        options = {"mixture": MIXTURE}
     else:
         ours, truth = linear_sigmoid_cross_entropy, reference.linear_sigmoid_cross_entropy
         target, options = dense, class_weights(len(inputs.weight))
@@ -93,7 +105,7 @@ def loss_of(name: str, inputs: Layer) -> Loss:
     return Loss(called(ours, given, backend="triton"), called(truth, target))
 
 
-SOFTMAXES = ["cross entropy", "cross entropy smoothed", "multi-target"]
+SOFTMAXES = ["cross entropy", "cross entropy smoothed", "multi-target", "n-grams"]
 LOSSES = [*SOFTMAXES, "dense sigmoid", "sparse sigmoid"]
 
 
@@ -117,6 +129,8 @@ def bars_of(name: str, inputs: Layer, dtype: torch.dtype, reduction: str = "mean
     vocabulary = len(inputs.weight)
     if name.endswith("sigmoid"):
         return sigmoid_bars(inputs, dtype, reduction, **class_weights(vocabulary), gpu=True)
+    if name == "n-grams":
+        return ngram_bars(inputs, ngrams(inputs.target), MIXTURE, dtype, reduction, gpu=True)
     if name.startswith("cross entropy"):
         smoothing = 0.1 if name.endswith("smoothed") else 0.0
         dense = labels_to_dense(labels_of(inputs), vocabulary, smoothing)
@@ -181,7 +195,7 @@ def test_any_size(name, n, vocabulary, width, dtype):
 @pytest.mark.parametrize("name", SOFTMAXES)
 def test_softmaxes_in_a_small_workspace(name, dtype, plans):
     inputs = layer(131, 140, 24, density=0.01)
-    workspace_bytes = 130_000 if name == "multi-target" else 75_000
+    workspace_bytes = {"multi-target": 130_000, "n-grams": 150_000}.get(name, 75_000)
     check(name, inputs, dtype, workspace_bytes=workspace_bytes)
     assert all(p.rows < 131 or p.columns < 140 for p in plans)
 
@@ -361,6 +375,9 @@ def rows_op(name: str, inputs: Layer):
     if name.startswith("cross entropy"):
         return linear_cross_entropy_rows, linear_cross_entropy_op, (labels_of(inputs),)
     sparse = parts(inputs.target)
+    if name == "n-grams":
+        operands = *ngrams(inputs.target), torch.tensor(MIXTURE).double()
+        return ngram_cross_entropy_rows, ngram_cross_entropy_op, operands
     if name == "multi-target":
         return multi_target_cross_entropy_rows, multi_target_cross_entropy_op, sparse
     weights = class_weights(len(inputs.weight)).values()
@@ -406,15 +423,16 @@ def test_sigmoids_give_the_same_bits_again(name):
     check_same_bits_again(loss_of(name, inputs).ours, inputs)
 
 
-@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "sparse sigmoid"])
+@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "n-grams", "sparse sigmoid"])
 def test_compiles_whole(name):
     inputs = layer(33, 40, 8)
     check_compiles_whole(loss_of(name, inputs).ours, inputs)
 
 
-def test_opcheck():
+@pytest.mark.parametrize("name", ["multi-target", "n-grams"])
+def test_opcheck(name):
     inputs = layer(20, 30, 8)
-    op_by_rows, op, operands = rows_op("multi-target", inputs)
+    op_by_rows, op, operands = rows_op(name, inputs)
     check_opcheck(op_by_rows, op, inputs, operands, "triton")
 
 

@@ -5,12 +5,13 @@ import os
 import pytest
 import torch
 from engine_checks import features
-from layer_checks import layer, parts
+from layer_checks import layer, ngrams, parts
 from workspace_checks import check_bound
 
 from fastclip.ops.infonce import infonce_backward, infonce_forward
 from fastclip.ops.linear.cross_entropy import linear_cross_entropy_rows
 from fastclip.ops.linear.multi_target import multi_target_cross_entropy_rows
+from fastclip.ops.linear.ngram import ngram_cross_entropy_rows
 from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy_rows
 from fastclip.ops.sigmoid import sigmoid_forward
 
@@ -26,7 +27,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "sparse", "dense"])
+@pytest.mark.parametrize("name", ["cross entropy", "multi-target", "n-grams", "sparse", "dense"])
 def test_losses_of_a_layer(name):
     n, vocabulary = 70, 40
     inputs = layer(n, vocabulary, 16, density=0.2)
@@ -39,6 +40,10 @@ def test_losses_of_a_layer(name):
             (torch.arange(n) % vocabulary, weights, -100, 0.1),
         ),
         "multi-target": (multi_target_cross_entropy_rows, (*sparse, weights)),
+        "n-grams": (
+            ngram_cross_entropy_rows,
+            (*ngrams(inputs.target), torch.tensor([0.5, 0.3, 0.2]).double(), weights),
+        ),
         "sparse": (linear_sigmoid_cross_entropy_rows, (None, *sparse, *classes, weights)),
         "dense": (
             linear_sigmoid_cross_entropy_rows,

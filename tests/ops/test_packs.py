@@ -10,6 +10,7 @@ from fastclip.ops.distill import packs as distill
 from fastclip.ops.infonce import packs as infonce
 from fastclip.ops.linear.cross_entropy import packs as cross_entropy
 from fastclip.ops.linear.multi_target import packs as multi_target
+from fastclip.ops.linear.ngram import packs as ngram
 from fastclip.ops.linear.sigmoid import packs as linear_sigmoid
 from fastclip.ops.packs import no_gradients, packed_op
 from fastclip.ops.sigmoid import packs as sigmoid
@@ -27,6 +28,8 @@ PACKS = {
     "linear_cross_entropy": cross_entropy.CrossEntropyCall,
     "multi_target_cross_entropy_rows": multi_target.MultiTargetRows,
     "multi_target_cross_entropy": multi_target.MultiTargetCall,
+    "ngram_cross_entropy_rows": ngram.NgramRows,
+    "ngram_cross_entropy": ngram.NgramCall,
     "linear_sigmoid_cross_entropy_rows": linear_sigmoid.LinearSigmoidRows,
     "linear_sigmoid_cross_entropy": linear_sigmoid.LinearSigmoidCall,
 }

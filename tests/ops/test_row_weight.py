@@ -9,7 +9,7 @@ import pytest
 import torch
 from bars import Bars
 from engine_checks import error, outcome
-from layer_checks import AMPLE, NAMES, labels_to_dense, layer, parts, twice
+from layer_checks import AMPLE, NAMES, labels_to_dense, layer, ngram_bars, ngrams, parts, twice
 from torch import Tensor
 
 from fastclip.ops import reference
@@ -19,6 +19,7 @@ from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_op,
 )
+from fastclip.ops.linear.ngram import ngram_cross_entropy
 from fastclip.ops.linear.sigmoid import (
     linear_sigmoid_cross_entropy,
     linear_sigmoid_cross_entropy_op,
@@ -56,6 +57,13 @@ LOSSES: dict[str, tuple[Callable, Any, dict, Callable, Tensor]] = {
         reference.multi_target_cross_entropy,
         INPUTS.target,
     ),
+    "n-grams": (
+        ngram_cross_entropy,
+        ngrams(INPUTS.target),
+        {"mixture": [0.5, 0.3, 0.2]},
+        reference.ngram_cross_entropy,
+        ngrams(INPUTS.target),
+    ),
     "sparse sigmoid": (
         linear_sigmoid_cross_entropy,
         twice(INPUTS.target),
@@ -71,6 +79,26 @@ LOSSES: dict[str, tuple[Callable, Any, dict, Callable, Tensor]] = {
         INPUTS.target,
     ),
 }
+
+
+def part(target: Any, rows: slice) -> Any:
+    """The targets of some rows, labels, dense or n-grams."""
+    if isinstance(target, Tensor):
+        return target[rows].clone()
+    starts, columns = target
+    starts = starts[rows.start : rows.stop + 1]
+    return starts - starts[0], columns[starts[0] : starts[-1]]
+
+
+def counted(target: Any) -> Tensor:
+    """Whether a mean divides by a row."""
+    if target is LABELS:
+        return target != -100
+    if isinstance(target, Tensor):
+        return target.ne(0).any(1)
+    return torch.stack([(part(target, slice(i, i + 1))[1] >= 0).any() for i in range(N)])
+
+
 every_loss = pytest.mark.parametrize("name", LOSSES)
 REDUCTIONS = ["mean", "sum", "none"]
 
@@ -84,7 +112,7 @@ def truth(name: str, weights: Tensor | None = WEIGHTS, **options) -> Callable[..
     _, _, fixed, loss, target = LOSSES[name]
 
     def called(h, w, b):
-        dense = target if target is LABELS else target.to(h.dtype)
+        dense = target.to(h.dtype) if isinstance(target, Tensor) and target.ndim == 2 else target
         return loss(h, w, dense, b.to(h.dtype), row_weight=weights, **fixed, **options)
 
     return called
@@ -93,6 +121,9 @@ def truth(name: str, weights: Tensor | None = WEIGHTS, **options) -> Callable[..
 def bars(name: str, dtype: torch.dtype, reduction: str, gpu: bool) -> Bars:
     """Those of the weighted loss: its terms, each times the weight of its row."""
     weights, fixed = WEIGHTS.double()[:, None], LOSSES[name][2]
+    if name == "n-grams":
+        given = LOSSES[name][1], fixed["mixture"], dtype, reduction
+        return ngram_bars(INPUTS, *given, row_weight=weights[:, 0], gpu=gpu)
     found = Bars(*INPUTS[:2], 1.0, INPUTS.bias, dtype=dtype, gpu=gpu)
     if "sigmoid" in name:
         share = weights / (INPUTS.target.numel() if reduction == "mean" else 1)
@@ -201,14 +232,14 @@ def test_two_means_in_one_call(name):
     """Rows of two losses, each weighed by one over its number."""
     loss, _, fixed, textbook, target = LOSSES[name]
     first = 2 * N // 3
-    counts = (target != -100) if target is LABELS else target.ne(0).any(1)
+    counts = counted(target)
     if "sigmoid" in name:
         counts = torch.full((N,), float(VOCABULARY))
     numbers = torch.stack([counts[:first].sum(), counts[first:].sum()])
     weights = (1 / numbers.double()).repeat_interleave(torch.tensor([first, N - first]))
     got = ours(name, weights, reduction="sum")(*INPUTS[:3])
     want = sum(
-        textbook(INPUTS.hidden[rows], INPUTS.weight, target[rows], INPUTS.bias, **fixed)
+        textbook(INPUTS.hidden[rows], INPUTS.weight, part(target, rows), INPUTS.bias, **fixed)
         for rows in (slice(0, first), slice(first, N))
     )
     torch.testing.assert_close(got, want)
@@ -218,8 +249,8 @@ def test_two_means_in_one_call(name):
 @every_loss
 def test_gradcheck(name, reduction):
     loss, _, fixed, _, target = LOSSES[name]
-    rows = torch.arange(0, 12)
-    given = target[rows, ..., None].squeeze(-1)
+    rows = slice(0, 12)
+    given = part(target, rows)
     if name in ("multi-target", "sparse sigmoid"):
         given = parts(given)
     leaves = [t.clone().requires_grad_() for t in (INPUTS.hidden[rows], INPUTS.weight, INPUTS.bias)]

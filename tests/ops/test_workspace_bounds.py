@@ -3,7 +3,7 @@
 import pytest
 import torch
 from engine_checks import features, outcome
-from layer_checks import layer, parts
+from layer_checks import layer, ngrams, parts
 from workspace_checks import check_bound, float32_or, stated_need
 
 from fastclip.functional.caption import caption_cross_entropy, caption_cross_entropy_backward
@@ -17,6 +17,7 @@ from fastclip.ops.linear.multi_target import (
     multi_target_cross_entropy,
     multi_target_cross_entropy_rows,
 )
+from fastclip.ops.linear.ngram import ngram_cross_entropy_rows
 from fastclip.ops.linear.sigmoid import linear_sigmoid_cross_entropy_rows
 from fastclip.ops.sigmoid import sigmoid_forward
 
@@ -36,10 +37,11 @@ def test_losses_of_a_layer(n, vocabulary, width, needs, dtype):
     sparse, labels = parts(inputs.target), torch.arange(n) % vocabulary
     classes = torch.rand(vocabulary), torch.rand(vocabulary)
     weights = torch.linspace(0, 1, n)
-    dense = inputs.target.float()
+    dense, mixture = inputs.target.float(), torch.tensor([0.5, 0.3, 0.2]).double()
     for rows, operands in (
         (linear_cross_entropy_rows, (labels, weights, -100, 0.1)),
         (multi_target_cross_entropy_rows, (*sparse, weights)),
+        (ngram_cross_entropy_rows, (*ngrams(inputs.target), mixture, weights)),
         (linear_sigmoid_cross_entropy_rows, (None, *sparse, *classes, weights)),
         (linear_sigmoid_cross_entropy_rows, (dense, None, None, None, *classes, weights)),
     ):

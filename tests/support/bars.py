@@ -123,6 +123,17 @@ class Bars:
         self._add_to_loss(weight.square() * lse_variance + self._unit**2 * rounded)
         return self
 
+    def mixtures(self, row: Tensor, column: Tensor, share: Tensor) -> "Bars":
+        """After ``softmax`` with targets that are shares of softmaxes: these change with the logits
+        too. ``row [k]``, and of each ``column`` and ``share [k, orders]``, which sum to 1."""
+        place = row.unsqueeze(1).expand_as(column), column
+        for slope, part in zip(self._slopes, self._parts, strict=True):
+            slope.index_put_(place, -share * _centered(part[place], share, 1), accumulate=True)
+        shares = torch.zeros_like(self.z).index_put_(place, share, accumulate=True)
+        # An error is that of the logit less the mean of its position's, of no greater variance.
+        self._add_errors(2**0.5 * shares, shares, self._logit_variance)
+        return self
+
     def distill(self, dim: int, weight: Tensor, teacher: "Bars") -> "Bars":
         """Add ``softmax`` with a teacher's softmaxes, times ``weight``, as targets."""
         q, _ = self._softmax_errors(teacher, dim, weight)

@@ -55,6 +55,46 @@ def twice(target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return 2 * rows, torch.cat([columns[:0], *twofold]), torch.cat([values[:0], *halves])
 
 
+def ngrams(target: Tensor, orders: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """As many positions in each row as it has targets, and columns of theirs, some twice and some
+    of them -1."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns, _ = parts(target)
+    offset = torch.randint(0, 3, (len(columns), orders), generator=generator)
+    found = (columns.unsqueeze(1) + offset).clamp(max=target.shape[1] - 1)
+    return rows, found.masked_fill(torch.rand(found.shape, generator=generator) < 0.4, -1)
+
+
+def ngram_bars(
+    inputs: Layer,
+    target: tuple[Tensor, Tensor],
+    mixture: Sequence[float],
+    dtype: torch.dtype,
+    reduction: str = "mean",
+    *,
+    row_weight: Tensor | None = None,
+    gpu: bool = False,
+) -> Bars:
+    """Of the cross entropy with mixtures of n-grams."""
+    bars = Bars(inputs.hidden, inputs.weight, 1.0, inputs.bias, dtype=dtype, gpu=gpu)
+    starts, columns = target
+    weights = torch.tensor(mixture, dtype=torch.float64, device=columns.device)
+    rows = torch.arange(len(inputs.hidden), device=columns.device)
+    row = torch.repeat_interleave(rows, starts.diff())
+    usable = (columns >= 0) & (weights > 0)
+    row, columns, usable = (t[usable.any(1)] for t in (row, columns, usable))
+    columns = columns.clamp(min=0)
+    logits = bars.z[row.unsqueeze(1), columns] + weights.log()
+    share = logits.masked_fill(~usable, -torch.inf).softmax(1)
+    if reduction == "mean":
+        share = share / len(row.unique())
+    if row_weight is not None:
+        share = row_weight[row].unsqueeze(1) * share
+    shares = torch.zeros_like(bars.z)
+    shares.index_put_((row.unsqueeze(1).expand_as(columns), columns), share, accumulate=True)
+    return bars.softmax(1, shares.sum(1), shares).mixtures(row, columns, share)
+
+
 NAMES = "x", "y", "bias"  # of the gradients, as Bars has them
 
 

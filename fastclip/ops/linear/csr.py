@@ -86,24 +86,35 @@ def check_indices(target: Csr, vocabulary: int) -> None:
 
     A GPU asserts on its own instead, to spare a synchronisation.
     """
-    rows, columns, _ = target
+    check_rows(target.rows, len(target.columns), "entries of col_indices")
+    check_columns("col_indices", target.columns, vocabulary)
+
+
+def check_rows(rows: Tensor, count: int, of_what: str) -> None:
+    """Raise IndexError for ``crow_indices`` that do not cut ``count`` of something in rows."""
     if rows.device.type == "cpu":
         steps = rows.diff()
-        if rows[0] != 0 or rows[-1] != len(columns) or (steps < 0).any():
+        if rows[0] != 0 or rows[-1] != count or (steps < 0).any():
             raise IndexError(
                 f"crow_indices goes from {int(rows[0])} to {int(rows[-1])} in steps of at least "
-                f"{int(steps.amin()) if len(steps) else 0}; accepted: from 0 to the {len(columns)} "
-                "entries of col_indices, never falling"
+                f"{int(steps.amin()) if len(steps) else 0}; accepted: from 0 to the {count} "
+                f"{of_what}, never falling"
             )
-        if len(columns):
+    elif rows.device.type == "cuda":
+        ordered = (rows[0] == 0) & (rows[-1] == count) & (rows.diff() >= 0).all()
+        torch._assert_async(ordered, f"crow_indices must go from 0 to the number of {of_what}")
+
+
+def check_columns(name: str, columns: Tensor, vocabulary: int, least: int = 0) -> None:
+    """Raise IndexError for columns that are not ``least`` to ``vocabulary`` - 1."""
+    if columns.device.type == "cpu":
+        if columns.numel():
             low, high = columns.aminmax()
-            if low < 0 or high >= vocabulary:
+            if low < least or high >= vocabulary:
                 raise IndexError(
-                    f"col_indices holds {int(low if low < 0 else high)}; accepted: 0 to "
+                    f"{name} holds {int(low if low < least else high)}; accepted: {least} to "
                     f"{vocabulary - 1}"
                 )
-    elif rows.device.type == "cuda":
-        ordered = (rows[0] == 0) & (rows[-1] == len(columns)) & (rows.diff() >= 0).all()
-        torch._assert_async(ordered, "crow_indices must go from 0 to the number of entries")
-        inside = (columns >= 0) & (columns < vocabulary)
-        torch._assert_async(inside.all(), f"col_indices must lie in 0 to {vocabulary - 1}")
+    elif columns.device.type == "cuda":
+        inside = (columns >= least) & (columns < vocabulary)
+        torch._assert_async(inside.all(), f"{name} must lie in {least} to {vocabulary - 1}")

@@ -11,7 +11,7 @@ from fastclip.ops.linear.csr import Csr
 
 # What an entry takes of the workspace at most. A GPU sorts entries, and sums those of one place, in
 # copies of its own.
-ENTRY_BYTES, CPU_ENTRY_BYTES = 128, 112
+ENTRY_BYTES, CPU_ENTRY_BYTES = 136, 120
 # Vectors over the rows whose entries are held.
 ROW_BYTES = 64
 
@@ -20,13 +20,14 @@ class Groups:
     """Rows of CSR targets in groups whose entries are held at once: as many as fit, on a CPU. A GPU
     holds all at once, for cutting them would wait for the device.
 
-    ``least`` and ``most``: the bytes of the largest row alone and of all rows.
+    ``more_bytes``: what the caller holds an entry beside those of ``Entries``. ``least`` and
+    ``most``: the bytes of the largest row alone and of all rows.
     """
 
-    def __init__(self, target: Csr) -> None:
+    def __init__(self, target: Csr, more_bytes: int = 0) -> None:
         self._rows, self._count = target.rows, len(target.rows) - 1
         self._cuts = target.rows.device.type == "cpu" and self._count > 0
-        self._entry = CPU_ENTRY_BYTES if self._cuts else ENTRY_BYTES
+        self._entry = more_bytes + (CPU_ENTRY_BYTES if self._cuts else ENTRY_BYTES)
         self.least = self.most = ROW_BYTES * self._count + self._entry * len(target.columns)
         if self._cuts:
             self.least = ROW_BYTES + self._entry * int(target.rows.diff().amax())
@@ -52,9 +53,9 @@ class Entries:
 
     ``index [kept]`` are the rows that are computed: by default those with entries, or all of a
     GPU's, to spare a synchronisation. Rows below count those; ``counts`` are their numbers of
-    entries. Vectors ``[entries]``: ``row``, ``column``, ``value`` as given, ``total`` the sum over
-    all entries at the same place, ``first`` whether an entry is the first there, ``place`` the
-    entry's in ``[kept, V]``, flattened.
+    entries. Vectors ``[entries]``: ``order`` where an entry was before it was sorted, ``row``,
+    ``column``, ``value`` as given, ``total`` the sum over all entries at the same place, ``first``
+    whether an entry is the first there, ``place`` the entry's in ``[kept, V]``, flattened.
     """
 
     def __init__(self, target: Csr, vocabulary: int, index: Tensor | None = None) -> None:
@@ -71,18 +72,23 @@ class Entries:
             torch.arange(len(index), device=rows.device), counts, output_size=len(columns)
         )
         self._vocabulary = vocabulary
-        self.place, order = (self.row * vocabulary + columns).sort(stable=True)
-        self.column = columns[order]
+        self.place, self.order = (self.row * vocabulary + columns).sort(stable=True)
+        self.column = columns[self.order]
         dtype = statistics_dtype(rows.device)
         if values is None:
             self.value = columns.new_ones(len(columns), dtype=dtype)
         else:
-            self.value = values[order].to(dtype)
+            self.value = values[self.order].to(dtype)
         self.first = torch.ones_like(self.place, dtype=torch.bool)
         torch.ne(self.place[1:], self.place[:-1], out=self.first[1:])
-        group = self.first.cumsum(0).sub_(1)
-        sums = torch.zeros_like(self.value).index_put_((group,), self.value, accumulate=True)
-        self.total = sums[group]
+        self.total = self.place_sums(self.value, slice(None))
+
+    def place_sums(self, values: Tensor, span: slice) -> Tensor:
+        """Sums of the ``values`` of a span of entries over those at the same place, at each; the
+        span has all of a row or none."""
+        group = self.first[span].cumsum(0).sub_(1)
+        sums = torch.zeros_like(values).index_put_((group,), values, accumulate=True)
+        return sums[group]
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Sums of a vector ``[entries]`` over each row, in a fixed order."""
