@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fastclip.data.sources.texts import printable
 from fastclip.evals.drawing import PLAIN_TEXT
 from fastclip.whole_files import appearing_whole
 
@@ -24,7 +25,8 @@ def caption_sheet(
     grid = figure.subplots(lines, 2 * columns, width_ratios=[1, 2.6] * columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for index, (picture, (written, own)) in enumerate(zip(pictures, rows, strict=True)):
+    for index, (picture, texts) in enumerate(zip(pictures, rows, strict=True)):
+        written, own = map(printable, texts)
         row, column = divmod(index, columns)
         image_axes, text_axes = grid[row, 2 * column], grid[row, 2 * column + 1]
         image_axes.imshow(picture.permute(1, 2, 0).numpy())

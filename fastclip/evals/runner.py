@@ -25,7 +25,7 @@ def check_split(name: str, evaluations: Sequence[Evaluation], facts: SplitFacts)
         lacking = dict.fromkeys(str(evaluation.lacks(facts)) for evaluation in evaluations)
         table = f"; {facts.table}" if facts.table else ""
         raise UserError(
-            f"{name} has no {' and no '.join(lacking)}: there is nothing to measure{table}"
+            f"nothing can be measured on {name}, which has no {' and no '.join(lacking)}{table}"
         )
 
 

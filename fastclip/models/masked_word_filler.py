@@ -29,7 +29,7 @@ class MaskedWordFiller:
         try:
             ids, place = model.masking.mask_between(sentence, start, start + len(MASK))
         except ValueError as error:
-            raise UserError(f"the sentence {sentence!r} is too long: {error}") from error
+            raise UserError(f"the sentence {sentence[:80]!r} is too long: {error}") from error
         states = model.text_encoder.states(ids[None].to(picture.device))
         places = ids.new_tensor([place]).to(picture.device)
         grid = model.encode_grid(picture[None])

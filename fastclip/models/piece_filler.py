@@ -27,7 +27,7 @@ class PieceFiller:
         try:
             ids, place = model.masking.mask_between(sentence, start, start + len(MASK))
         except ValueError as error:
-            raise UserError(f"the sentence {sentence!r} is too long: {error}") from error
+            raise UserError(f"the sentence {sentence[:80]!r} is too long: {error}") from error
         tokens = ids[None].to(picture.device)
         lengths = torch.tensor([len(ids)], device=picture.device)
         grid = model.encode_grid(picture[None])

@@ -8,16 +8,17 @@ from fastclip.objectives.base import Texts
 MOST_CLASSES = 1_000_000
 
 
-def learn_classes(texts: Texts, wanted_by: str) -> list[str]:
+def learn_classes(texts: Texts, wanted_by: str, instead: str = "") -> list[str]:
     """The classes' names by number; the numbers themselves where the data name none.
 
-    Raises :class:`UserError` where no record has a label, and for labels that no class has.
+    Raises :class:`UserError` where no record has a label, naming what can be done ``instead``, and
+    for labels that no class has.
     """
     highest = max((max(labels) for labels in texts.labels() if labels), default=None)
     if highest is None:
         raise UserError(
             f"{wanted_by} needs labels, which no record of --train-data has: expected a .cls "
-            "member, or a list `labels` in an annotation file or a .json member"
+            "member, or a list `labels` in an annotation file or a .json member{instead}"
         )
     names = texts.class_names()
     if names is None:

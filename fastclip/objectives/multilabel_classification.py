@@ -54,7 +54,8 @@ class MultilabelClassification(TagPrediction):
     ) -> Learned:
         if options.tags_from == "tags":
             return {"tags": learn_tags(options, texts)}
-        return {"tags": learn_classes(texts, "--objective multilabel_classification")}
+        instead = "; --tags-from tags takes the records' tags"
+        return {"tags": learn_classes(texts, "--objective multilabel_classification", instead)}
 
     def open_tags(self, options: Any, parts: Parts) -> TagSource:
         names = parts.learned["tags"]

@@ -71,6 +71,8 @@ def learn_words(options: TagOptions, texts: Texts, objective: str) -> list[str]:
             raise UserError(f"--tag-words {path} cannot be read: {error}") from error
         if not words:
             raise UserError(f"--tag-words {path} holds no word")
+        if not any(map(TagWords(words).present, texts.captions())):
+            raise UserError(f"--tag-words {path} holds no word of the training data's captions")
         return words
     if options.pos_pipeline is None:
         raise UserError(

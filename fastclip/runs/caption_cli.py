@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastclip.errors import UserError, expand_home
-
-_BEAMS = 5
+from fastclip.runs.decoding_options import BEAMS, check_decoding
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns 0, 1 where no picture could be read, or 2 after one sentence on standard error for bad
-    input.
+    Returns 0, 1 where no picture could be read, 2 after one sentence on standard error for bad
+    input, or 130 after an interrupt, with the files of what was done until then.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     args = _parser().parse_args(argv)
@@ -32,6 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fastclip-caption: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads has seen enough; nothing is left to flush at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as interrupt:
+        print(f"fastclip-caption: interrupted{interrupt}", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "fastclip":
             raise
@@ -51,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     parser.add_argument("pictures", metavar="PICTURE", nargs="+", help="a picture or a folder")
-    parser.add_argument("--beams", type=int, help=f"width of the beam search (default {_BEAMS})")
+    parser.add_argument("--beams", type=int, help=f"width of the beam search (default {BEAMS})")
     parser.add_argument("--top-p", type=float, help="draw from the nucleus that holds so much")
     parser.add_argument("--seed", type=int, help="of what --top-p draws (default 0)")
     parser.add_argument(
@@ -70,26 +77,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse flags that do nothing and files that cannot be written; fill in what was left out."""
-    from fastclip.runs.captions import check_decoding
     from fastclip.runs.filling import check_sentence
 
     said = {"--beams": args.beams, "--top-p": args.top_p, "--seed": args.seed}
     given = [flag for flag, value in said.items() if value is not None]
     if args.mask and given:
         raise UserError(f"{given[0]} is for captions, of which --mask writes none")
-    if args.beams is not None and args.top_p is not None:
-        raise UserError("--beams and --top-p cannot go together: leave out one")
-    if args.seed is not None and args.top_p is None:
-        raise UserError("--seed does nothing without --top-p")
-    args.beams = _BEAMS if args.beams is None else args.beams
-    args.seed = args.seed or 0
     args.mask = tuple(args.mask or ())
-    check_decoding(args.beams, args.top_p)
+    args.beams, args.seed = check_decoding(args.beams, args.top_p, args.seed, "--")
     for sentence in args.mask:
         check_sentence(sentence)
     for flag in ("jsonl", "sheet"):
         if (value := getattr(args, flag)) is not None:
             setattr(args, flag, _writable(f"--{flag}", expand_home(value, f"--{flag}")))
+    if args.jsonl and args.sheet and _same(args.jsonl, args.sheet):
+        raise UserError(f"--jsonl and --sheet are both {args.sheet}, expected two files")
     if args.sheet and args.sheet.suffix.lower() != ".png":
         raise UserError(f"--sheet is {args.sheet}, expected a name that ends in .png")
 
@@ -100,6 +102,10 @@ def _writable(flag: str, path: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{flag} is {path}, which is a folder")
     return path
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 if __name__ == "__main__":

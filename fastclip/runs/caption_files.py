@@ -83,6 +83,7 @@ def caption_files(run: Path, named: Sequence[str], request: Request) -> bool:
     :class:`UserError` for bad input, with nothing written.
     """
     paths = list_files(named)
+    _check_outputs(paths, request)
     trained = load_run(run)
     if request.mask:
         trained.check_fills()
@@ -93,24 +94,42 @@ def caption_files(run: Path, named: Sequence[str], request: Request) -> bool:
     rows: list[Row] = []
     lost = 0
     # On a terminal the lines themselves show how far it is.
-    with Progress("captioning", len(paths), "picture", not sys.stdout.isatty()) as bar:
+    what = "filling masks" if request.mask else "captioning"
+    with Progress(what, len(paths), "picture", not sys.stdout.isatty()) as bar:
         generator = torch.Generator(trained.device).manual_seed(request.seed)
-        for batch in read_files(paths, model.image_size, _BATCH):
-            good = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
-            for path, why in batch:
-                if isinstance(why, str):
-                    lost += 1
-                    _tell(f"left out {printable(str(path))}: {why}")
-            new = _rows(trained, good, request, generator) if good else []
-            for row in new:
-                print(row.line(), flush=True)
-            rows += new
-            bar.update(len(batch))
+        try:
+            for batch in read_files(paths, model.image_size, _BATCH):
+                good = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
+                for path, why in batch:
+                    if isinstance(why, str):
+                        lost += 1
+                        _tell(f"left out {printable(str(path))}: {why}")
+                new = _rows(trained, good, request, generator) if good else []
+                rows += new
+                for row in new:
+                    print(row.line(), flush=True)
+                bar.update(len(batch))
+        except KeyboardInterrupt as interrupt:
+            if rows:
+                _write_files(rows, request)
+            done = len({row.path for row in rows})
+            raise KeyboardInterrupt(f" after {done} of {len(paths)} pictures") from interrupt
     if lost:
         _tell(f"{lost} of {len(paths)} pictures could not be read")
     if rows:
         _write_files(rows, request)
     return bool(rows)
+
+
+def _check_outputs(paths: Sequence[Path], request: Request) -> None:
+    """Refuse to write over a picture that is read, and a sheet that cannot be drawn."""
+    if request.sheet is not None:
+        import matplotlib.figure  # noqa: F401
+    for flag, output in (("--jsonl", request.jsonl), ("--sheet", request.sheet)):
+        if output is not None and output.exists():
+            for path in paths:
+                if output.samefile(path):
+                    raise UserError(f"{flag} is {output}, which is one of the pictures")
 
 
 def _tell(what: str) -> None:
@@ -119,6 +138,8 @@ def _tell(what: str) -> None:
 
 def _move(model: torch.nn.Module, device: str) -> None:
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("nothing is computed there")
         model.to(device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         told = " ".join(str(error).split())[:200]

@@ -12,14 +12,6 @@ from fastclip.models.beams import beam_search
 from fastclip.models.sampling import sample_nucleus
 
 
-def check_decoding(beams: int, top_p: float | None) -> None:
-    """Refuse ways of writing that there are none of; named as the command's flags."""
-    if beams < 1:
-        raise UserError(f"--beams is {beams}, expected 1 or more")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise UserError(f"--top-p is {top_p:g}, expected 0 < value <= 1")
-
-
 @torch.no_grad()
 def write(
     model: Any,

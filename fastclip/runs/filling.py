@@ -26,6 +26,8 @@ class Filled:
 
 def check_sentence(sentence: str) -> None:
     """Refuse a sentence without exactly one mask."""
+    if not isinstance(sentence, str):
+        raise UserError(f"the sentence is {sentence!r}, expected a text that holds {MASK} once")
     found = sentence.count(MASK)
     if found != 1:
         raise UserError(f"the sentence {sentence!r} holds {MASK} {found} times, expected once")

@@ -10,7 +10,7 @@ import yaml
 
 from fastclip.comm.ranks import Ranks
 from fastclip.data.text import load_tokenizer
-from fastclip.errors import UserError
+from fastclip.errors import UserError, expand_home
 from fastclip.models.options import ModelConfig
 from fastclip.objectives import find_objective
 from fastclip.objectives.base import Objective, Parts
@@ -23,7 +23,9 @@ _UNUSED_WORKSPACE = 32 << 20
 
 def load_run(folder: Path | str) -> Trained:
     """The model of a run's folder, on the CPU. Raises :class:`UserError` if it holds none."""
-    folder = Path(folder)
+    if not isinstance(folder, Path | str):
+        raise UserError(f"the run is {folder!r}, expected the path of its folder")
+    folder = expand_home(folder, "the run")
     for name in ("config.yaml", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: expected the folder of a finished run")

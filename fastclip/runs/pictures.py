@@ -14,6 +14,7 @@ from fastclip.data.transforms import eval_transform
 from fastclip.errors import UserError
 
 Picture = Path | str | bytes | Image.Image | Tensor
+ACCEPTED = "a path, bytes, an image of Pillow's or pixels uint8 [3, H, W]"
 """A file, its encoded bytes, an image of Pillow's, or pixels uint8 ``[3, H, W]``."""
 
 
@@ -23,6 +24,8 @@ def each_picture(pictures: Picture | Iterable[Picture]) -> list[Picture]:
         return list(pictures) if pictures.ndim == 4 else [pictures]
     if isinstance(pictures, Path | str | bytes | Image.Image):
         return [pictures]
+    if not isinstance(pictures, Iterable):
+        raise UserError(f"pictures is {pictures!r}, expected {ACCEPTED}, or several of them")
     return list(pictures)
 
 

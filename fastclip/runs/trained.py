@@ -53,10 +53,10 @@ class Trained(tuple):
     def caption(
         self,
         pictures: Picture | Iterable[Picture],
-        beams: int = 5,
+        beams: int | None = None,
         *,
         top_p: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         batch: int = 32,
     ) -> list[str]:
         """A caption for each picture, also where only one is given, by beam search.
@@ -64,20 +64,23 @@ class Trained(tuple):
         Args:
             pictures: files, images of Pillow's, or pixels uint8 ``[3, H, W]`` (all of one size may
                 be ``[n, 3, H, W]``), which go through the evaluation transform.
+            beams: width of the search, 1 to 256, 5 where it is left out.
             top_p: draw from the smallest sets of tokens that hold so much of the probability
                 (Holtzman et al. 2020, arXiv 1904.09751), instead of searching with ``beams``.
-            seed: of what is drawn. The same pictures in the same batches get the same captions.
+            seed: of what is drawn, 0 where it is left out. The same pictures in the same batches
+                get the same captions.
             batch: pictures at a time.
 
-        Raises :class:`UserError` for a run that writes none and a picture that cannot be read.
+        Raises :class:`UserError` for a run that writes none, options that are not accepted and a
+        picture that cannot be read.
         """
-        from fastclip.runs.captions import check_decoding, write
+        from fastclip.runs.captions import write
+        from fastclip.runs.decoding_options import check_decoding, check_number
         from fastclip.runs.pictures import each_picture, stacked
 
         self.check_writes()
-        check_decoding(beams, top_p)
-        if batch < 1:
-            raise UserError(f"batch is {batch}, expected 1 or more")
+        beams, seed = check_decoding(beams, top_p, seed)
+        batch = check_number("batch", batch, 1)
         generator = torch.Generator(self.device).manual_seed(seed)
         every, size, found = each_picture(pictures), self.model.image_size, []
         for start in range(0, len(every), batch):
@@ -88,13 +91,15 @@ class Trained(tuple):
     def fill(self, picture: Picture, sentence: str, top: int = 5) -> Filled:
         """The ``top`` likeliest words for the one ``[MASK]`` in a sentence about a picture.
 
-        Raises :class:`UserError` for a run that foresees none, a picture that cannot be read and a
-        sentence without exactly one mask.
+        Raises :class:`UserError` for a run that foresees none, a picture that cannot be read, a
+        sentence without exactly one mask, one that is too long, and a ``top`` below 1.
         """
+        from fastclip.runs.decoding_options import check_number
         from fastclip.runs.filling import fill
         from fastclip.runs.pictures import stacked
 
         self.check_fills()
+        top = check_number("top", top, 1)
         [pixels] = stacked([picture], self.model.image_size).to(self.device)  # type: ignore[arg-type]
         return fill(self.filler, pixels, sentence, top)
 
@@ -123,7 +128,8 @@ class Trained(tuple):
         raise AttributeError(f"a run of objective {self.__dict__.get('objective')} has no {name!r}")
 
     def __repr__(self) -> str:
-        facts = {k: v for k, v in self.__dict__.items() if k not in ("model", "tokenizer")}
+        parts = ("model", "tokenizer", "filler", "text_encoder")
+        facts = {k: v for k, v in self.__dict__.items() if k not in parts}
         return f"Trained({type(self.model).__name__}, {facts})"
 
 

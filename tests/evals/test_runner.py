@@ -57,7 +57,7 @@ def test_figures_that_are_no_shares_are_shown_as_they_are():
 def test_a_split_on_which_nothing_can_be_measured_is_refused():
     asked = evaluations_of(build("coca").model)
     bare = SplitFacts(["0"], [""], None, [{}])
-    told = "val has no labels with class names and no captions: there is nothing to measure"
+    told = "nothing can be measured on val, which has no labels with class names and no captions"
     with pytest.raises(UserError, match=told):
         check_split("val", asked, bare)
     captioned = SplitFacts(["0"], ["one"], None, [{}])
@@ -72,15 +72,13 @@ def test_a_split_of_which_some_records_lack_what_is_asked_is_told_how_many():
     asked = evaluations_of(build("clip").model)
     partly = SplitFacts(["k", "l", "m"], ["one", "", ""], None, [{}] * 3, unlabelled=["l"])
     told = (
-        "^val has no labels with class names for 1 of its 3 records, the first l and no captions "
-        "for 2 of its 3 records, the first l: there is nothing to measure$"
+        "^nothing can be measured on val, which has no labels with class names for 1 of its 3 "
+        "records, the first l and no captions for 2 of its 3 records, the first l$"
     )
     with pytest.raises(UserError, match=told):
         check_split("val", asked, partly)
     nameless = SplitFacts(["k"], [""], torch.tensor([0]), [{}], table="its columns are 'x'")
-    told = (
-        "^val has no class names for its labels and no captions: there is .*; its columns are 'x'$"
-    )
+    told = "which has no class names for its labels and no captions; its columns are 'x'$"
     with pytest.raises(UserError, match=told):
         check_split("val", asked, nameless)
 

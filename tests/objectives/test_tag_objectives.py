@@ -209,7 +209,10 @@ def learn(name: str, said: Said, words=None, **flags):
 def test_words_and_tags_and_classes_are_learned(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("Red\nstar\nred\n")
-    assert learn("tp_postag", Said(), tag_words=str(path)) == {"tags": ["red", "star"]}
+    said = Said([("a blue ring", "the STAR")])
+    assert learn("tp_postag", said, tag_words=str(path)) == {"tags": ["red", "star"]}
+    with pytest.raises(UserError, match="words.txt holds no word of the training data's captions"):
+        learn("tp_postag", Said([("a blue ring",)]), tag_words=str(path))
     own = Said(tags=[("Sea", "boat"), ("boat",), ("sea", "boat", "rare")])
     for name in ("tp_postag", "multilabel_classification"):
         found = learn(name, own, tags_from="tags", tag_min_count=2)

@@ -1,6 +1,9 @@
 """``fastclip-caption``: what it prints and writes, and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +140,12 @@ def test_masks_give_words_and_where_the_model_looked(tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--beams", "0"], "--beams is 0, expected 1 or more"),
-        (["--top-p", "2"], "--top-p is 2, expected 0 < value <= 1"),
+        (["--beams", "0"], "--beams is 0, expected 1 to 256"),
+        (["--beams", "100000"], "--beams is 100000, expected 1 to 256"),
+        (["--top-p", "0.5", "--seed", "-1"], "--seed is -1, expected 0 to 9223372036854775807"),
+        (["--top-p", "0.5", "--seed", "9" * 30], "expected 0 to 9223372036854775807"),
+        (["--top-p", "nan"], "--top-p is nan, expected 0 < value <= 1"),
+        (["--top-p", "2"], "--top-p is 2.0, expected 0 < value <= 1"),
         (["--seed", "1"], "--seed does nothing without --top-p"),
         (["--beams", "2", "--top-p", "0.5"], "--beams and --top-p cannot go together"),
         (["--mask", "a ring"], "holds [MASK] 0 times, expected once"),
@@ -146,6 +153,10 @@ def test_masks_give_words_and_where_the_model_looked(tmp_path, capsys, monkeypat
         (["--mask", "a [MASK]"], "a run of objective captioning foresees no masked words"),
         (["--sheet", "a.gif"], "--sheet is a.gif, expected a name that ends in .png"),
         (["--jsonl", "no/a.jsonl"], "--jsonl is no/a.jsonl, and there is no folder no"),
+        (["--jsonl", "0.png"], "--jsonl is 0.png, which is one of the pictures"),
+        (["--sheet", "./bare/../0.png"], "which is one of the pictures"),
+        (["--jsonl", "a.png", "--sheet", "./a.png"], "--jsonl and --sheet are both a.png"),
+        (["--device", "meta"], "--device is 'meta', which cannot be used here"),
         (["--jsonl", "."], "--jsonl is ., which is a folder"),
         (["--device", "abacus"], "--device is 'abacus', which cannot be used here"),
         (["nowhere.png"], "there is no nowhere.png, expected a picture or a folder"),
@@ -161,6 +172,43 @@ def test_bad_input_is_one_sentence_and_code_2(run, tmp_path, capsys, monkeypatch
     assert said.err.startswith("fastclip-caption: ") and told in said.err
     assert said.err.count("\n") == 1 and said.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "bare"]
+
+
+def test_pipes_and_links_are_written_to_and_not_replaced(run, tmp_path, capsys):
+    [path] = write_pictures(tmp_path, 1)
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for output in (pipe, link, Path(os.devnull)):
+        assert main([run, str(path), "--jsonl", str(output)]) == 0
+    assert pipe.is_fifo() and link.is_symlink() and Path(os.devnull).is_char_device()
+    for line in (os.read(reader, 4096).decode(), file.read_text()):
+        assert json.loads(line)["picture"] == str(path)
+    os.close(reader)
+
+
+def test_an_interrupt_keeps_what_was_captioned(run, tmp_path, capsys, monkeypatch):
+    paths = write_pictures(tmp_path, 3)
+    read = caption_files.read_files
+
+    def interrupted(paths, size, batch):
+        yield from read(paths[:2], size, 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caption_files, "read_files", interrupted)
+    output = tmp_path / "some.jsonl"
+    assert main([run, *map(str, paths), "--jsonl", str(output)]) == 130
+    said = capsys.readouterr()
+    assert said.err.endswith("fastclip-caption: interrupted after 2 of 3 pictures\n")
+    assert len(output.read_text().splitlines()) == len(said.out.splitlines()) == 2
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(run, tmp_path):
+    paths = " ".join(map(str, write_pictures(tmp_path, 40)))
+    command = f"{sys.executable} -m fastclip.runs.caption_cli {run} {paths} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and "Traceback" not in done.stderr
 
 
 def test_a_run_without_captions_and_no_run_at_all_are_refused(tmp_path, capsys, monkeypatch):

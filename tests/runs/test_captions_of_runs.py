@@ -75,15 +75,25 @@ def test_what_cannot_be_captioned_is_one_sentence(tmp_path):
         (torch.zeros(3, 4, 4), r"picture number 0: pixels are not uint8 .*float32 \[3, 4, 4\]"),
         ([torch.zeros(1, 4, 4, dtype=torch.uint8)], r"number 0: pixels are not uint8"),
         ([3], "picture number 0: is no picture"),
+        (3, "pictures is 3, expected a path, bytes, an image of Pillow's or pixels uint8"),
+        (None, "pictures is None, expected a path"),
         (Image.new("RGB", (0, 4)), "picture is empty"),
     ):
         with pytest.raises(UserError, match=told):
             run.caption(pictures)
     for flags, told in (
-        ({"beams": 0}, "--beams is 0, expected 1 or more"),
-        ({"top_p": 0.0}, "--top-p is 0, expected 0 < value <= 1"),
-        ({"top_p": 1.5}, "--top-p is 1.5"),
-        ({"batch": 0}, "batch is 0"),
+        ({"beams": 0}, "^beams is 0, expected 1 to 256"),
+        ({"beams": 2.5}, "^beams is 2.5, expected"),
+        ({"beams": "5"}, "^beams is '5', expected"),
+        ({"beams": True}, "^beams is True, expected"),
+        ({"top_p": 0.0}, "^top_p is 0.0, expected 0 < value <= 1"),
+        ({"top_p": 1.5}, "^top_p is 1.5"),
+        ({"top_p": "0.9"}, "^top_p is '0.9'"),
+        ({"top_p": 0.9, "beams": 3}, "^beams and top_p cannot go together"),
+        ({"seed": 7}, "^seed does nothing without top_p"),
+        ({"top_p": 0.9, "seed": 2**64}, "^seed is 18446744073709551616, expected 0 to"),
+        ({"batch": 0}, "^batch is 0, expected 1 or more"),
+        ({"batch": 1.5}, "^batch is 1.5"),
     ):
         with pytest.raises(UserError, match=told):
             run.caption([], **flags)

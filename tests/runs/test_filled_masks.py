@@ -45,6 +45,19 @@ def test_attention_is_a_map_that_depends_on_the_picture(name):
 
 
 @pytest.mark.parametrize("name", FILLING)
+def test_what_cannot_be_filled_is_one_sentence(name):
+    run = opened(name)
+    for sentence, top, told in (
+        ("[MASK] ring", 0, "^top is 0, expected 1 or more"),
+        ("[MASK] ring", -1, "^top is -1, expected"),
+        ("[MASK] ring", 2.5, "^top is 2.5, expected"),
+        (None, 5, "^the sentence is None, expected a text"),
+    ):
+        with pytest.raises(UserError, match=told):
+            run.fill(picture(), sentence, top)
+
+
+@pytest.mark.parametrize("name", FILLING)
 def test_a_sentence_that_is_too_long_is_refused(name):
     with pytest.raises(UserError, match="too long|at most"):
         fill(opened(name).filler, picture(), "red " * 40 + "[MASK]", 5)

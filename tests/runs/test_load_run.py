@@ -133,6 +133,10 @@ def test_loading_imports_nothing_that_only_training_needs(tmp_path):
 
 
 def test_faults_of_a_folder_are_told(tmp_path):
+    with pytest.raises(UserError, match="^the run is None, expected the path of its folder"):
+        load_run(None)
+    with pytest.raises(UserError, match=rf"{Path.home()}/no-such-run has no config.yaml"):
+        load_run("~/no-such-run")
     with pytest.raises(UserError, match=r"has no config\.yaml: expected the folder of a finished"):
         load_run(tmp_path)
     finished(tmp_path / "run", "clip")

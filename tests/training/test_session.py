@@ -31,9 +31,7 @@ def test_splits_of_no_use_are_refused_before_the_training(shapes, tmp_path):
     faults = {
         "classes is not a list of names": {"classes": [1]},
         "val-seen.tar has label . at val-seen/0000., expected 0 to 0: 1 c": {"classes": ["one"]},
-        "--imagenet-val has no class names for its labels: there is nothing to": {
-            "prompts": ["{}"]
-        },
+        "measured on --imagenet-val, which has no class names for its labels": {"prompts": ["{}"]},
     }
     for told, content in faults.items():
         (tmp_path / "classes.json").write_text(json.dumps(content))
