@@ -1,9 +1,10 @@
-import adapters
-import mirror
 import pytest
 import torch
 import torch.distributed as dist
-from problems import Problem, relative_errors
+
+from benchmarks.gpu import mirror
+from benchmarks.losses import adapters
+from benchmarks.losses.problems import Problem, relative_errors
 
 RANKS = 4
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import recipe_runs
-import recipes
 import yaml
-from recipe_runs import Run
 
+from benchmarks.recipes import runs as recipe_runs
+from benchmarks.recipes import train as recipes
+from benchmarks.recipes.runs import Run
 from fastclip.training.options.recipe import load_recipe
 
 SPLITS = {

@@ -14,8 +14,7 @@ import torch
 pytest.importorskip("deepspeed")
 pytest.importorskip("open_clip_train")
 
-import train_step_gpu as script
-
+from benchmarks.gpu import train_step as script
 from fastclip.models import create_model
 from fastclip.training.config import TrainConfig, train_config
 
@@ -35,10 +34,10 @@ def cfg() -> TrainConfig:
 
 def test_both_trainers_run_and_share_the_loss(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    command = [sys.executable, str(root / "benchmarks" / "train_step_gpu.py"), str(out)]
+    command = [sys.executable, "-m", "benchmarks.gpu.train_step", str(out)]
     command += ["--model=tiny-vit", "--batch=16", "--micro-batch=4", f"--vocabulary={VOCABULARY}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     ours, theirs = found["runs"]
