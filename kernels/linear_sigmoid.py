@@ -98,7 +98,7 @@ def _losses_and_gradient(
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
-def _linear_sigmoid_kernel(
+def linear_sigmoid_kernel(
     x,
     y,
     scale,
@@ -204,7 +204,7 @@ def linear_sigmoid_losses(
     else:
         dense = labels
     with on_device(x):
-        _linear_sigmoid_kernel[(grid[0] * grid[1],)](
+        linear_sigmoid_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,

@@ -127,7 +127,7 @@ def _row_statistics(
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
-def _statistics_kernel(
+def statistics_kernel(
     x,
     y,
     scale,
@@ -213,7 +213,7 @@ def statistics(
     rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
-        _statistics_kernel[(grid[0] * grid[1],)](
+        statistics_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,
@@ -281,7 +281,7 @@ def _write_gradient(
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
-def _gradient_kernel(
+def gradient_kernel(
     x,
     y,
     scale,
@@ -380,7 +380,7 @@ def gradient(
     rows, columns = out.shape
     grid = tile.grid(rows, columns)
     with on_device(x):
-        _gradient_kernel[(grid[0] * grid[1],)](
+        gradient_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,

@@ -37,7 +37,7 @@ _TRAIN_NEEDS = ("deepspeed", "transformers")
 # Tests of accuracy compile many kernels: in as many processes as cores allow, and memory.
 _ACCURACY_PROCESSES = 8
 # A kernel that ends its process costs that test alone, so often.
-_PROCESSES = 5
+PROCESSES = 5
 # Tests passed, failed, were interrupted, or there were none.
 _PYTEST_CODES = (0, 1, 2, 5)
 
@@ -120,7 +120,7 @@ def benchmarks(out: Path, seconds: float, extra: list[str]) -> str | None:
         code = run(command, left, out / f"benchmarks{again or ''}.log", ROOT)
         if code is None:
             break
-        if code in _PYTEST_CODES or not record.exists() or again == _PROCESSES:
+        if code in _PYTEST_CODES or not record.exists() or again == PROCESSES:
             return None if code in _PYTEST_CODES else f"ended with exit code {code}"
         if code != GPU_LOST:
             name_the_last(record, f"ended the process (exit code {code})")

@@ -79,13 +79,13 @@ def one_run(run: Run) -> dict:
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     batch = json.loads((run.folder / "deepspeed.json").read_text())["train_batch_size"]
     return {
-        "results": _with_ngram(run, json.loads((run.folder / "results.json").read_text())),
+        "results": with_ngram(run, json.loads((run.folder / "results.json").read_text())),
         "steps": len(rows),
         "minutes": round(sum(batch / row["samples_per_second"] for row in rows) / 60, 3),
     }
 
 
-def _with_ngram(run: Run, results: dict) -> dict:
+def with_ngram(run: Run, results: dict) -> dict:
     """Figures of each split, with the best n-gram's where the recipe is held to it."""
     if all(term.get("over") != ngram_baseline.NAME for term in terms(run.name).get("figures", [])):
         return results

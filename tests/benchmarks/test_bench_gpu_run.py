@@ -248,7 +248,7 @@ def test_nothing_of_an_earlier_run_passes_for_this_one(tmp_path: Path, monkeypat
     (tmp_path / "gpu.json").write_text("{}")
     monkeypatch.setattr(gpu_run, "run", lambda *arguments: -11)
     monkeypatch.setattr(gpu_run, "missing", lambda modules: None)
-    monkeypatch.setattr(gpu_run, "_PROCESSES", 0)
+    monkeypatch.setattr(gpu_run, "PROCESSES", 0)
     continued = ["--continue", str(tmp_path / "gpu.json")]
     assert gpu_run.benchmarks(tmp_path, 300, continued) == "ended with exit code -11"
     assert (tmp_path / "gpu.json").exists()
