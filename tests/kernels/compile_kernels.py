@@ -16,7 +16,15 @@ from pathlib import Path
 import torch
 import triton
 import triton.backends.nvidia
-from fastclip.kernels import epilogue, infonce, linear_sigmoid, sigmoid, softmax_rows, tiles
+from fastclip.kernels import (
+    epilogue,
+    infonce,
+    linear_sigmoid,
+    row_gradient,
+    row_statistics,
+    sigmoid,
+    tiles,
+)
 from fastclip.kernels.launch import FUSED
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -100,8 +108,8 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
         )
         constants |= dict.fromkeys(WITHOUT[kind])
         function = {
-            "row_statistics": softmax_rows.statistics_kernel,
-            "row_gradient": softmax_rows.gradient_kernel,
+            "row_statistics": row_statistics.statistics_kernel,
+            "row_gradient": row_gradient.gradient_kernel,
             "linear_sigmoid": linear_sigmoid.linear_sigmoid_kernel,
         }[kernel]
         constants = {k: v for k, v in constants.items() if k in function.arg_names}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastclip.kernels.softmax_rows import Targets
+from fastclip.kernels.row_entries import Targets
 from fastclip.ops.linear.csr import check_indices
 from fastclip.ops.linear.entries import ENTRY_BYTES, Entries
 from fastclip.ops.linear.layer import weights_of
