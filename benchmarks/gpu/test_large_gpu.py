@@ -7,9 +7,10 @@ from torch import Tensor
 from benchmarks.gpu.cases import Group, case_id, groups
 from benchmarks.gpu.clock import Mark, synchronise
 from benchmarks.gpu.measure import attempt, peak_mib
-from benchmarks.losses.adapters import our_infonce
+from benchmarks.losses.contrastive import our_infonce
+from benchmarks.losses.errors import GATE
 from benchmarks.losses.peers import MIB, peers
-from benchmarks.losses.problems import GATE, Problem
+from benchmarks.losses.problems import Problem
 from benchmarks.reporting.record import GpuRecord, worst
 from fastclip.ops.infonce import infonce_forward
 

@@ -10,8 +10,9 @@ from benchmarks.gpu.cases import Group, case_id, groups
 from benchmarks.gpu.clock import Mark, head_start, mark
 from benchmarks.gpu.measure import ThreeProducts, attempt, peak_mib, rotation
 from benchmarks.gpu.mirror import mirrored
+from benchmarks.losses.errors import GATE, relative_errors
 from benchmarks.losses.peers import Peer, peers
-from benchmarks.losses.problems import GATE, Problem, relative_errors
+from benchmarks.losses.problems import Problem
 from benchmarks.reporting.record import GpuRecord
 
 SECONDS, ROUNDS = 0.5, (7, 40)

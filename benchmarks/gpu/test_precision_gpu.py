@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.gpu.cases import Group, case_id, groups
 from benchmarks.gpu.measure import attempt
+from benchmarks.losses.errors import exact, relative_errors
 from benchmarks.losses.peers import Peer, peers
-from benchmarks.losses.problems import exact, relative_errors
 from benchmarks.reporting.record import GpuRecord
 
 PEER_SECONDS = 60

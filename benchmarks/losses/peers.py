@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.losses import adapters
+from benchmarks.losses import contrastive, linear
 from benchmarks.losses.adapters import Builder, Step
 from benchmarks.losses.problems import Problem
 from benchmarks.reporting.operations import INFONCE, LINEAR, LINEAR_SIGMOID, MULTI_TARGET, SIGLIP
@@ -132,50 +132,54 @@ def _compiled_torch(name: str, operation: str, builder: Builder, logits_held: fl
     return Peer(name, operation, "torch", "torch", builder, logits_held, on=GPU)
 
 
-_compiled_open_clip = functools.partial(adapters.open_clip_infonce, compiled=True)
+_compiled_open_clip = functools.partial(contrastive.open_clip_infonce, compiled=True)
 _multi_target, _sigmoid, _sparse_sigmoid = (
-    adapters.torch_multi_target_cross_entropy,
-    adapters.torch_linear_sigmoid_cross_entropy,
-    adapters.torch_sparse_sigmoid_cross_entropy,
+    linear.torch_multi_target_cross_entropy,
+    linear.torch_linear_sigmoid_cross_entropy,
+    linear.torch_sparse_sigmoid_cross_entropy,
 )
 _SPARSE = "sparse labels"
 
 PEERS = (
-    Peer("fastclip", INFONCE, *_OURS, adapters.our_infonce, on=CPU),
-    *_ours_on_gpu(INFONCE, adapters.our_infonce, over_ranks=True, kept=True),
-    Peer("open_clip eager", INFONCE, *_OPEN_CLIP, adapters.open_clip_infonce, 4.5, over_ranks=True),
+    Peer("fastclip", INFONCE, *_OURS, contrastive.our_infonce, on=CPU),
+    *_ours_on_gpu(INFONCE, contrastive.our_infonce, over_ranks=True, kept=True),
+    Peer(
+        "open_clip eager", INFONCE, *_OPEN_CLIP, contrastive.open_clip_infonce, 4.5, over_ranks=True
+    ),
     Peer("open_clip compiled", INFONCE, *_OPEN_CLIP, _compiled_open_clip, 3.5, over_ranks=True),
     Peer(
         "sentence-transformers cached",
         INFONCE,
         "sentence-transformers",
         "sentence_transformers",
-        adapters.sentence_transformers,
+        contrastive.sentence_transformers,
     ),
-    Peer("memeff", INFONCE, "memeff", "memeff", adapters.memeff, on=GPU, over_ranks=True),
-    Peer("Inf-CL", INFONCE, "inf_cl", "inf_cl", adapters.inf_cl, on=GPU, over_ranks=True),
-    Peer("fastclip", SIGLIP, *_OURS, adapters.our_siglip, on=CPU),
-    *_ours_on_gpu(SIGLIP, adapters.our_siglip, over_ranks=False, kept=False),
-    Peer("open_clip eager", SIGLIP, *_OPEN_CLIP, adapters.open_clip_siglip, 5.5),
-    Peer("siglip-kernel", SIGLIP, "siglip-kernel", "siglip_kernel", adapters.siglip_kernel, on=GPU),
-    Peer("fastclip", LINEAR, *_OURS, adapters.our_linear_cross_entropy, on=CPU),
-    *_ours_on_gpu(LINEAR, adapters.our_linear_cross_entropy, over_ranks=False, kept=False),
-    Peer("torch eager", LINEAR, "torch", "torch", adapters.torch_linear_cross_entropy, 3.0),
-    _compiled_torch("torch compiled", LINEAR, adapters.torch_linear_cross_entropy, 3.0),
+    Peer("memeff", INFONCE, "memeff", "memeff", contrastive.memeff, on=GPU, over_ranks=True),
+    Peer("Inf-CL", INFONCE, "inf_cl", "inf_cl", contrastive.inf_cl, on=GPU, over_ranks=True),
+    Peer("fastclip", SIGLIP, *_OURS, contrastive.our_siglip, on=CPU),
+    *_ours_on_gpu(SIGLIP, contrastive.our_siglip, over_ranks=False, kept=False),
+    Peer("open_clip eager", SIGLIP, *_OPEN_CLIP, contrastive.open_clip_siglip, 5.5),
+    Peer(
+        "siglip-kernel", SIGLIP, "siglip-kernel", "siglip_kernel", contrastive.siglip_kernel, on=GPU
+    ),
+    Peer("fastclip", LINEAR, *_OURS, linear.our_linear_cross_entropy, on=CPU),
+    *_ours_on_gpu(LINEAR, linear.our_linear_cross_entropy, over_ranks=False, kept=False),
+    Peer("torch eager", LINEAR, "torch", "torch", linear.torch_linear_cross_entropy, 3.0),
+    _compiled_torch("torch compiled", LINEAR, linear.torch_linear_cross_entropy, 3.0),
     Peer(
         "torch linear_cross_entropy, chunked",
         LINEAR,
         "torch",
         f"{_FUNCTIONAL}:linear_cross_entropy",
-        adapters.torch_chunked_linear_cross_entropy,
+        linear.torch_chunked_linear_cross_entropy,
     ),
-    Peer("Liger, Triton", LINEAR, "liger-kernel", "liger_kernel", adapters.liger, on=GPU),
+    Peer("Liger, Triton", LINEAR, "liger-kernel", "liger_kernel", linear.liger, on=GPU),
     Peer(
         "Liger, CuTe softmax",
         LINEAR,
         "liger-kernel",
         f"{_LIGER_CUTE}:LigerCrossEntropyFunction",
-        functools.partial(adapters.liger, softmax="nvidia-cutedsl"),
+        functools.partial(linear.liger, softmax="nvidia-cutedsl"),
         on=GPU,
     ),
     Peer(
@@ -183,7 +187,7 @@ PEERS = (
         LINEAR,
         "liger-kernel",
         f"{_LIGER_CUTE}.fused_linear_cross_entropy_sm90",
-        adapters.liger_cute,
+        linear.liger_cute,
         on=GPU,
     ),
     Peer(
@@ -191,19 +195,19 @@ PEERS = (
         LINEAR,
         "cut-cross-entropy",
         "cut_cross_entropy",
-        adapters.cut_cross_entropy,
+        linear.cut_cross_entropy,
         on=GPU,
     ),
-    Peer("QuACK", LINEAR, "quack-kernels", "quack", adapters.quack, on=GPU),
-    Peer("fastclip", MULTI_TARGET, *_OURS, adapters.our_multi_target_cross_entropy, on=CPU),
+    Peer("QuACK", LINEAR, "quack-kernels", "quack", linear.quack, on=GPU),
+    Peer("fastclip", MULTI_TARGET, *_OURS, linear.our_multi_target_cross_entropy, on=CPU),
     *_ours_on_gpu(
-        MULTI_TARGET, adapters.our_multi_target_cross_entropy, over_ranks=False, kept=False
+        MULTI_TARGET, linear.our_multi_target_cross_entropy, over_ranks=False, kept=False
     ),
     Peer("torch eager", MULTI_TARGET, "torch", "torch", _multi_target, 3.0),
     _compiled_torch("torch compiled", MULTI_TARGET, _multi_target, 3.0),
-    Peer("fastclip", LINEAR_SIGMOID, *_OURS, adapters.our_linear_sigmoid_cross_entropy, on=CPU),
+    Peer("fastclip", LINEAR_SIGMOID, *_OURS, linear.our_linear_sigmoid_cross_entropy, on=CPU),
     *_ours_on_gpu(
-        LINEAR_SIGMOID, adapters.our_linear_sigmoid_cross_entropy, over_ranks=False, kept=False
+        LINEAR_SIGMOID, linear.our_linear_sigmoid_cross_entropy, over_ranks=False, kept=False
     ),
     Peer("torch eager", LINEAR_SIGMOID, "torch", "torch", _sigmoid, 6.0),
     Peer(f"torch eager, {_SPARSE}", LINEAR_SIGMOID, "torch", "torch", _sparse_sigmoid, 2.0),

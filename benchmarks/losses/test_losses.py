@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks.host import available_bytes, cpu_name
+from benchmarks.losses.errors import GATE, worst_error
 from benchmarks.losses.measure import BareProducts, peak_mib
 from benchmarks.losses.peers import Peer, first_line, peers
-from benchmarks.losses.problems import GATE, Problem, worst_error
+from benchmarks.losses.problems import Problem
 from benchmarks.reporting.operations import LAYERS
 from benchmarks.reporting.record import Record
 

@@ -10,7 +10,8 @@ from benchmarks.gpu.cases import Group, groups
 from benchmarks.gpu.clock import time_limit
 from benchmarks.gpu.measure import ThreeProducts, peak_mib, rotation
 from benchmarks.losses import peers
-from benchmarks.losses.problems import Problem, relative_errors
+from benchmarks.losses.errors import relative_errors
+from benchmarks.losses.problems import Problem
 from benchmarks.reporting.operations import OPERATIONS
 
 

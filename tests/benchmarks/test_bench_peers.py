@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.losses import adapters, peers
-from benchmarks.losses.problems import Problem, relative_errors
+from benchmarks.losses import contrastive, peers
+from benchmarks.losses.errors import relative_errors
+from benchmarks.losses.problems import Problem
 from benchmarks.reporting.operations import (
     INFONCE,
     LAYERS,
@@ -32,7 +33,7 @@ BROKEN = {
 
 
 def a_peer(needs: str, **more) -> peers.Peer:
-    return peers.Peer("it", INFONCE, "it", needs, adapters.memeff, **more)
+    return peers.Peer("it", INFONCE, "it", needs, contrastive.memeff, **more)
 
 
 def test_the_cuda_backend_is_compared_in_16_bits() -> None:
