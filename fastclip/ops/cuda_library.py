@@ -36,8 +36,8 @@ SOURCES = {
     "cuda/infonce_sm80.cu": _PORTABLE,
     "cuda/infonce_sm90.cu": ("-gencode=arch=compute_90a,code=sm_90a",),
     "ops.cpp": (),
-    "cuda/infonce_fixed.cu": _PORTABLE,
-    "cuda/infonce_fold.cu": _PORTABLE,
+    "cuda/infonce_quantized.cu": _PORTABLE,
+    "cuda/infonce_merge_partials.cu": _PORTABLE,
 }
 _FLAGS = (
     "-std=c++20",

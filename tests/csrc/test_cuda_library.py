@@ -91,13 +91,13 @@ def test_registers_of_all_kernels(built):
     kernels = re.findall(pattern, built[1])
     of = {
         name: [(target, *map(int, sizes)) for kernel, target, *sizes in kernels if name in kernel]
-        for name in ("infonce_sm90", "infonce_sm80", "gradient_fixed", "fold")
+        for name in ("infonce_sm90", "infonce_sm80", "gradient_quantized", "merge_partials")
     }
     assert {target for target, *_ in of["infonce_sm90"]} == {"sm_90a"}
     assert {target for target, *_ in of["infonce_sm80"]} == {"sm_80", "sm_90"}
     # Two dtypes of statistics, of statistics that keep, and of the gradient.
     assert (len(of["infonce_sm90"]), len(of["infonce_sm80"])) == (6, 12)
-    assert of["gradient_fixed"] and of["fold"]
+    assert of["gradient_quantized"] and of["merge_partials"]
     assert [entry for found in of.values() for entry in found if any(entry[1:])] == []
     assert "warning" not in built[1].lower()
 
@@ -108,7 +108,8 @@ def test_schemas(operators):
         "infonce_fold",
     )}  # fmt: skip
     assert found["infonce_fold"] == (
-        "fastclip_cuda::infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()"
+        "fastclip_cuda::infonce_fold(Tensor max, Tensor sum_exp, Tensor(a!) lse, bool running)"
+        " -> ()"
     )
     assert "Tensor(f!)? values" in found["infonce_statistics"]
     assert "Tensor(a!) out" in found["infonce_gradient"]

@@ -78,9 +78,9 @@ __device__ __forceinline__ void multiply(float (&z)[kRun], const Product& p, int
 }
 
 template <class T, bool ONE_EXPONENTIAL>
-__device__ __forceinline__ void write_rows(const Product& p, const Fixed& in, const Gradient& out,
-                                           int rows, int columns, int64_t row, int64_t column,
-                                           float least, const Sides& staged) {
+__device__ __forceinline__ void write_rows(const Product& p, const QuantizedLogits& in,
+                                           const Gradient& out, int rows, int columns, int64_t row,
+                                           int64_t column, float least, const Sides& staged) {
   const int first = threadIdx.x % 32 * kRun;
   if (first >= columns) return;
   Side sides[kRun];
@@ -88,19 +88,19 @@ __device__ __forceinline__ void write_rows(const Product& p, const Fixed& in, co
   for (int k = 0; k < kRun; ++k) sides[k] = {staged.shift[first + k], staged.factor[first + k]};
   for (int r = threadIdx.x / 32; r < rows; r += kWarps) {
     const int64_t at = row + r;
-    const Line line = in.lines[offset(at / in.block_rows, in.lines_stride,
-                                      (column + first) / in.block_columns)];
+    const Affine affine = in.affine[offset(at / in.block_rows, in.affine_stride,
+                                           (column + first) / in.block_columns)];
     Side side{__ldg(out.rows.shift + at), __ldg(out.rows.factor + at)};
     if (ONE_EXPONENTIAL) side.factor = factor_under(least, side);
     const int64_t target = at + p.target_offset - column - first;
     float g[kRun];  // the logits first
-    if (too_coarse(line)) {
+    if (too_coarse(affine)) {
       multiply<T>(g, p, at, column + first);
     } else {
       const Run run = run_of(*reinterpret_cast<const uint4*>(
           in.values + offset(at, in.values_stride, column + first)));
 #pragma unroll
-      for (int k = 0; k < kRun; ++k) g[k] = dequantise(run[k], line);
+      for (int k = 0; k < kRun; ++k) g[k] = dequantise(run[k], affine);
     }
 #pragma unroll
     for (int k = 0; k < kRun; ++k) {
@@ -115,8 +115,9 @@ __device__ __forceinline__ void write_rows(const Product& p, const Fixed& in, co
 
 template <class T>
 __global__ void __launch_bounds__(32 * kWarps, 3)
-    gradient_fixed(const __grid_constant__ Product p, const __grid_constant__ Fixed in,
-                   const __grid_constant__ Gradient out) {
+    gradient_quantized(const __grid_constant__ Product p,
+                       const __grid_constant__ QuantizedLogits in,
+                       const __grid_constant__ Gradient out) {
   __shared__ Sides staged;
   const int column_tiles = ceil_div(p.m, kColumns);
   const int64_t row = int64_t{blockIdx.x} / column_tiles * kRows;
@@ -132,11 +133,11 @@ __global__ void __launch_bounds__(32 * kWarps, 3)
 
 }  // namespace
 
-cudaError_t infonce_gradient_fixed(const Product& p, const Fixed& in, const Gradient& out,
-                                   cudaStream_t stream) {
+cudaError_t infonce_gradient_quantized(const Product& p, const QuantizedLogits& in,
+                                       const Gradient& out, cudaStream_t stream) {
   const int64_t blocks = ceil_div(p.n, kRows) * ceil_div(p.m, kColumns);
   const auto kernel =
-      p.dtype == Dtype::bfloat16 ? gradient_fixed<__nv_bfloat16> : gradient_fixed<__half>;
+      p.dtype == Dtype::bfloat16 ? gradient_quantized<__nv_bfloat16> : gradient_quantized<__half>;
   return launch_kernel(kernel, blocks, 32 * kWarps, 0, stream, p, in, out);
 }
 
