@@ -18,10 +18,10 @@ test: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 bench: $(STAMP)
-	$(PYTHON) benchmarks/run.py $(ARGS)
+	$(PYTHON) -m benchmarks.run $(ARGS)
 
 recipes: $(STAMP)
-	$(PYTHON) benchmarks/recipes.py $(ARGS)
+	$(PYTHON) -m benchmarks.recipes.train $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .

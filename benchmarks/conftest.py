@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
-import gpu_report
 import pytest
-import report
-from clock import synchronise
-from gpu_cases import GPU_LOST, Budget, groups
-from peers import PEERS, distributions, first_line
-from record import GpuRecord, Record
+
+from benchmarks import host
+from benchmarks.gpu import measure
+from benchmarks.gpu.cases import GPU_LOST, Budget, groups
+from benchmarks.gpu.clock import synchronise
+from benchmarks.losses.peers import PEERS, distributions, first_line
+from benchmarks.reporting import cpu_report, gpu_report
+from benchmarks.reporting.record import GpuRecord, Record
 
 _RECORD = pytest.StashKey[Record]()
 _GPU_RECORD = pytest.StashKey[GpuRecord]()
@@ -150,19 +152,15 @@ def _keep(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def record(request: pytest.FixtureRequest) -> Record:
-    import measure
-
     found = request.config.stash[_RECORD]
-    found.machine = measure.machine(distributions())
+    found.machine = host.machine(distributions())
     return found
 
 
 @pytest.fixture(scope="session")
 def gpu_record(request: pytest.FixtureRequest) -> GpuRecord:
-    import gpu_measure
-
     found = request.config.stash[_GPU_RECORD]
-    found.machine = gpu_measure.machine(distributions())
+    found.machine = measure.machine(distributions())
     if request.config.getoption("tiny"):
         found.machine["tiny"] = True
     return found
@@ -174,9 +172,9 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         if (path := config.getoption("record")) is not None:
             path.write_text(json.dumps(found.to_plain()))
         terminalreporter.section("fastclip benchmarks")
-        terminalreporter.write_line(report.markdown(found))
+        terminalreporter.write_line(cpu_report.markdown(found))
         path = config.getoption("plot")
-        if report.plot(found, path):
+        if cpu_report.plot(found, path):
             terminalreporter.write_line(f"plot: {path}")
     if on_gpu:
         if (path := config.getoption("gpu_record")) is not None:

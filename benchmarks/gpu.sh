@@ -55,7 +55,7 @@ for entry in fastclip/*; do
     ln -s "$root/$entry" "$site/$entry"
 done
 ln -s "$root/kernels" "$site/fastclip/kernels"
-for folder in csrc configs; do
+for folder in csrc configs benchmarks; do
     if [ -d "$folder" ]; then ln -s "$root/$folder" "$site/$folder"; fi
 done
 unpack() {
@@ -70,6 +70,6 @@ if [ -n "$set_of_wheels" ] && ! unpack $set_of_wheels 2>/dev/null; then
         unpack "$wheel" || echo "$wheel is left out: pip does not install it here" >&2
     done
 fi
-export PYTHONPATH="$site:$root/benchmarks" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
+export PYTHONPATH="$site" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 export PYTHONDONTWRITEBYTECODE=1
-"$python" benchmarks/gpu_run.py --started "$started" "$out" "$@"
+"$python" -m benchmarks.gpu.run --started "$started" "$out" "$@"

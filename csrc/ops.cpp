@@ -157,35 +157,36 @@ std::tuple<int64_t, int64_t, int64_t, int64_t> infonce_tile(bool hopper) {
   return {shape.rows, shape.columns, shape.block_rows, shape.block_columns};
 }
 
-// The lines of n x m logits in blocks: [>= blocks of rows, >= blocks of columns, 2].
-const fastclip::Line* check_lines(const Tensor& lines, int64_t n, int64_t m, int64_t block_rows,
-                                  int64_t block_columns, const Tensor& device_of) {
-  check_device(lines, "lines", device_of);
-  if (lines.scalar_type() != ScalarType::Float) fail("lines is not float32");
-  check_shape(lines, "lines", {kAny, kAny, 2});
-  if (lines.size(0) < fastclip::ceil_div(n, block_rows) ||
-      lines.size(1) < fastclip::ceil_div(m, block_columns))
-    fail("lines has shape ", shape(lines), ", too small for ", n, " x ", m, " logits");
-  if (lines.stride(2) != 1 || lines.stride(1) != 2 || lines.stride(0) % 2 != 0)
-    fail("lines does not hold its pairs one after another");
-  return static_cast<const fastclip::Line*>(lines.data_ptr());
+// The affine maps of n x m logits in blocks: [>= blocks of rows, >= blocks of columns, 2].
+const fastclip::Affine* check_affine(const Tensor& affine, int64_t n, int64_t m,
+                                     int64_t block_rows, int64_t block_columns,
+                                     const Tensor& device_of) {
+  check_device(affine, "affine", device_of);
+  if (affine.scalar_type() != ScalarType::Float) fail("affine is not float32");
+  check_shape(affine, "affine", {kAny, kAny, 2});
+  if (affine.size(0) < fastclip::ceil_div(n, block_rows) ||
+      affine.size(1) < fastclip::ceil_div(m, block_columns))
+    fail("affine has shape ", shape(affine), ", too small for ", n, " x ", m, " logits");
+  if (affine.stride(2) != 1 || affine.stride(1) != 2 || affine.stride(0) % 2 != 0)
+    fail("affine does not hold its pairs one after another");
+  return static_cast<const fastclip::Affine*>(affine.data_ptr());
 }
 
 void infonce_statistics(const Tensor x, const Tensor y, const Tensor scale, int64_t target_offset,
-                        Tensor row_top, Tensor row_sum, Tensor column_top, Tensor column_sum,
-                        Tensor target, std::optional<Tensor> values, std::optional<Tensor> lines,
-                        bool hopper) {
+                        Tensor row_max, Tensor row_sum_exp, Tensor column_max,
+                        Tensor column_sum_exp, Tensor target, std::optional<Tensor> values,
+                        std::optional<Tensor> affine, bool hopper) {
   const fastclip::Product p = product(x, y, scale, target_offset, hopper);
   const fastclip::TileShape tile = tile_shape(hopper);
   const int64_t tile_rows = fastclip::ceil_div(p.n, tile.rows);
   const int64_t tile_columns = fastclip::ceil_div(p.m, tile.columns);
   fastclip::Statistics out{};
-  out.rows = {floats(row_top, "row_top", {tile_columns, p.n}, x),
-              floats(row_sum, "row_sum", {tile_columns, p.n}, x)};
-  out.columns = {floats(column_top, "column_top", {tile_rows, p.m}, x),
-                 floats(column_sum, "column_sum", {tile_rows, p.m}, x)};
+  out.rows = {floats(row_max, "row_max", {tile_columns, p.n}, x),
+              floats(row_sum_exp, "row_sum_exp", {tile_columns, p.n}, x)};
+  out.columns = {floats(column_max, "column_max", {tile_rows, p.m}, x),
+                 floats(column_sum_exp, "column_sum_exp", {tile_rows, p.m}, x)};
   out.target = contiguous<double>(target, "target", ScalarType::Double, "float64", {p.n}, x);
-  if (values.has_value() != lines.has_value()) fail("values and lines belong together");
+  if (values.has_value() != affine.has_value()) fail("values and affine belong together");
   if (values.has_value()) {
     check_device(*values, "values", x);
     if (values->scalar_type() != ScalarType::Short) fail("values is not int16");
@@ -193,9 +194,9 @@ void infonce_statistics(const Tensor x, const Tensor y, const Tensor scale, int6
     check_runs(*values, "values");
     out.kept = static_cast<uint16_t*>(values->data_ptr());
     out.kept_stride = values->stride(0);
-    out.lines = const_cast<fastclip::Line*>(
-        check_lines(*lines, p.n, p.m, tile.block_rows, tile.block_columns, x));
-    out.lines_stride = lines->stride(0) / 2;
+    out.affine = const_cast<fastclip::Affine*>(
+        check_affine(*affine, p.n, p.m, tile.block_rows, tile.block_columns, x));
+    out.affine_stride = affine->stride(0) / 2;
   }
   if (p.n == 0 || p.m == 0) return;
   const Launch launch(x);
@@ -229,11 +230,11 @@ void infonce_gradient(const Tensor x, const Tensor y, const Tensor scale, int64_
                        : fastclip::infonce_gradient_sm80(p, g, launch.stream()));
 }
 
-void infonce_gradient_fixed(const Tensor x, const Tensor y, const Tensor scale,
-                            const Tensor values, const Tensor lines, int64_t target_offset,
-                            const Tensor row_shift, const Tensor row_factor,
-                            const Tensor column_shift, const Tensor column_factor, Tensor out,
-                            int64_t block_rows, int64_t block_columns) {
+void infonce_gradient_quantized(const Tensor x, const Tensor y, const Tensor scale,
+                                const Tensor values, const Tensor affine, int64_t target_offset,
+                                const Tensor row_shift, const Tensor row_factor,
+                                const Tensor column_shift, const Tensor column_factor, Tensor out,
+                                int64_t block_rows, int64_t block_columns) {
   const fastclip::Product p = product(x, y, scale, target_offset, false);
   check_device(values, "values", x);
   if (values.scalar_type() != ScalarType::Short) fail("values is not int16");
@@ -243,29 +244,30 @@ void infonce_gradient_fixed(const Tensor x, const Tensor y, const Tensor scale,
   if (block_rows < 1 || block_columns < 8 || block_columns % 8 != 0)
     fail("blocks of ", block_rows, " x ", block_columns,
          "; accepted: any rows, a multiple of 8 columns");
-  const fastclip::Fixed fixed{static_cast<const uint16_t*>(values.data_ptr()),
-                              check_lines(lines, p.n, p.m, block_rows, block_columns, x),
-                              values.stride(0),
-                              lines.stride(0) / 2,
-                              static_cast<int>(block_rows),
-                              static_cast<int>(block_columns)};
+  const fastclip::QuantizedLogits kept{
+      static_cast<const uint16_t*>(values.data_ptr()),
+      check_affine(affine, p.n, p.m, block_rows, block_columns, x),
+      values.stride(0),
+      affine.stride(0) / 2,
+      static_cast<int>(block_rows),
+      static_cast<int>(block_columns)};
   const fastclip::Gradient g =
       gradient(row_shift, row_factor, column_shift, column_factor, out, p.n, p.m);
   if (p.n == 0 || p.m == 0) return;
   const Launch launch(x);
-  Launch::check(fastclip::infonce_gradient_fixed(p, fixed, g, launch.stream()));
+  Launch::check(fastclip::infonce_gradient_quantized(p, kept, g, launch.stream()));
 }
 
-void infonce_fold(const Tensor top, const Tensor sum, Tensor lse, bool running) {
+void infonce_merge_partials(const Tensor max, const Tensor sum_exp, Tensor lse, bool running) {
   const int64_t length = lse.numel();
   double* const out =
       contiguous<double>(lse, "lse", ScalarType::Double, "float64", {length}, lse);
-  const fastclip::Partials partials{floats(top, "top", {kAny, length}, lse),
-                                    floats(sum, "sum", {top.size(0), length}, lse)};
+  const fastclip::Partials partials{floats(max, "max", {kAny, length}, lse),
+                                    floats(sum_exp, "sum_exp", {max.size(0), length}, lse)};
   if (length == 0) return;
   const Launch launch(lse);
-  Launch::check(
-      fastclip::infonce_fold(partials, top.size(0), length, running, out, launch.stream()));
+  Launch::check(fastclip::infonce_merge_partials(partials, max.size(0), length, running, out,
+                                                 launch.stream()));
 }
 
 }  // namespace
@@ -274,18 +276,19 @@ STABLE_TORCH_LIBRARY(fastclip_cuda, library) {
   library.def("infonce_tile(bool hopper) -> (int, int, int, int)");
   library.def(
       "infonce_statistics(Tensor x, Tensor y, Tensor scale, int target_offset,"
-      " Tensor(a!) row_top, Tensor(b!) row_sum, Tensor(c!) column_top, Tensor(d!) column_sum,"
-      " Tensor(e!) target, Tensor(f!)? values, Tensor(g!)? lines, bool hopper) -> ()");
+      " Tensor(a!) row_max, Tensor(b!) row_sum_exp, Tensor(c!) column_max,"
+      " Tensor(d!) column_sum_exp, Tensor(e!) target, Tensor(f!)? values, Tensor(g!)? affine,"
+      " bool hopper) -> ()");
   library.def(
       "infonce_gradient(Tensor x, Tensor y, Tensor scale, int target_offset,"
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
       " Tensor(a!) out, bool hopper) -> ()");
   library.def(
       "infonce_gradient_fixed(Tensor x, Tensor y, Tensor scale,"
-      " Tensor values, Tensor lines, int target_offset,"
+      " Tensor values, Tensor affine, int target_offset,"
       " Tensor row_shift, Tensor row_factor, Tensor column_shift, Tensor column_factor,"
       " Tensor(a!) out, int block_rows, int block_columns) -> ()");
-  library.def("infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()");
+  library.def("infonce_fold(Tensor max, Tensor sum_exp, Tensor(a!) lse, bool running) -> ()");
 }
 
 // For every device, so that a tensor on the wrong one gets this library's own sentence.
@@ -293,6 +296,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastclip_cuda, CompositeExplicitAutograd, library) {
   library.impl("infonce_tile", TORCH_BOX(&infonce_tile));
   library.impl("infonce_statistics", TORCH_BOX(&infonce_statistics));
   library.impl("infonce_gradient", TORCH_BOX(&infonce_gradient));
-  library.impl("infonce_gradient_fixed", TORCH_BOX(&infonce_gradient_fixed));
-  library.impl("infonce_fold", TORCH_BOX(&infonce_fold));
+  library.impl("infonce_gradient_fixed", TORCH_BOX(&infonce_gradient_quantized));
+  library.impl("infonce_fold", TORCH_BOX(&infonce_merge_partials));
 }

@@ -21,7 +21,7 @@ def _block(rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr)
 
 
 @triton.jit
-def _scale_and_add_rows_kernel(
+def scale_and_add_rows_kernel(
     out,
     unit,
     factor,
@@ -50,7 +50,7 @@ def _scale_and_add_rows_kernel(
 
 
 @triton.jit
-def _scale_and_round_kernel(
+def scale_and_round_kernel(
     matrix,
     factor,
     out,
@@ -73,7 +73,7 @@ def _scale_and_round_kernel(
 
 
 @triton.jit
-def _inner_product_kernel(
+def inner_product_kernel(
     x,
     a,
     partial,
@@ -105,7 +105,7 @@ def _stride(factor: Tensor) -> int:
     return factor.stride(0) if factor.ndim else 0
 
 
-_LAUNCH = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_COLUMNS": BLOCK_COLUMNS, "num_warps": 4, **FUSED}
+LAUNCH = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_COLUMNS": BLOCK_COLUMNS, "num_warps": 4, **FUSED}
 
 
 def scale_and_add_rows(
@@ -119,7 +119,7 @@ def scale_and_add_rows(
     if out.numel() == 0:
         return
     with on_device(out):
-        _scale_and_add_rows_kernel[_grid(out)](
+        scale_and_add_rows_kernel[_grid(out)](
             out,
             unit,
             factor,
@@ -130,7 +130,7 @@ def scale_and_add_rows(
             _stride(unit),
             out.stride(0),
             *matrix.stride(),
-            **_LAUNCH,
+            **LAUNCH,
         )
 
 
@@ -140,7 +140,7 @@ def scale_and_round(matrix: Tensor, factor: Tensor, out: Tensor) -> None:
     if out.numel() == 0:
         return
     with on_device(out):
-        _scale_and_round_kernel[_grid(out)](
+        scale_and_round_kernel[_grid(out)](
             matrix,
             factor,
             out,
@@ -149,7 +149,7 @@ def scale_and_round(matrix: Tensor, factor: Tensor, out: Tensor) -> None:
             *matrix.stride(),
             out.stride(0),
             INTERPRETED=INTERPRETED,
-            **_LAUNCH,
+            **LAUNCH,
         )
 
 
@@ -160,7 +160,5 @@ def inner_product(x: Tensor, a: Tensor) -> Tensor:
     partial = a.new_empty(grid[0] * grid[1], dtype=torch.float32)
     if partial.numel():
         with on_device(a):
-            _inner_product_kernel[grid](
-                x, a, partial, *a.shape, *x.stride(), *a.stride(), **_LAUNCH
-            )
+            inner_product_kernel[grid](x, a, partial, *a.shape, *x.stride(), *a.stride(), **LAUNCH)
     return partial

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import halves, logits_of_program, narrowed, store_tile
+from fastclip.kernels.row_entries import Targets, add_bias, entries_of_tile, entry_at
 from fastclip.kernels.sigmoid import LN_2, sigmoid_parts
-from fastclip.kernels.softmax_rows import Targets, add_bias, entries_of_tile, entry_at
 from fastclip.kernels.tiles import Tile
 from torch import Tensor
 
@@ -98,7 +98,7 @@ def _losses_and_gradient(
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "first_column"])
-def _linear_sigmoid_kernel(
+def linear_sigmoid_kernel(
     x,
     y,
     scale,
@@ -193,7 +193,7 @@ def linear_sigmoid_losses(
         row_factor: ``[rows]`` float32, what each row's gradient is multiplied by; None for none.
         labels: ``[rows, columns]``, any strides, or sparse.
         losses: room ``[tile columns, rows]`` float32 for sums over the part of a row in each tile.
-        out: room for the gradient ``[rows, columns]`` (see ``softmax_rows.gradient``), or None.
+        out: room for the gradient ``[rows, columns]`` (see ``row_gradient.gradient``), or None.
         column_sums: room ``[tile rows, columns]`` float32 for those of the gradient, or None.
     """
     rows, columns = x.shape[0], y.shape[0]
@@ -204,7 +204,7 @@ def linear_sigmoid_losses(
     else:
         dense = labels
     with on_device(x):
-        _linear_sigmoid_kernel[(grid[0] * grid[1],)](
+        linear_sigmoid_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,

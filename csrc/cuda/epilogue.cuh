@@ -1,7 +1,7 @@
 // What happens to one logit: softmax statistics, two-sided gradient, 16-bit fixed point.
 //
-// Logits and log-sum-exps are in bits (z log2 e). Compiles as host C++ too, where the tests run it
-// over whole matrices against the textbook.
+// Logits and log-sum-exps are in base 2 (z log2 e). Compiles as host C++ too, where the tests run
+// it over whole matrices against the textbook.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ constexpr float kLowest = -3.0e38f;
 // 2^-126, at most 128 of them) cannot show in its 24 bits.
 constexpr float kSumFloor = 1.262177448e-29f;  // 2^-96
 
-// The widest range of log-sum-exps, in bits, that one exponential can serve.
+// The widest range of log-sum-exps, in base 2, that one exponential can serve.
 constexpr float kWidest = 100.0f;
 
 FASTCLIP_INLINE float exp2_flushed(float x) {
@@ -35,21 +35,21 @@ FASTCLIP_INLINE float larger(float a, float b) { return fmaxf(a, b); }
 
 // ---- statistics
 
-// sum of 2^(z - top) over some entries
+// sum of 2^(z - max) over some entries
 struct Partial {
-  float top, sum;
+  float max, sum_exp;
 };
 
 FASTCLIP_INLINE Partial merge(Partial a, Partial b) {
-  const float top = larger(a.top, b.top);
-  return {top, a.sum * exp2_flushed(a.top - top) + b.sum * exp2_flushed(b.top - top)};
+  const float max = larger(a.max, b.max);
+  return {max, a.sum_exp * exp2_flushed(a.max - max) + b.sum_exp * exp2_flushed(b.max - max)};
 }
 
 // Rows take exponentials under their own maximum, so that a softmax that is nearly 1 keeps its
 // digits; the same exponential times 2^(row maximum - block maximum) counts for the column.
-FASTCLIP_INLINE float exponential(float z, float top) { return exp2_flushed(z - top); }
-FASTCLIP_INLINE float column_factor(float row_top, float block_top) {
-  return exp2_flushed(row_top - block_top);
+FASTCLIP_INLINE float exponential(float z, float max) { return exp2_flushed(z - max); }
+FASTCLIP_INLINE float column_factor(float row_max, float block_max) {
+  return exp2_flushed(row_max - block_max);
 }
 // A column so far below its block's maximum takes exponentials under its own.
 FASTCLIP_INLINE bool needs_rescue(float column_sum) { return column_sum < kSumFloor; }
@@ -81,29 +81,29 @@ FASTCLIP_INLINE float gradient_shared(float z, float least, float row_factor, fl
 // ---- 16-bit fixed point between the smallest and the largest logit of a block
 
 // z = middle + step * value for values from -32768 to 32767
-struct Line {
+struct Affine {
   float middle, step;
 };
 
-// The coarsest steps, in bits, whose error in a softmax is well below a gradient's rounding to
+// The coarsest steps, in base 2, whose error in a softmax is well below a gradient's rounding to
 // bfloat16 (that of fastclip.kernels.logits). A coarser block takes its product again.
 constexpr float kCoarsestStep = 1.0f / 512.0f;
-FASTCLIP_INLINE bool too_coarse(Line line) { return !(line.step <= kCoarsestStep); }
+FASTCLIP_INLINE bool too_coarse(Affine affine) { return !(affine.step <= kCoarsestStep); }
 
-FASTCLIP_INLINE Line line_between(float low, float high) {
+FASTCLIP_INLINE Affine affine_between(float low, float high) {
   const float step = high > low ? (high - low) * (1.0f / 65535.0f) : 0.0f;
   return {low + 32768.0f * step, step};
 }
-FASTCLIP_INLINE float values_per_bit(float low, float high) {
+FASTCLIP_INLINE float values_per_unit(float low, float high) {
   return high > low ? 65535.0f / (high - low) : 0.0f;
 }
 // z outside of the block's range, which is -inf alone, gives the lowest value.
-FASTCLIP_INLINE uint16_t quantise(float z, float low, float per_bit) {
-  const float q = fminf(larger(z - low, 0.0f) * per_bit + 0.5f, 65535.0f);
+FASTCLIP_INLINE uint16_t quantise(float z, float low, float per_unit) {
+  const float q = fminf(larger(z - low, 0.0f) * per_unit + 0.5f, 65535.0f);
   return static_cast<uint16_t>(static_cast<int32_t>(q) - 32768);
 }
-FASTCLIP_INLINE float dequantise(uint16_t value, Line line) {
-  return line.middle + line.step * static_cast<float>(static_cast<int16_t>(value));
+FASTCLIP_INLINE float dequantise(uint16_t value, Affine affine) {
+  return affine.middle + affine.step * static_cast<float>(static_cast<int16_t>(value));
 }
 
 }  // namespace fastclip

@@ -25,7 +25,7 @@ __device__ __forceinline__ Block block_at(const Product& p, int64_t row, int64_t
   return {row, column, inside(p.n, row, 16 * MI), inside(p.m, column, 8 * NJ)};
 }
 
-// Accumulators to logits in bits; outside the matrix -inf.
+// Accumulators to logits in base 2; outside the matrix -inf.
 template <int MI, int NJ>
 __device__ __forceinline__ void to_logits(float (&z)[MI][NJ][4], float scale, const Block& block) {
   const int lane = threadIdx.x & 31;
@@ -89,28 +89,28 @@ __device__ __forceinline__ float statistics(const float (&z)[MI][NJ][4], const B
   constexpr int kOwn = 2 * kGroup / 8;       // sums that a lane ends with
   const int lane = threadIdx.x & 31, octet = lane >> 2, quad = lane & 3;
 
-  float top = kLowest;
+  float max = kLowest;
 #pragma unroll
   for (int i = 0; i < MI; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      float row_top = kLowest;
+      float row_max = kLowest;
 #pragma unroll
       for (int j = 0; j < NJ; ++j)
-        row_top = larger(row_top, larger(z[i][j][2 * h], z[i][j][2 * h + 1]));
-      row_top = larger(row_top, __shfl_xor_sync(kWarp, row_top, 1));
-      row_top = larger(row_top, __shfl_xor_sync(kWarp, row_top, 2));
-      rows[i][h] = {row_top, 0.0f};
-      top = larger(top, row_top);
+        row_max = larger(row_max, larger(z[i][j][2 * h], z[i][j][2 * h + 1]));
+      row_max = larger(row_max, __shfl_xor_sync(kWarp, row_max, 1));
+      row_max = larger(row_max, __shfl_xor_sync(kWarp, row_max, 2));
+      rows[i][h] = {row_max, 0.0f};
+      max = larger(max, row_max);
     }
 #pragma unroll
-  for (int mask = 4; mask <= 16; mask <<= 1) top = larger(top, __shfl_xor_sync(kWarp, top, mask));
+  for (int mask = 4; mask <= 16; mask <<= 1) max = larger(max, __shfl_xor_sync(kWarp, max, mask));
 
   float factor[MI][2];
 #pragma unroll
   for (int i = 0; i < MI; ++i)
 #pragma unroll
-    for (int h = 0; h < 2; ++h) factor[i][h] = column_factor(rows[i][h].top, top);
+    for (int h = 0; h < 2; ++h) factor[i][h] = column_factor(rows[i][h].max, max);
 
 #pragma unroll
   for (int first = 0; first < NJ; first += kGroup) {
@@ -124,8 +124,8 @@ __device__ __forceinline__ float statistics(const float (&z)[MI][NJ][4], const B
         for (int i = 0; i < MI; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
-            const float e = exponential(z[i][first + j][2 * h + c], rows[i][h].top);
-            rows[i][h].sum += e;
+            const float e = exponential(z[i][first + j][2 * h + c], rows[i][h].max);
+            rows[i][h].sum_exp += e;
             sum = fmaf(e, factor[i][h], sum);
           }
         sums[2 * j + c] = sum;
@@ -138,7 +138,7 @@ __device__ __forceinline__ float statistics(const float (&z)[MI][NJ][4], const B
       const int j = first + (octet * kOwn + k) / 2, column = 8 * j + 2 * quad;
       low |= column < block.columns && needs_rescue(sums[k]);
       low |= column + 1 < block.columns && needs_rescue(sums[k + 1]);
-      *reinterpret_cast<float4*>(columns + column) = make_float4(top, sums[k], top, sums[k + 1]);
+      *reinterpret_cast<float4*>(columns + column) = make_float4(max, sums[k], max, sums[k + 1]);
     }
     if (block.rows == 0 || !__any_sync(kWarp, low)) continue;
 
@@ -147,23 +147,23 @@ __device__ __forceinline__ float statistics(const float (&z)[MI][NJ][4], const B
     for (int j = 0; j < kGroup; ++j)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        float column_top = kLowest, sum = 0.0f;
+        float column_max = kLowest, sum = 0.0f;
 #pragma unroll
         for (int i = 0; i < MI; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            column_top = larger(column_top, z[i][first + j][2 * h + c]);
+            column_max = larger(column_max, z[i][first + j][2 * h + c]);
 #pragma unroll
         for (int mask = 4; mask <= 16; mask <<= 1)
-          column_top = larger(column_top, __shfl_xor_sync(kWarp, column_top, mask));
+          column_max = larger(column_max, __shfl_xor_sync(kWarp, column_max, mask));
 #pragma unroll
         for (int i = 0; i < MI; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            sum += exponential(z[i][first + j][2 * h + c], column_top);
+            sum += exponential(z[i][first + j][2 * h + c], column_max);
 #pragma unroll
         for (int mask = 4; mask <= 16; mask <<= 1) sum += __shfl_xor_sync(kWarp, sum, mask);
-        if (octet == 0) columns[8 * (first + j) + 2 * quad + c] = {column_top, sum};
+        if (octet == 0) columns[8 * (first + j) + 2 * quad + c] = {column_max, sum};
       }
   }
 
@@ -171,10 +171,10 @@ __device__ __forceinline__ float statistics(const float (&z)[MI][NJ][4], const B
   for (int i = 0; i < MI; ++i)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      rows[i][h].sum += __shfl_xor_sync(kWarp, rows[i][h].sum, 1);
-      rows[i][h].sum += __shfl_xor_sync(kWarp, rows[i][h].sum, 2);
+      rows[i][h].sum_exp += __shfl_xor_sync(kWarp, rows[i][h].sum_exp, 1);
+      rows[i][h].sum_exp += __shfl_xor_sync(kWarp, rows[i][h].sum_exp, 2);
     }
-  return top;
+  return max;
 }
 
 // The block's smallest logit; entries outside the matrix do not count.
@@ -226,17 +226,17 @@ __device__ __forceinline__ void store_columns(const Block& block, int j, uint16_
     }
 }
 
-// Fixed-point logits of the block, and their line.
+// 16-bit logits of the block, and the affine map that gives them back.
 template <int MI, int NJ>
-__device__ __forceinline__ void store_fixed(const float (&z)[MI][NJ][4], const Block& block,
-                                            float top, const Statistics& out, int64_t line) {
-  const float low = smallest(z), per_bit = values_per_bit(low, top);
-  if ((threadIdx.x & 31) == 0) out.lines[line] = line_between(low, top);
+__device__ __forceinline__ void store_quantized(const float (&z)[MI][NJ][4], const Block& block,
+                                                float max, const Statistics& out, int64_t at) {
+  const float low = smallest(z), per_unit = values_per_unit(low, max);
+  if ((threadIdx.x & 31) == 0) out.affine[at] = affine_between(low, max);
 #pragma unroll
   for (int j = 0; j < NJ; j += 4)
     store_columns<MI>(block, j, out.kept, out.kept_stride, [&](int i, int k, int h) {
-      return uint32_t{quantise(z[i][j + k][2 * h], low, per_bit)} |
-             uint32_t{quantise(z[i][j + k][2 * h + 1], low, per_bit)} << 16;
+      return uint32_t{quantise(z[i][j + k][2 * h], low, per_unit)} |
+             uint32_t{quantise(z[i][j + k][2 * h + 1], low, per_unit)} << 16;
     });
 }
 

@@ -11,7 +11,7 @@ namespace fastclip {
 
 enum class Dtype { bfloat16, float16 };
 
-// z = scale * x @ y.T in bits, x [n, depth] and y [m, depth] in 16 bits with unit column strides.
+// z = scale * x @ y.T in base 2; x [n, depth] and y [m, depth] in 16 bits, unit column strides.
 struct Product {
   const void* x;
   const void* y;
@@ -24,8 +24,8 @@ struct Product {
 
 // One partial a tile: [tiles, length], tile columns by rows or tile rows by columns.
 struct Partials {
-  float* top;
-  float* sum;
+  float* max;
+  float* sum_exp;
 };
 
 struct Statistics {
@@ -33,8 +33,8 @@ struct Statistics {
   Partials columns;  // [row tiles, m]
   double* target;    // [n] target logits
   uint16_t* kept;    // [n, kept_stride] fixed-point logits, or null
-  Line* lines;       // [blocks of rows, lines_stride >= blocks of columns] of kept
-  int64_t kept_stride, lines_stride;
+  Affine* affine;    // [blocks of rows, affine_stride >= blocks of columns] of kept
+  int64_t kept_stride, affine_stride;
 };
 
 struct Sides {
@@ -49,7 +49,7 @@ struct Gradient {
   int64_t stride;
 };
 
-// Rows and columns of a tile (one partial each) and of a fixed-point block (one line each).
+// Rows and columns of a tile (one partial each) and of a block of kept logits (one affine map).
 struct TileShape {
   int rows, columns, block_rows, block_columns;
 };
@@ -64,19 +64,20 @@ cudaError_t infonce_statistics_sm90(const Product&, const Statistics&, cudaStrea
 cudaError_t infonce_gradient_sm90(const Product&, const Gradient&, cudaStream_t);
 
 // Kept logits [n, m], as the statistics of a tile shape leave them.
-struct Fixed {
+struct QuantizedLogits {
   const uint16_t* values;
-  const Line* lines;
-  int64_t values_stride, lines_stride;
+  const Affine* affine;
+  int64_t values_stride, affine_stride;
   int block_rows, block_columns;
 };
 
-// The gradient of kept logits; `out` may lie where their values do. Blocks of too coarse a line are
+// The gradient of kept logits; `out` may lie where their values do. Blocks of too coarse a step are
 // not read: they come from the product.
-cudaError_t infonce_gradient_fixed(const Product&, const Fixed&, const Gradient&, cudaStream_t);
+cudaError_t infonce_gradient_quantized(const Product&, const QuantizedLogits&, const Gradient&,
+                                       cudaStream_t);
 
-// lse [length], float64 in bits: log2 of the sum of 2^lse (where running) and all partials.
-cudaError_t infonce_fold(Partials, int64_t count, int64_t length, bool running, double* lse,
-                         cudaStream_t);
+// lse [length], float64 in base 2: log2 of the sum of 2^lse (where running) and all partials.
+cudaError_t infonce_merge_partials(Partials, int64_t count, int64_t length, bool running,
+                                   double* lse, cudaStream_t);
 
 }  // namespace fastclip

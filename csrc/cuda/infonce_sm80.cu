@@ -106,7 +106,7 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
   const int lane = threadIdx.x % 32, thread = threadIdx.x;
   write_targets(z, block, p.target_offset, out.target);
   Partial rows[MI][2];
-  const float top =
+  const float max =
       statistics(z, block, rows, shared.strips[warp_row] + warp_column * kBlockColumns);
 #pragma unroll
   for (int i = 0; i < MI; ++i)
@@ -124,18 +124,19 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
     for (int w = 0; w < kWarpRows; ++w) total = merge(total, shared.strips[w][thread]);
     const int64_t column = int64_t{tile.column} * kColumns + thread;
     const int64_t at = offset(tile.row, p.m, column);
-    if (column < p.m) out.columns.top[at] = total.top, out.columns.sum[at] = total.sum;
+    if (column < p.m) out.columns.max[at] = total.max, out.columns.sum_exp[at] = total.sum_exp;
   } else {
 #pragma unroll
     for (int w = 0; w < kWarpColumns; ++w) total = merge(total, shared.rows[w][thread - kColumns]);
     const int64_t row = int64_t{tile.row} * kRows + thread - kColumns;
     const int64_t at = offset(tile.column, p.n, row);
-    if (row < p.n) out.rows.top[at] = total.top, out.rows.sum[at] = total.sum;
+    if (row < p.n) out.rows.max[at] = total.max, out.rows.sum_exp[at] = total.sum_exp;
   }
   if constexpr (KEEP) {
     if (block.rows > 0 && block.columns > 0)
-      store_fixed(z, block, top, out,
-                  offset(block.row / kBlockRows, out.lines_stride, block.column / kBlockColumns));
+      store_quantized(z, block, max, out,
+                      offset(block.row / kBlockRows, out.affine_stride,
+                             block.column / kBlockColumns));
   }
 }
 

@@ -102,8 +102,8 @@ __device__ __forceinline__ void merge_strips(const Shared& shared, const Product
     b = merge(b, {pair.z, pair.w});
   }
   const int64_t at = offset(tile_row, p.m, column + first);
-  if (column + first < p.m) out.top[at] = a.top, out.sum[at] = a.sum;
-  if (column + first + 1 < p.m) out.top[at + 1] = b.top, out.sum[at + 1] = b.sum;
+  if (column + first < p.m) out.max[at] = a.max, out.sum_exp[at] = a.sum_exp;
+  if (column + first + 1 < p.m) out.max[at + 1] = b.max, out.sum_exp[at + 1] = b.sum_exp;
 }
 
 template <bool KEEP>
@@ -116,7 +116,7 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
   // The second consumer merges the strips of both; the first may be ahead by what is free.
   if (!first) consumer == 0 ? bar_sync(kStripsFree, 256) : bar_sync(kConsumerReady, kWarpgroup);
   Partial rows[1][2];
-  const float top = statistics(z, block, rows, shared.strips[strip]);
+  const float max = statistics(z, block, rows, shared.strips[strip]);
   __syncwarp();
   if (consumer == 0) {
     bar_arrive(kStripsWritten, 256);
@@ -130,12 +130,12 @@ __device__ __forceinline__ void finish(Shared& shared, const Product& p, const S
     const int row = fragment_row(lane, 0, 2 * h);
     if (lane % 4 != 0 || row >= block.rows) continue;
     const int64_t at = offset(tile.column, p.n, block.row + row);
-    out.rows.top[at] = rows[0][h].top, out.rows.sum[at] = rows[0][h].sum;
+    out.rows.max[at] = rows[0][h].max, out.rows.sum_exp[at] = rows[0][h].sum_exp;
   }
   if constexpr (KEEP) {
     if (block.rows > 0)
-      store_fixed(z, block, top, out,
-                  offset(block.row / kTileSm90.block_rows, out.lines_stride, tile.column));
+      store_quantized(z, block, max, out,
+                      offset(block.row / kTileSm90.block_rows, out.affine_stride, tile.column));
   }
 }
 

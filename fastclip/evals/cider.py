@@ -11,7 +11,8 @@ from fastclip.data.fields import CAPTIONS
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_words import caption_words, reference_words
-from fastclip.evals.written_captions import WRITES, written_captions
+from fastclip.evals.written_captions import written_captions
+from fastclip.models.caption_writer import WRITES
 
 ORDERS = (1, 2, 3, 4)
 SIGMA = 6.0

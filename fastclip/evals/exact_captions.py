@@ -13,7 +13,8 @@ from fastclip.data.generated import grammar
 from fastclip.data.splits import Split, SplitFacts
 from fastclip.evals.base import Evaluation, Figure, Result, Subject
 from fastclip.evals.caption_sheet import caption_sheet
-from fastclip.evals.written_captions import WRITES, written_captions
+from fastclip.evals.written_captions import written_captions
+from fastclip.models.caption_writer import WRITES
 
 _SHOWN = 24
 

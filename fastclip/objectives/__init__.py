@@ -7,7 +7,7 @@ from typing import Any
 
 from fastclip.errors import UserError
 
-_FILES = {
+FILES = {
     "clip": "clip:Clip",
     "siglip": "siglip:SigLip",
     "bicaptioning": "bicaptioning:Bicaptioning",
@@ -23,14 +23,15 @@ _FILES = {
     "token_classification": "token_classification:TokenClassification",
     "multilabel_classification": "multilabel_classification:MultilabelClassification",
 }
+"""Of each objective its file here, and its class."""
 
-OBJECTIVES = tuple(_FILES)
+OBJECTIVES = tuple(FILES)
 """Names that ``--objective`` takes."""
 
 
 def find_objective(name: str) -> Any:
     """The class of an objective (a subclass of ``base.Objective`` or ``fitted.Fitted``)."""
-    if name not in _FILES:
+    if name not in FILES:
         raise UserError(f"--objective is {name!r}, expected one of {', '.join(OBJECTIVES)}")
-    file, _, cls = _FILES[name].partition(":")
+    file, _, cls = FILES[name].partition(":")
     return getattr(importlib.import_module(f"fastclip.objectives.{file}"), cls)

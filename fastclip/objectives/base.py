@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import Field
 from fastclip.data.order import Sampler
 from fastclip.data.text import Tokenizer
-from fastclip.errors import UserError
 from fastclip.models.options import ModelConfig
+from fastclip.objectives.texts import Texts
 
 MicroBatch = dict[str, Any]
 """Columns of some records: tensors on the host, and lists such as ``key``."""
@@ -27,32 +27,6 @@ Losses = dict[str, Tensor]
 """0-d tensors by name; each name ends in ``_loss``."""
 Learned = dict[str, Any]
 """JSON values by name."""
-
-
-class Texts(Protocol):
-    """What records say, read without decoding a picture."""
-
-    def captions(self) -> Iterable[tuple[str, ...]]:
-        """All captions of each record that has any."""
-        ...
-
-    def tags(self) -> Iterable[tuple[str, ...]]:
-        """The tags of each record that has a list of them."""
-        ...
-
-    def labels(self) -> Iterable[tuple[int, ...]]:
-        """The numbers of the classes of each record that has a label or a list of them."""
-        ...
-
-    def class_names(self) -> list[str] | None:
-        """Names of the classes by number, where the data have any."""
-        ...
-
-
-def check_scale(scale: float | None) -> None:
-    """Refuse an initial logit scale outside the range that training keeps it in."""
-    if scale is not None and not 1 <= scale <= 100:
-        raise UserError(f"--init-logit-scale is {scale}, expected 1 to 100")
 
 
 class Output(NamedTuple):

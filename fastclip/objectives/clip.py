@@ -12,8 +12,8 @@ from fastclip.data.fields import CAPTION, PICTURE
 from fastclip.loss import ClipLoss
 from fastclip.models import DualEncoder
 from fastclip.models.options import build_dual_encoder
-from fastclip.objectives.base import Losses, MicroBatch, Objective, Output, Parts, check_scale
-from fastclip.objectives.scalars import LogitScale
+from fastclip.objectives.base import Losses, MicroBatch, Objective, Output, Parts
+from fastclip.objectives.scalars import LogitScale, check_scale
 from fastclip.ops import dispatch
 
 

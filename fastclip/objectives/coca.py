@@ -13,9 +13,10 @@ from fastclip.comm.ranks import Ranks
 from fastclip.errors import UserError, check_flags
 from fastclip.models.coca import CoCa as CoCaModel
 from fastclip.models.options import build_coca
-from fastclip.objectives.base import Losses, MicroBatch, Output, Parts, check_scale
+from fastclip.objectives.base import Losses, MicroBatch, Output, Parts
 from fastclip.objectives.clip import Clip
 from fastclip.objectives.decoder_options import DecoderOptions
+from fastclip.objectives.scalars import check_scale
 from fastclip.objectives.token_loss import token_sum
 from fastclip.objectives.token_targets import count_next_tokens, needs_end
 from fastclip.ops import dispatch

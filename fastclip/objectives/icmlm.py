@@ -23,11 +23,12 @@ from fastclip.models.masked_word_model import MaskedWordModel
 from fastclip.models.options import build_masked_word_model
 from fastclip.models.text_encoder import TextEncoder, open_text_encoder
 from fastclip.objectives.backbone import check_backbone, tower_and_rest
-from fastclip.objectives.base import Learned, MicroBatch, Objective, Part, Parts, Texts
+from fastclip.objectives.base import Learned, MicroBatch, Objective, Part, Parts
 from fastclip.objectives.frozen_encoder import encoder_tokenizer, open_encoder
 from fastclip.objectives.icmlm_options import IcmlmOptions
 from fastclip.objectives.masked_words import MaskedWordLosses, mask_captions
 from fastclip.objectives.tag_targets import learn_words, mark_tags
+from fastclip.objectives.texts import Texts
 from fastclip.ops import dispatch
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastclip.errors import UserError
-from fastclip.objectives.base import Texts
+from fastclip.objectives.texts import Texts
 
 MOST_CLASSES = 1_000_000
 

@@ -12,10 +12,11 @@ from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.models.tagger import Activation
 from fastclip.objectives.backbone import BackboneOptions
-from fastclip.objectives.base import Learned, Parts, Texts
+from fastclip.objectives.base import Learned, Parts
 from fastclip.objectives.learned_classes import learn_classes
 from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import TagCountOptions, learn_tags
+from fastclip.objectives.texts import Texts
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fastclip.errors import UserError
+
 MAX_LOG_SCALE = math.log(100)
+
+
+def check_scale(scale: float | None) -> None:
+    """Refuse an initial logit scale outside the range that training keeps it in."""
+    if scale is not None and not 1 <= scale <= 100:
+        raise UserError(f"--init-logit-scale is {scale}, expected 1 to 100")
 
 
 class LogitScale(nn.Module):

@@ -7,8 +7,8 @@ from torch import nn
 
 from fastclip.comm.ranks import Ranks
 from fastclip.loss import SigLipLoss
-from fastclip.objectives.base import check_scale
 from fastclip.objectives.clip import Clip
+from fastclip.objectives.scalars import check_scale
 
 
 @dataclass(kw_only=True)

@@ -23,7 +23,8 @@ from fastclip.data.text.tag_words import TagWords
 from fastclip.errors import UserError, check_flags, expand_home
 from fastclip.loss import linear_sigmoid_cross_entropy
 from fastclip.models.linear_head import LinearHead
-from fastclip.objectives.base import MicroBatch, Texts
+from fastclip.objectives.base import MicroBatch
+from fastclip.objectives.texts import Texts
 
 
 @dataclass(kw_only=True)

@@ -16,11 +16,12 @@ from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import check_flags
 from fastclip.models.lazy_text_encoder import LazyTextEncoder
 from fastclip.objectives.backbone import BackboneOptions
-from fastclip.objectives.base import Learned, MicroBatch, Parts, Texts
+from fastclip.objectives.base import Learned, MicroBatch, Parts
 from fastclip.objectives.caption_clusters import CaptionClusters, find_clusters
 from fastclip.objectives.frozen_encoder import EncoderOptions, encoder_tokenizer, open_encoder
 from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import count_pictures
+from fastclip.objectives.texts import Texts
 
 
 @dataclass(kw_only=True)

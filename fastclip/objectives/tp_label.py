@@ -8,9 +8,10 @@ from fastclip.comm.ranks import Ranks
 from fastclip.data.fields import LABELS, PICTURE
 from fastclip.data.tags import ClassTags
 from fastclip.data.text.interface import Tokenizer
-from fastclip.objectives.base import Learned, Parts, Texts
+from fastclip.objectives.base import Learned, Parts
 from fastclip.objectives.learned_classes import learn_classes
 from fastclip.objectives.tag_prediction import TagPrediction
+from fastclip.objectives.texts import Texts
 
 
 class TpLabel(TagPrediction):

@@ -11,9 +11,10 @@ from fastclip.data.tags import WordTags
 from fastclip.data.text.interface import Tokenizer
 from fastclip.errors import UserError
 from fastclip.objectives.backbone import BackboneOptions
-from fastclip.objectives.base import Learned, Parts, Texts
+from fastclip.objectives.base import Learned, Parts
 from fastclip.objectives.tag_prediction import TagPrediction
 from fastclip.objectives.tag_targets import TagOptions, learn_tags, learn_words
+from fastclip.objectives.texts import Texts
 
 
 @dataclass(kw_only=True)

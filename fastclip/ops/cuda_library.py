@@ -36,8 +36,8 @@ SOURCES = {
     "cuda/infonce_sm80.cu": _PORTABLE,
     "cuda/infonce_sm90.cu": ("-gencode=arch=compute_90a,code=sm_90a",),
     "ops.cpp": (),
-    "cuda/infonce_fixed.cu": _PORTABLE,
-    "cuda/infonce_fold.cu": _PORTABLE,
+    "cuda/infonce_quantized.cu": _PORTABLE,
+    "cuda/infonce_merge_partials.cu": _PORTABLE,
 }
 _FLAGS = (
     "-std=c++20",
@@ -84,10 +84,10 @@ def nvcc() -> str | None:
 
 
 @cache
-def _why_not_compiler(path: str) -> str | None:
+def why_not_compiler(path: str) -> str | None:
     """Why the compiler at ``path`` cannot compile csrc, or None."""
     try:
-        said = _run(path, "--version")
+        said = run_command(path, "--version")
     except CudaUnavailable:
         return f"{path} does not run"
     version = re.search(r"release (\d+)\.(\d+)", said)
@@ -98,8 +98,8 @@ def _why_not_compiler(path: str) -> str | None:
     return None
 
 
-def _torch_folder() -> Path | None:
-    """Of a torch with CUDA, found without importing it."""
+def find_torch() -> Path | None:
+    """The folder of a torch with CUDA, found without importing it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -125,14 +125,14 @@ def why_unavailable() -> str | None:
         return f"{SWITCH}=0 is set"
     if sources() is None:
         return "this installation has no folder csrc"
-    if _torch_folder() is None:
+    if find_torch() is None:
         return "torch is not installed or has no CUDA"
     if existing() is not None:
         return None
     compiler = nvcc()
     if compiler is None:
         return "it is not built and no nvcc was found in $CUDA_HOME, on the path or in /usr/local"
-    why = _why_not_compiler(compiler)
+    why = why_not_compiler(compiler)
     if why is None and "NVCC_CCBIN" not in os.environ and shutil.which("gcc") is None:
         why = f"{compiler} finds no C++ compiler to work with: gcc is not on the path"
     return why
@@ -149,7 +149,7 @@ def build(folder: Path) -> Path:
     Raises CudaUnavailable where something is missing or the compiler fails.
     """
     why = why_unavailable()
-    csrc, torch_folder, compiler = sources(), _torch_folder(), nvcc()
+    csrc, torch_folder, compiler = sources(), find_torch(), nvcc()
     if why or csrc is None or torch_folder is None or compiler is None:
         raise CudaUnavailable(f"the CUDA backend is unavailable: {why or 'no nvcc was found'}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,9 @@ def build(folder: Path) -> Path:
         def compiled(source: str) -> str:
             out = f"{temporary}/{Path(source).name}.o"
             includes = () if source.endswith(".cu") else (f"-I{include}",)
-            _run(compiler, *_FLAGS, *SOURCES[source], *includes, "-c", csrc / source, "-o", out)
+            run_command(
+                compiler, *_FLAGS, *SOURCES[source], *includes, "-c", csrc / source, "-o", out
+            )
             return out
 
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -168,12 +170,14 @@ def build(folder: Path) -> Path:
         library = Path(temporary, done.name)
         # torch's libraries are in the process already: no path to them is written down.
         torch_libraries = (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-ltorch_cuda")
-        _run(compiler, "-shared", "-cudart=static", *objects, *torch_libraries, "-o", library)
+        run_command(
+            compiler, "-shared", "-cudart=static", *objects, *torch_libraries, "-o", library
+        )
         library.replace(done)
     return done
 
 
-def _run(*command: object) -> str:
+def run_command(*command: object) -> str:
     """What the command says. A failure is one sentence; the command and all that it said are
     notes of the exception."""
     words = [str(word) for word in command]
@@ -193,7 +197,8 @@ def _run(*command: object) -> str:
     return said
 
 
-def _built() -> Path:
+def find_or_build() -> Path:
+    """The library; whoever builds it into the cache says so, and others wait for it."""
     found = existing()
     if found is not None:
         return found
@@ -212,14 +217,15 @@ def _built() -> Path:
 
 
 @cache
-def _loaded() -> Any:
+def load_once() -> Any:
+    """The namespace ``torch.ops.fastclip_cuda``, or the exception that says why there is none."""
     import torch
 
     why = why_unavailable()
     if why is not None:
         return CudaUnavailable(f"the CUDA backend is unavailable: {why}")
     try:
-        torch.ops.load_library(str(_built()))
+        torch.ops.load_library(str(find_or_build()))
     except CudaUnavailable as error:
         return error
     except OSError as error:
@@ -236,12 +242,12 @@ def is_ready() -> bool:
     Asked once a process, so that what is decided by it stays decided.
     """
     there = why_unavailable() is None and existing() is not None
-    return there and not isinstance(_loaded(), CudaUnavailable)
+    return there and not isinstance(load_once(), CudaUnavailable)
 
 
 def is_loaded() -> bool:
     """Whether this process has loaded the library."""
-    return _loaded.cache_info().currsize > 0 and not isinstance(_loaded(), CudaUnavailable)
+    return load_once.cache_info().currsize > 0 and not isinstance(load_once(), CudaUnavailable)
 
 
 def load() -> Any:
@@ -249,7 +255,7 @@ def load() -> Any:
 
     Raises CudaUnavailable, the second time without trying again.
     """
-    found = _loaded()
+    found = load_once()
     if isinstance(found, CudaUnavailable):
         raise found
     return found

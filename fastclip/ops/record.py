@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 # The committed one. `pytest tests/gpu --accuracy-record FILE` writes what passed,
-# `benchmarks/store_gpu.py` what was faster.
+# `benchmarks/gpu/store.py` what was faster.
 RECORD_FILE = Path(__file__).with_name("backends.json")
 
 

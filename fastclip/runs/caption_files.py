@@ -26,7 +26,7 @@ from fastclip.runs.whole_file import whole_file
 MOST_SHOWN = 60
 """Rows on a sheet."""
 _SHOWN_SIDE = 192
-_BATCH = 32
+BATCH = 32
 _TOP = 5
 
 
@@ -98,7 +98,7 @@ def caption_files(run: Path, named: Sequence[str], request: Request) -> bool:
     with Progress(what, len(paths), "picture", not sys.stdout.isatty()) as bar:
         generator = torch.Generator(trained.device).manual_seed(request.seed)
         try:
-            for batch in read_files(paths, model.image_size, _BATCH):
+            for batch in read_files(paths, model.image_size, BATCH):
                 good = [(path, pixels) for path, pixels in batch if isinstance(pixels, Tensor)]
                 for path, why in batch:
                     if isinstance(why, str):
@@ -176,10 +176,10 @@ def _write_files(rows: Sequence[Row], request: Request) -> None:
     if len(shown) < len(rows):
         _tell(f"--sheet shows the first {len(shown)} of {len(rows)}")
     with whole_file(request.sheet) as path:
-        _draw(shown, path)
+        draw_sheet(shown, path)
 
 
-def _draw(rows: Sequence[Row], path: Path) -> None:
+def draw_sheet(rows: Sequence[Row], path: Path) -> None:
     from fastclip.evals.attention_sheet import Shown, attention_sheet
     from fastclip.evals.caption_sheet import caption_sheet
 

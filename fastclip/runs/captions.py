@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fastclip.errors import UserError
-from fastclip.models.beams import beam_search
-from fastclip.models.sampling import sample_nucleus
+from fastclip.models.caption_writer import BEAMS, write_tokens
 
 
 @torch.no_grad()
@@ -17,7 +16,7 @@ def write(
     model: Any,
     tokenizer: Any,
     pictures: Tensor,
-    beams: int = 5,
+    beams: int = BEAMS,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> list[str]:
@@ -25,25 +24,11 @@ def write(
 
     By beam search, or drawn from the nucleus of ``top_p`` by ``generator``.
     """
-    grid = model.encode_grid(pictures)
-
-    def next_log_probs(tokens: Tensor, rows: Tensor) -> Tensor:
-        log_probs = model.next_token_logits(grid[rows], tokens).float().log_softmax(-1)
-        if log_probs.isnan().any():
-            raise UserError("the run's model gives NaN: its training diverged")
-        return log_probs
-
-    request: dict[str, Any] = {
-        "rows": len(pictures),
-        "start_id": tokenizer.sot_id,
-        "end_id": tokenizer.eot_id,
-        "max_length": tokenizer.context_length,
-        "device": pictures.device,
-    }
-    options = getattr(model, "beam_options", {})
-    if top_p is None:
-        tokens, _ = beam_search(next_log_probs, beams=beams, **options, **request)
-    else:
-        request["no_repeat"] = options.get("no_repeat", False)
-        tokens, _ = sample_nucleus(next_log_probs, top_p=top_p, generator=generator, **request)
+    tokens = write_tokens(model, tokenizer, pictures, _refuse_nan, beams, top_p, generator)
     return [tokenizer.decode(row) for row in tokens.tolist()]
+
+
+def _refuse_nan(log_probs: Tensor) -> Tensor:
+    if log_probs.isnan().any():
+        raise UserError("the run's model gives NaN: its training diverged")
+    return log_probs

@@ -26,7 +26,7 @@ def start() -> Ranks:
     os.environ.setdefault(
         "LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])
     )
-    _check_port()
+    check_port()
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # DeepSpeed calls collectives by the names that torch 2.14 renames.
@@ -55,7 +55,7 @@ def start() -> Ranks:
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
 
 
-def _check_port() -> None:
+def check_port() -> None:
     """Refuse a port that something else listens on; one process alone takes any that is free."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return  # torchrun's own agent listens there

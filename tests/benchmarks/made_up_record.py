@@ -1,8 +1,8 @@
 """A record of no machine: what the reports are tried on."""
 
-from gpu_cases import Group, groups
-from peers import Peer, peers
-from record import GpuRecord
+from benchmarks.gpu.cases import Group, groups
+from benchmarks.losses.peers import Peer, peers
+from benchmarks.reporting.record import GpuRecord
 
 # In units of the bare products; a peer takes what makes ours meet every ratio.
 OURS, THEIRS = 1.2, 20.0

@@ -7,12 +7,11 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-import crop_rate
-import data_rate
-import end_to_end_rate
-from cpu_time import Measured, Runs, interleaved
-from loader_peers import Load, fastclip, open_clip
-from photograph_shards import write_shards
+from benchmarks.data import crop_rate, end_to_end_rate
+from benchmarks.data import rate as data_rate
+from benchmarks.data.cpu_time import Measured, Runs, interleaved
+from benchmarks.data.loader_peers import Load, fastclip, open_clip
+from benchmarks.data.photograph_shards import write_shards
 
 
 def test_a_peer_that_fails_is_named_with_its_reason():
@@ -31,7 +30,7 @@ def test_a_peer_that_fails_is_named_with_its_reason():
 
 def test_the_start_is_taken_off(monkeypatch):
     clock = iter(range(0, 1000, 5))
-    monkeypatch.setattr("cpu_time.cpu_seconds", lambda: next(clock))
+    monkeypatch.setattr("benchmarks.data.cpu_time.cpu_seconds", lambda: next(clock))
     assert interleaved({"one": lambda: Runs(int, int)}, rounds=3).figures == {"one": 0}
     assert interleaved({"one": lambda: Runs(int)}, rounds=3).figures == {"one": 5}
 

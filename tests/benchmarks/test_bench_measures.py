@@ -2,15 +2,17 @@
 
 import dataclasses
 
-import peers
 import pytest
-import test_large_gpu
-import test_schedule_gpu
 import torch
-from clock import time_limit
-from gpu_cases import Group, groups
-from gpu_measure import ThreeProducts, peak_mib, rotation
-from problems import Problem, relative_errors
+
+from benchmarks.gpu import test_large_gpu, test_schedule_gpu
+from benchmarks.gpu.cases import Group, groups
+from benchmarks.gpu.clock import time_limit
+from benchmarks.gpu.measure import ThreeProducts, peak_mib, rotation
+from benchmarks.losses import peers
+from benchmarks.losses.errors import relative_errors
+from benchmarks.losses.problems import Problem
+from benchmarks.reporting.operations import OPERATIONS
 
 
 def tiny(kind: str) -> Group:
@@ -91,7 +93,7 @@ def test_time_limit_stops_and_leaves_no_alarm() -> None:
         pass
 
 
-@pytest.mark.parametrize("operation", peers.OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_torch_twin_is_right(operation: str) -> None:
     problem = Problem(operation, 40, 40, 16, torch.float32)
     peer = ours(operation, 256)

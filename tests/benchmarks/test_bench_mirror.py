@@ -1,9 +1,11 @@
-import adapters
-import mirror
 import pytest
 import torch
 import torch.distributed as dist
-from problems import Problem, relative_errors
+
+from benchmarks.gpu import mirror
+from benchmarks.losses import contrastive
+from benchmarks.losses.errors import relative_errors
+from benchmarks.losses.problems import Problem
 
 RANKS = 4
 
@@ -19,9 +21,9 @@ def problem() -> Problem:
     return Problem("InfoNCE", 24, 24 * RANKS, 16, torch.float32, ranks=RANKS)
 
 
-@pytest.mark.parametrize("step", [adapters.our_infonce, adapters.open_clip_infonce])
+@pytest.mark.parametrize("step", [contrastive.our_infonce, contrastive.open_clip_infonce])
 def test_a_rank_of_several_is_exact(step, group, problem: Problem) -> None:
-    if step is adapters.open_clip_infonce:
+    if step is contrastive.open_clip_infonce:
         pytest.importorskip("open_clip")
     found = step(problem)(problem.inputs())
     errors = relative_errors(found, problem)
@@ -30,7 +32,7 @@ def test_a_rank_of_several_is_exact(step, group, problem: Problem) -> None:
 
 
 def test_bytes_that_a_rank_sends(group, problem: Problem) -> None:
-    step, inputs = adapters.our_infonce(problem), problem.inputs()
+    step, inputs = contrastive.our_infonce(problem), problem.inputs()
     step(inputs)
     group.sent.clear()
     step(inputs)

@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from ngram_baseline import NAME, NGram, best_ngrams, main, texts_of
 from shard_files import record, write_shard
 from small import tokenizer
+
+from benchmarks.recipes.ngram_baseline import NAME, NGram, best_ngrams, main, texts_of
 
 START, END = 0, 4
 TEXTS = [[START, 1, 2, END], [START, 1, 2, END], [START, 1, 3, END], [START, 2, END]]

@@ -7,11 +7,20 @@ import sys
 import types
 from pathlib import Path
 
-import adapters
-import peers
 import pytest
 import torch
-from problems import LAYERS, Problem, relative_errors
+
+from benchmarks.losses import contrastive, peers
+from benchmarks.losses.errors import relative_errors
+from benchmarks.losses.problems import Problem
+from benchmarks.reporting.operations import (
+    INFONCE,
+    LAYERS,
+    LINEAR,
+    LINEAR_SIGMOID,
+    MULTI_TARGET,
+    OPERATIONS,
+)
 
 BROKEN = {
     "memeff": "raise RuntimeError('a broken wheel')",
@@ -24,12 +33,12 @@ BROKEN = {
 
 
 def a_peer(needs: str, **more) -> peers.Peer:
-    return peers.Peer("it", peers.INFONCE, "it", needs, adapters.memeff, **more)
+    return peers.Peer("it", INFONCE, "it", needs, contrastive.memeff, **more)
 
 
 def test_the_cuda_backend_is_compared_in_16_bits() -> None:
     for dtype, wanted in ((torch.bfloat16, True), (torch.float32, False)):
-        found = peers.peers(peers.INFONCE, "cuda", dtype=dtype)
+        found = peers.peers(INFONCE, "cuda", dtype=dtype)
         assert any(peer.backend == "cuda" for peer in found) == wanted
         assert any(peer.backend == "triton" for peer in found)
 
@@ -71,7 +80,7 @@ def liger_fused_linear_cross_entropy_sm90(
 
 def test_liger_in_each_of_its_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its calls, against functions with the parameters of version 0.8.5."""
-    problem = Problem(peers.LINEAR, 24, 40, 16, torch.float32)
+    problem = Problem(LINEAR, 24, 40, 16, torch.float32)
     names = ["", ".ops", ".ops.fused_linear_cross_entropy", ".ops.cutedsl", ".ops.cutedsl.ops"]
     names += [".ops.cutedsl.ops.fused_linear_cross_entropy_sm90"]
     modules = {name: types.ModuleType(f"liger_kernel{name}") for name in names}
@@ -79,7 +88,7 @@ def test_liger_in_each_of_its_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(LIGER_CUTE, vars(modules[names[-1]]))
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, f"liger_kernel{name}", module)
-    found = [p for p in peers.peers(peers.LINEAR, "cuda") if p.distribution == "liger-kernel"]
+    found = [p for p in peers.peers(LINEAR, "cuda") if p.distribution == "liger-kernel"]
     assert [p.name for p in found] == ["Liger, Triton", "Liger, CuTe softmax", "Liger, CuTe"]
     for peer in found:
         errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
@@ -89,7 +98,7 @@ def test_liger_in_each_of_its_modes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_unique_within_an_operation_and_device() -> None:
-    for operation in peers.OPERATIONS:
+    for operation in OPERATIONS:
         for device in ("cpu", "cuda"):
             names = [peer.name for peer in peers.peers(operation, device)]
             assert names[0].startswith("fastclip")
@@ -101,14 +110,14 @@ def test_what_a_user_of_torch_would_write_is_the_same_loss(operation: str) -> No
     """And so the exact answer, which has another formula, is right."""
     problem = Problem(operation, 50, 60, 16, torch.float32)
     found = [p for p in peers.peers(operation, "cpu") if p.distribution == "torch"]
-    assert len(found) == (1 if operation == peers.MULTI_TARGET else 2)
+    assert len(found) == (1 if operation == MULTI_TARGET else 2)
     for peer in found:
         if peer.absent("cpu") is None:
             errors = relative_errors(peer.build(problem)(problem.inputs()), problem)
             assert set(errors) == {"loss", "hidden", "weight"} and max(errors.values()) < 1e-5
 
 
-@pytest.mark.parametrize("operation", [peers.MULTI_TARGET, peers.LINEAR_SIGMOID])
+@pytest.mark.parametrize("operation", [MULTI_TARGET, LINEAR_SIGMOID])
 def test_rows_name_classes_once(operation: str) -> None:
     inputs = Problem(operation, 300, 40, 16, torch.float32).inputs()
     rows = inputs["columns"].tensor_split(inputs["starts"][1:-1])
@@ -172,7 +181,7 @@ def test_losses_with_several_targets_a_row_are_timed(run) -> None:
     record, shown = run("-k", case)
     assert not record["failed"]
     timed = {(e["operation"], e["implementation"]) for e in record["losses"]}
-    for operation in (peers.MULTI_TARGET, peers.LINEAR_SIGMOID):
+    for operation in (MULTI_TARGET, LINEAR_SIGMOID):
         assert {(operation, "fastclip torch, 256 MiB"), (operation, "torch eager")} < timed
         assert f"**{operation}**, forward and backward:" in shown
         assert f"fastclip cuda, 64 MiB, {operation}" in record["skipped"]
@@ -181,7 +190,7 @@ def test_losses_with_several_targets_a_row_are_timed(run) -> None:
 
 def test_nothing_starts_without_time(run) -> None:
     record, shown = run("-k", "gpu", "--budget=0")
-    from gpu_cases import groups
+    from benchmarks.gpu.cases import groups
 
     assert set(record["not_run"]) == {group.name for group in groups(tiny=True)}
     assert not record["losses"] and not record["groups"]

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import recipe_runs
-import recipes
 import yaml
-from recipe_runs import Run
 
+from benchmarks.recipes import runs as recipe_runs
+from benchmarks.recipes import train as recipes
+from benchmarks.recipes.runs import Run
 from fastclip.training.options.recipe import load_recipe
 
 SPLITS = {
@@ -129,9 +129,9 @@ def test_the_best_ngram_stands_among_a_runs_figures(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recipe_runs.ngram_baseline, "of_run", of_run)
     found = {"val-seen": {"word_perplexity": 7.0}, "val-unseen": {"word_perplexity": 70.0}}
-    same = recipe_runs._with_ngram(Run("captioning", 0, tmp_path), found)
+    same = recipe_runs.with_ngram(Run("captioning", 0, tmp_path), found)
     assert same is found and not asked
-    named = recipe_runs._with_ngram(Run("virtex_captioning_emoji", 0, tmp_path), found)
+    named = recipe_runs.with_ngram(Run("virtex_captioning_emoji", 0, tmp_path), found)
     assert named["val-unseen"] == {"word_perplexity": 70.0, "ngram_word_perplexity": 90.0}
     [(folder, train, splits)] = asked
     assert folder == tmp_path and train == "/pictures/emoji/train-{0000..0004}.tar"

@@ -3,14 +3,13 @@ import json
 import re
 from pathlib import Path
 
-import first_model
-import gpu_report
 import pytest
-import report
-import run
-import store_gpu
-from record import GpuRecord, Record
 
+from benchmarks.gpu import store as store_gpu
+from benchmarks.recipes import first_model
+from benchmarks.reporting import cpu_report, gpu_report
+from benchmarks.reporting import results as report
+from benchmarks.reporting.record import GpuRecord, Record
 from fastclip.ops.record import BackendRecord, Faster, read_record
 
 README = f"before\n\n{report.BEGIN}\n\nold\n\n{report.END}\n\nafter\n"
@@ -93,16 +92,16 @@ def test_the_readme_shows_what_is_stored() -> None:
         if path.match(report.GPU_PATTERN):
             text = gpu_report.markdown(GpuRecord.from_plain(plain))
         else:
-            text = report.markdown(Record.from_plain(plain))
+            text = cpu_report.markdown(Record.from_plain(plain))
         assert path.with_suffix(".md").read_text().strip() == text, path
         assert text in readme, path
-    assert first_model.table(json.loads(first_model.RESULTS.read_text())) in readme
+    assert first_model.table(json.loads(first_model.STORE.read_text())) in readme
 
 
 def test_readme_speaks_of_gpus_only_where_results_are_stored(made_up, results, tmp_path) -> None:
     report.write(report.stored(), tmp_path / "README.md")
     assert "made up" not in (tmp_path / "README.md").read_text()
-    run.store(dataclasses.asdict(made_up))
+    report.store(dataclasses.asdict(made_up))
     assert [path.name for path in report.stored()] == ["gpu-no-gpu-made-up.json"]
     report.write(report.stored(), tmp_path / "README.md")
     text = (tmp_path / "README.md").read_text()
@@ -180,8 +179,8 @@ def test_what_cannot_be_shown_is_not_stored(text, sentence, tmp_path: Path, monk
     if text is not None:
         path.write_text(text)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
-    wanted = f"^store_gpu.py: {sentence}".replace("FILE", re.escape(str(path)))
+    monkeypatch.setattr("sys.argv", ["benchmarks.gpu.store", str(path)])
+    wanted = f"^benchmarks.gpu.store: {sentence}".replace("FILE", re.escape(str(path)))
     with pytest.raises(SystemExit, match=wanted):
         store_gpu.main()
     assert not (tmp_path / "results").exists()
@@ -321,7 +320,7 @@ def test_storing_a_run_tells_what_was_faster(made_up, results, monkeypatch, caps
     faster.write_text(BackendRecord().to_text())
     made_up.machine["capability"] = "9.0"
     path.write_text(json.dumps(made_up.to_plain()))
-    monkeypatch.setattr("sys.argv", ["store_gpu.py", str(path)])
+    monkeypatch.setattr("sys.argv", ["benchmarks.gpu.store", str(path)])
     monkeypatch.setattr(report, "write", lambda stored: None)
     store_gpu.main()
     assert "results: " in (said := capsys.readouterr().out) and ": not faster" in said

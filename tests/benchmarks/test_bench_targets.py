@@ -2,10 +2,11 @@ import dataclasses
 import math
 
 import pytest
-from gpu_cases import Budget, groups
-from gpu_targets import Target, targets
 from made_up_record import made_up_record
-from record import GpuRecord, worst
+
+from benchmarks.gpu.cases import Budget, groups
+from benchmarks.reporting.gpu_targets import Target, targets
+from benchmarks.reporting.record import GpuRecord, worst
 
 
 def test_every_target_is_measured_by_some_group(made_up) -> None:

@@ -14,8 +14,8 @@ import torch
 pytest.importorskip("deepspeed")
 pytest.importorskip("open_clip_train")
 
-import train_step_gpu as script
-
+from benchmarks.gpu import step_runs
+from benchmarks.gpu import train_step as script
 from fastclip.models import create_model
 from fastclip.training.config import TrainConfig, train_config
 
@@ -35,10 +35,10 @@ def cfg() -> TrainConfig:
 
 def test_both_trainers_run_and_share_the_loss(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    command = [sys.executable, str(root / "benchmarks" / "train_step_gpu.py"), str(out)]
+    command = [sys.executable, "-m", "benchmarks.gpu.train_step", str(out)]
     command += ["--model=tiny-vit", "--batch=16", "--micro-batch=4", f"--vocabulary={VOCABULARY}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     ours, theirs = found["runs"]
@@ -50,8 +50,8 @@ def test_both_trainers_run_and_share_the_loss(root: Path, tmp_path: Path) -> Non
 
 
 def test_accumulation_takes_the_largest_pieces_that_fit(cfg, model, monkeypatch) -> None:
-    batch = script.random_batch(model, 16, VOCABULARY)
-    real, tried = script.their_run, []
+    batch = step_runs.random_batch(model, 16, VOCABULARY)
+    real, tried = step_runs.their_run, []
 
     def limited(cfg, model, batch, micro_batch, *rest):
         tried.append(micro_batch)
@@ -83,7 +83,7 @@ def test_nothing_of_our_engine_is_left_for_the_next_one(cfg, model, monkeypatch)
         real(engine)
 
     monkeypatch.setattr(DeepSpeedEngine, "destroy", destroy)
-    script.our_run(cfg, model, script.random_batch(model, 16, VOCABULARY))
+    step_runs.our_run(cfg, model, step_runs.random_batch(model, 16, VOCABULARY))
     gc.collect()
     assert engines and [engine() for engine in engines if engine() is not None] == []
 
@@ -92,9 +92,9 @@ def test_a_trainer_that_cannot_be_built_says_why_itself(cfg, model, monkeypatch)
     def refused(*arguments, **options):
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(script, "Trainer", refused)
+    monkeypatch.setattr(step_runs, "Trainer", refused)
     with pytest.raises(RuntimeError, match="no such device"):
-        script.our_run(cfg, model, script.random_batch(model, 16, VOCABULARY))
+        step_runs.our_run(cfg, model, step_runs.random_batch(model, 16, VOCABULARY))
     assert not torch.distributed.is_initialized()
 
 
@@ -127,7 +127,7 @@ def test_losses_that_differ_are_told() -> None:
 
 
 def test_largest_batch_is_the_last_that_fits(cfg, model, monkeypatch) -> None:
-    batch = script.random_batch(model, 64, VOCABULARY)
+    batch = step_runs.random_batch(model, 64, VOCABULARY)
 
     def limited(cfg, model, part, micro_batch, steps, precision):
         if len(part["image"]) > 32:

@@ -38,9 +38,9 @@ class Statistics(Structure):
         ("columns", Pair),
         ("target", c_void_p),
         ("kept", c_void_p),
-        ("lines", c_void_p),
+        ("affine", c_void_p),
         ("kept_stride", c_int64),
-        ("lines_stride", c_int64),
+        ("affine_stride", c_int64),
     ]
 
 
@@ -48,12 +48,12 @@ class Gradient(Structure):
     _fields_ = [("rows", Pair), ("columns", Pair), ("out", c_void_p), ("stride", c_int64)]
 
 
-class Fixed(Structure):
+class QuantizedLogits(Structure):
     _fields_ = [
         ("values", c_void_p),
-        ("lines", c_void_p),
+        ("affine", c_void_p),
         ("values_stride", c_int64),
-        ("lines_stride", c_int64),
+        ("affine_stride", c_int64),
         ("block_rows", c_int),
         ("block_columns", c_int),
     ]
@@ -101,14 +101,14 @@ class Operators:
         return tuple(shape)
 
     def infonce_statistics(
-        self, x, y, scale, target_offset, row_top, row_sum, column_top, column_sum, target, values,
-        lines, hopper,
+        self, x, y, scale, target_offset, row_max, row_sum_exp, column_max, column_sum_exp,
+        target, values, affine, hopper,
     ):  # fmt: skip
         kept = (None, None, 0, 0)
         if values is not None:
-            kept = (values.data_ptr(), lines.data_ptr(), values.stride(0), lines.stride(0) // 2)
+            kept = (values.data_ptr(), affine.data_ptr(), values.stride(0), affine.stride(0) // 2)
         out = Statistics(
-            _pair(row_top, row_sum), _pair(column_top, column_sum), target.data_ptr(), *kept
+            _pair(row_max, row_sum_exp), _pair(column_max, column_sum_exp), target.data_ptr(), *kept
         )
         product = _product(x, y, scale, target_offset)
         self._run("statistics", c_bool(hopper), byref(product), byref(out))
@@ -122,19 +122,21 @@ class Operators:
         self._run("gradient", c_bool(hopper), byref(product), byref(to))
 
     def infonce_gradient_fixed(
-        self, x, y, scale, values, lines, target_offset, row_shift, row_factor, column_shift,
+        self, x, y, scale, values, affine, target_offset, row_shift, row_factor, column_shift,
         column_factor, out, block_rows, block_columns,
     ):  # fmt: skip
         to = _gradient(row_shift, row_factor, column_shift, column_factor, out)
-        strides = values.stride(0), lines.stride(0) // 2
-        fixed = Fixed(values.data_ptr(), lines.data_ptr(), *strides, block_rows, block_columns)
+        strides = values.stride(0), affine.stride(0) // 2
+        kept = QuantizedLogits(
+            values.data_ptr(), affine.data_ptr(), *strides, block_rows, block_columns
+        )
         product = _product(x, y, scale, target_offset)
-        self._run("gradient_fixed", byref(product), byref(fixed), byref(to))
+        self._run("gradient_quantized", byref(product), byref(kept), byref(to))
 
-    def infonce_fold(self, top, total, lse, running):
-        pointers = (c_void_p(t.data_ptr()) for t in (top, total))
-        sizes = (c_int64(size) for size in top.shape)
-        self._run("fold", *pointers, *sizes, c_bool(running), c_void_p(lse.data_ptr()))
+    def infonce_fold(self, maximum, sum_exp, lse, running):
+        pointers = (c_void_p(t.data_ptr()) for t in (maximum, sum_exp))
+        sizes = (c_int64(size) for size in maximum.shape)
+        self._run("merge_partials", *pointers, *sizes, c_bool(running), c_void_p(lse.data_ptr()))
 
 
 def _product(x, y, scale, target_offset) -> Product:

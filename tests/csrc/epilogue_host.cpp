@@ -1,4 +1,4 @@
-// epilogue.cuh and index.cuh over whole matrices of logits in bits, one block after another.
+// epilogue.cuh and index.cuh over whole matrices of logits in base 2, one block after another.
 #include <vector>
 
 #include "epilogue.cuh"
@@ -7,31 +7,31 @@ using namespace fastclip;
 
 namespace {
 
-// sum of 2^(z - top) of a block's rows and columns, as a warp computes them.
+// sum of 2^(z - max) of a block's rows and columns, as a warp computes them.
 void statistics(const float* z, int64_t m, int64_t row, int64_t column, int rows, int columns,
                 Partial* by_row, Partial* by_column) {
   const auto at = [&](int i, int j) { return z[offset(row + i, m, column + j)]; };
-  float top = kLowest;
+  float max = kLowest;
   for (int i = 0; i < rows; ++i) {
     by_row[i] = {kLowest, 0.0f};
-    for (int j = 0; j < columns; ++j) by_row[i].top = larger(by_row[i].top, at(i, j));
-    top = larger(top, by_row[i].top);
+    for (int j = 0; j < columns; ++j) by_row[i].max = larger(by_row[i].max, at(i, j));
+    max = larger(max, by_row[i].max);
   }
   for (int j = 0; j < columns; ++j) {
-    by_column[j] = {top, 0.0f};
+    by_column[j] = {max, 0.0f};
     for (int i = 0; i < rows; ++i) {
-      const float e = exponential(at(i, j), by_row[i].top);
-      by_row[i].sum += e;
-      by_column[j].sum += e * column_factor(by_row[i].top, top);
+      const float e = exponential(at(i, j), by_row[i].max);
+      by_row[i].sum_exp += e;
+      by_column[j].sum_exp += e * column_factor(by_row[i].max, max);
     }
-    if (!needs_rescue(by_column[j].sum)) continue;
+    if (!needs_rescue(by_column[j].sum_exp)) continue;
     by_column[j] = {kLowest, 0.0f};
-    for (int i = 0; i < rows; ++i) by_column[j].top = larger(by_column[j].top, at(i, j));
-    for (int i = 0; i < rows; ++i) by_column[j].sum += exponential(at(i, j), by_column[j].top);
+    for (int i = 0; i < rows; ++i) by_column[j].max = larger(by_column[j].max, at(i, j));
+    for (int i = 0; i < rows; ++i) by_column[j].sum_exp += exponential(at(i, j), by_column[j].max);
   }
 }
 
-double log2_sum(Partial partial) { return partial.top + std::log2(double{partial.sum}); }
+double log2_sum(Partial partial) { return partial.max + std::log2(double{partial.sum_exp}); }
 
 }  // namespace
 
@@ -77,12 +77,12 @@ bool two_sided_gradient(const float* z, int64_t n, int64_t m, const Side* rows, 
 float fixed_point(const float* z, int64_t count, uint16_t* values, float* back) {
   float low = INFINITY, high = -INFINITY;
   for (int64_t k = 0; k < count; ++k) low = fminf(low, z[k]), high = fmaxf(high, z[k]);
-  const Line line = line_between(low, high);
+  const Affine affine = affine_between(low, high);
   for (int64_t k = 0; k < count; ++k) {
-    values[k] = quantise(z[k], low, values_per_bit(low, high));
-    back[k] = dequantise(values[k], line);
+    values[k] = quantise(z[k], low, values_per_unit(low, high));
+    back[k] = dequantise(values[k], affine);
   }
-  return line.step;
+  return affine.step;
 }
 
 int tile_of(int id, int row_tiles, int column_tiles, int group) {

@@ -8,7 +8,7 @@ from fastclip.ops import reference
 
 LOG2_E = 1 / math.log(2)
 
-# In bits, of the kept logits that a gradient reads.
+# In base 2, of the kept logits that a gradient reads.
 COARSEST_STEP = 2**-9
 
 CASES = [
@@ -40,21 +40,21 @@ class Kernels:
         return both
 
     def statistics(self, x, y, scale, target_offset, keep=False):
-        """Partials of rows and columns ``[2, tiles, length]``, targets, kept values and lines."""
+        """Partials of rows and columns ``[2, tiles, length]``, targets, kept values and affine."""
         n, m = len(x), len(y)
         tile_rows, tile_columns = grid((n, m), self.tile)
         rows = torch.full((2, tile_columns, n), torch.nan, device=self.device)
         columns = torch.full((2, tile_rows, m), torch.nan, device=self.device)
         target = rows.new_full((n,), torch.nan, dtype=torch.float64)
-        values = lines = None
+        values = affine = None
         if keep:
             values = rows.new_zeros(n, -(-m // 8) * 8, dtype=torch.int16)[:, :m]
             block_rows, block_columns = grid((n, m), self.block)
-            lines = rows.new_full((block_rows, block_columns + 1, 2), torch.nan)
+            affine = rows.new_full((block_rows, block_columns + 1, 2), torch.nan)
         self.operators.infonce_statistics(
-            x, y, scale, target_offset, *rows, *columns, target, values, lines, self.hopper
+            x, y, scale, target_offset, *rows, *columns, target, values, affine, self.hopper
         )
-        return rows, columns, target, values, lines
+        return rows, columns, target, values, affine
 
     def gradient(self, x, y, scale, target_offset, by_row, by_column):
         n, m = len(x), len(y)
@@ -64,11 +64,11 @@ class Kernels:
         )
         return out
 
-    def gradient_fixed(self, x, y, scale, values, lines, target_offset, by_row, by_column):
+    def gradient_quantized(self, x, y, scale, values, affine, target_offset, by_row, by_column):
         """The gradient, where the kept values were."""
         out = values.view(torch.float16)
         self.operators.infonce_gradient_fixed(
-            x, y, scale, values, lines, target_offset, *by_row, *by_column, out, *self.block
+            x, y, scale, values, affine, target_offset, *by_row, *by_column, out, *self.block
         )
         return out
 
@@ -84,13 +84,13 @@ def textbook(x, y, scale, target_offset):
 def log_sum_exps(kernels, rows, columns):
     row_lse = rows.new_empty(rows.shape[2], dtype=torch.float64)
     column_lse = rows.new_full((columns.shape[2],), -torch.inf, dtype=torch.float64)
-    fold = kernels.operators.infonce_fold
-    fold(*rows, row_lse, False)
+    merge_partials = kernels.operators.infonce_fold
+    merge_partials(*rows, row_lse, False)
     # As two spans of rows would: what the first left is added to.
     half = columns.shape[1] // 2
     if half:
-        fold(*columns[:, :half], column_lse, True)
-    fold(*columns[:, half:], column_lse, True)
+        merge_partials(*columns[:, :half], column_lse, True)
+    merge_partials(*columns[:, half:], column_lse, True)
     return row_lse / LOG2_E, column_lse / LOG2_E
 
 
@@ -103,7 +103,7 @@ def sides(lse, weight):
 def check_statistics(kernels, n, m, width, stride, dtype, scale, offset, keep):
     x, y = kernels.features(n, m, width, dtype, stride=stride)
     scale = torch.tensor(scale, device=x.device)
-    rows, columns, target, values, lines = kernels.statistics(x, y, scale * LOG2_E, offset, keep)
+    rows, columns, target, values, affine = kernels.statistics(x, y, scale * LOG2_E, offset, keep)
     row_lse, column_lse, expected_target = textbook(x, y, scale, offset)
     tolerance = 2e-6 * max(1.0, float(scale))
     found = log_sum_exps(kernels, rows, columns)
@@ -115,7 +115,7 @@ def check_statistics(kernels, n, m, width, stride, dtype, scale, offset, keep):
         for r in range(0, n, kernels.block[0]):
             for c in range(0, m, kernels.block[1]):
                 part = slice(r, r + kernels.block[0]), slice(c, c + kernels.block[1])
-                middle, step = lines[r // kernels.block[0], c // kernels.block[1]].double()
+                middle, step = affine[r // kernels.block[0], c // kernels.block[1]].double()
                 error = (middle + step * values[part].double() - z[part]).abs().amax()
                 assert error <= 0.51 * step + tolerance
                 span = z[part].amax() - z[part].amin()
@@ -161,16 +161,16 @@ def gradient_of(x, y, scale, offset, row_weight, column_weight, row_lse, column_
     return g
 
 
-def check_gradient(kernels, x, y, scale, offset, fixed):
+def check_gradient(kernels, x, y, scale, offset, kept):
     n, m = len(x), len(y)
     row_lse, column_lse, _ = textbook(x, y, scale, offset)
     weight = torch.linspace(1, 2, n, dtype=torch.float64, device=x.device)
     column_weight = torch.linspace(2, 1, m, dtype=torch.float64, device=x.device)
     by_row, by_column = sides(row_lse, weight), sides(column_lse, column_weight)
     expected = gradient_of(x, y, scale, offset, weight, column_weight, row_lse, column_lse)
-    if fixed:
+    if kept:
         kept = kernels.statistics(x, y, scale * LOG2_E, offset, keep=True)[3:]
-        found = kernels.gradient_fixed(x, y, scale * LOG2_E, *kept, offset, by_row, by_column)
+        found = kernels.gradient_quantized(x, y, scale * LOG2_E, *kept, offset, by_row, by_column)
         span = float((scale * x.double() @ y.double().T).abs().amax()) * 2
         slack = min(span / 131070, COARSEST_STEP / 2)
     else:
@@ -182,16 +182,16 @@ def check_gradient(kernels, x, y, scale, offset, fixed):
         assert (found.diagonal(offset)[:n] == 0).all()
 
 
-def check_gradient_of(kernels, n, m, width, stride, dtype, scale, offset, fixed):
+def check_gradient_of(kernels, n, m, width, stride, dtype, scale, offset, kept):
     x, y = kernels.features(n, m, width, dtype, stride=stride, seed=2)
-    check_gradient(kernels, x, y, torch.tensor(scale, device=x.device), offset, fixed)
+    check_gradient(kernels, x, y, torch.tensor(scale, device=x.device), offset, kept)
 
 
-def check_gradient_of_log_sum_exps_far_apart(kernels, fixed):
+def check_gradient_of_log_sum_exps_far_apart(kernels, kept):
     """Further than one exponential can serve, and rows and columns at different places."""
     x, y = kernels.features(140, 150, 16, torch.float16, seed=6)
     y[:70] *= 16
-    check_gradient(kernels, x, y, torch.tensor(40.0, device=x.device), 3, fixed)
+    check_gradient(kernels, x, y, torch.tensor(40.0, device=x.device), 3, kept)
 
 
 def check_uncoupled_and_target_outside(kernels):

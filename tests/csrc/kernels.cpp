@@ -21,12 +21,13 @@ int gradient(bool hopper, const Product* p, const Gradient* out) {
                 : infonce_gradient_sm80(*p, *out, nullptr);
 }
 
-int gradient_fixed(const Product* p, const Fixed* in, const Gradient* out) {
-  return infonce_gradient_fixed(*p, *in, *out, nullptr);
+int gradient_quantized(const Product* p, const QuantizedLogits* in, const Gradient* out) {
+  return infonce_gradient_quantized(*p, *in, *out, nullptr);
 }
 
-int fold(float* top, float* sum, int64_t count, int64_t length, bool running, double* lse) {
-  return infonce_fold({top, sum}, count, length, running, lse, nullptr);
+int merge_partials(float* max, float* sum_exp, int64_t count, int64_t length, bool running,
+                   double* lse) {
+  return infonce_merge_partials({max, sum_exp}, count, length, running, lse, nullptr);
 }
 
 }

@@ -24,9 +24,9 @@ def built(tmp_path_factory):
     why = cuda_library.why_unavailable()
     if why is not None:
         pytest.skip(why)
-    said, run = [], cuda_library._run
+    said, run = [], cuda_library.run_command
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda_library, "_run", lambda *command: said.append(run(*command)))
+        patch.setattr(cuda_library, "run_command", lambda *command: said.append(run(*command)))
         library = cuda_library.build(tmp_path_factory.mktemp("library"))
     return library, "".join(said)
 
@@ -91,13 +91,13 @@ def test_registers_of_all_kernels(built):
     kernels = re.findall(pattern, built[1])
     of = {
         name: [(target, *map(int, sizes)) for kernel, target, *sizes in kernels if name in kernel]
-        for name in ("infonce_sm90", "infonce_sm80", "gradient_fixed", "fold")
+        for name in ("infonce_sm90", "infonce_sm80", "gradient_quantized", "merge_partials")
     }
     assert {target for target, *_ in of["infonce_sm90"]} == {"sm_90a"}
     assert {target for target, *_ in of["infonce_sm80"]} == {"sm_80", "sm_90"}
     # Two dtypes of statistics, of statistics that keep, and of the gradient.
     assert (len(of["infonce_sm90"]), len(of["infonce_sm80"])) == (6, 12)
-    assert of["gradient_fixed"] and of["fold"]
+    assert of["gradient_quantized"] and of["merge_partials"]
     assert [entry for found in of.values() for entry in found if any(entry[1:])] == []
     assert "warning" not in built[1].lower()
 
@@ -108,7 +108,8 @@ def test_schemas(operators):
         "infonce_fold",
     )}  # fmt: skip
     assert found["infonce_fold"] == (
-        "fastclip_cuda::infonce_fold(Tensor top, Tensor sum, Tensor(a!) lse, bool running) -> ()"
+        "fastclip_cuda::infonce_fold(Tensor max, Tensor sum_exp, Tensor(a!) lse, bool running)"
+        " -> ()"
     )
     assert "Tensor(f!)? values" in found["infonce_statistics"]
     assert "Tensor(a!) out" in found["infonce_gradient"]
@@ -167,7 +168,7 @@ def test_switched_off():
 def test_no_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cuda_library, "nvcc", lambda: None)
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     assert not cuda_library.available()
     assert "no nvcc was found" in cuda_library.why_unavailable()
     with pytest.raises(cuda_library.CudaUnavailable, match="no nvcc was found"):
@@ -195,7 +196,7 @@ def test_unfit_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path, script,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = compiler(tmp_path / "bin", script)
     monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     assert re.search(why, cuda_library.why_unavailable())
     with pytest.raises(cuda_library.CudaUnavailable, match=why):
         cuda_library.build(tmp_path / "out")
@@ -204,7 +205,7 @@ def test_unfit_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path, script,
 def test_no_host_compiler_is_a_reason_not_a_failure(monkeypatch, tmp_path):
     path = compiler(tmp_path / "bin", "echo release 13.0")
     monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "existing", lambda: None)
     monkeypatch.delenv("NVCC_CCBIN", raising=False)
     monkeypatch.setenv("PATH", "/bin-of-nothing")
@@ -222,7 +223,7 @@ def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
     script = f'case "$*" in *--version*) echo release 13.0;; *) echo "{unsupported}"; exit 1; esac'
     path = compiler(tmp_path / "bin", script)
     monkeypatch.setattr(cuda_library, "nvcc", lambda: path)
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "existing", lambda: None)
     monkeypatch.setenv("NVCC_CCBIN", "g++")
     assert cuda_library.why_unavailable() is None
@@ -234,7 +235,7 @@ def test_what_the_compiler_says_is_one_sentence(monkeypatch, tmp_path):
 
 def test_failed_build_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_library, "nvcc", lambda: shutil.which("false"))
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "why_unavailable", lambda: None)
     with pytest.raises(cuda_library.CudaUnavailable, match="could not be built"):
         cuda_library.build(tmp_path / "out")
@@ -252,16 +253,16 @@ def test_name_follows_the_sources(tmp_path):
 def test_first_use_builds_once(monkeypatch, tmp_path, capsys):
     """Told in one line; the second finds the first's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
 
     def build(folder):
         (folder / cuda_library.library_name(cuda_library.sources())).touch()
         return folder
 
     monkeypatch.setattr(cuda_library, "build", build)
-    cuda_library._built()
+    cuda_library.find_or_build()
     assert capsys.readouterr().err.count("\n") == 1
-    found = cuda_library._built()
+    found = cuda_library.find_or_build()
     assert capsys.readouterr().err == ""
     assert found.parent == tmp_path / "fastclip"
 
@@ -269,18 +270,18 @@ def test_first_use_builds_once(monkeypatch, tmp_path, capsys):
 def test_asking_whether_it_is_ready_neither_builds_nor_breaks(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(cuda_library.SWITCH, raising=False)
-    monkeypatch.setattr(cuda_library, "_torch_folder", lambda: tmp_path)
+    monkeypatch.setattr(cuda_library, "find_torch", lambda: tmp_path)
     monkeypatch.setattr(cuda_library, "nvcc", lambda: "nvcc")
-    monkeypatch.setattr(cuda_library, "_why_not_compiler", lambda path: None)
+    monkeypatch.setattr(cuda_library, "why_not_compiler", lambda path: None)
     monkeypatch.setattr(cuda_library, "build", lambda folder: pytest.fail("it is built"))
     is_ready, loads = cuda_library.is_ready.__wrapped__, []
-    monkeypatch.setattr(cuda_library, "_loaded", lambda: loads.append(1))
+    monkeypatch.setattr(cuda_library, "load_once", lambda: loads.append(1))
     assert not is_ready() and not loads
     library = tmp_path / "fastclip" / cuda_library.library_name(cuda_library.sources())
     library.parent.mkdir()
     library.touch()
     assert is_ready() and loads
-    monkeypatch.setattr(cuda_library, "_loaded", lambda: cuda_library.CudaUnavailable("no"))
+    monkeypatch.setattr(cuda_library, "load_once", lambda: cuda_library.CudaUnavailable("no"))
     assert not is_ready()
     monkeypatch.setenv(cuda_library.SWITCH, "0")
     assert not is_ready()

@@ -58,7 +58,7 @@ def test_the_same_draws_give_the_same_pictures_and_another_does_not(config):
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("side", [16, 37])
 def test_a_picture_alone_is_the_same_to_the_last_bit_as_in_any_batch(monkeypatch, config, side):
-    monkeypatch.setattr("fastclip.data.augment.batch._CHUNK_PIXELS", 30 * side**2)
+    monkeypatch.setattr("fastclip.data.augment.batch.CHUNK_PIXELS", 30 * side**2)
     batch = 77
     x, draws = pictures(batch, side), drawn(batch)
     whole = augment(x, draws, config)

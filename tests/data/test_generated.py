@@ -129,7 +129,7 @@ def test_shapes_can_be_told_apart_when_small():
             drawing.Scene(shape, "red", DIAMETERS["small"] * 0.94, ((0.5, 0.5),), "plain", "grey")
             for shape in drawing.SHAPES
         ]
-        return np.stack([[drawing._mask(s, 32, rng) for _ in range(turns)] for s in scenes])
+        return np.stack([[drawing.shape_mask(s, 32, rng) for _ in range(turns)] for s in scenes])
 
     known, asked = masks(20).reshape(160, -1), masks(10).reshape(80, -1)
     distance = np.abs(asked[:, None] - known).sum(-1).reshape(80, 8, 20).min(-1)
@@ -192,7 +192,7 @@ def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fastclip.data.generated.shards._write_json", fail)
+    monkeypatch.setattr("json.dump", fail)
     with pytest.raises(UserError, match="cannot write .*set: disk full"):
         generate(tmp_path / "set", SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -41,14 +41,14 @@ def test_statistics(kernels, case, keep):
 
 
 @pytest.mark.parametrize("case", CASES + LARGER, ids=str)
-@pytest.mark.parametrize("fixed", [False, True])
-def test_gradient(kernels, case, fixed):
-    check.check_gradient_of(kernels, *case, fixed)
+@pytest.mark.parametrize("kept", [False, True])
+def test_gradient(kernels, case, kept):
+    check.check_gradient_of(kernels, *case, kept)
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_gradient_of_log_sum_exps_far_apart(kernels, fixed):
-    check.check_gradient_of_log_sum_exps_far_apart(kernels, fixed)
+@pytest.mark.parametrize("kept", [False, True])
+def test_gradient_of_log_sum_exps_far_apart(kernels, kept):
+    check.check_gradient_of_log_sum_exps_far_apart(kernels, kept)
 
 
 def test_rescue_of_columns_far_below(kernels):

@@ -16,7 +16,15 @@ from pathlib import Path
 import torch
 import triton
 import triton.backends.nvidia
-from fastclip.kernels import epilogue, infonce, linear_sigmoid, sigmoid, softmax_rows, tiles
+from fastclip.kernels import (
+    epilogue,
+    infonce,
+    linear_sigmoid,
+    row_gradient,
+    row_statistics,
+    sigmoid,
+    tiles,
+)
 from fastclip.kernels.launch import FUSED
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -100,9 +108,9 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
         )
         constants |= dict.fromkeys(WITHOUT[kind])
         function = {
-            "row_statistics": softmax_rows._statistics_kernel,
-            "row_gradient": softmax_rows._gradient_kernel,
-            "linear_sigmoid": linear_sigmoid._linear_sigmoid_kernel,
+            "row_statistics": row_statistics.statistics_kernel,
+            "row_gradient": row_gradient.gradient_kernel,
+            "linear_sigmoid": linear_sigmoid.linear_sigmoid_kernel,
         }[kernel]
         constants = {k: v for k, v in constants.items() if k in function.arg_names}
     elif kernel == "merge_partials":
@@ -114,9 +122,9 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
             x=features, a=f32, partial=f32, out=f32 if kernel == "scale_and_add_rows" else features,
             unit=f32, factor=f32, matrix=f32 if kernel == "scale_and_round" else features,
         )  # fmt: skip
-        constants = {k: v for k, v in epilogue._LAUNCH.items() if k.isupper()}
+        constants = {k: v for k, v in epilogue.LAUNCH.items() if k.isupper()}
         constants["INTERPRETED"], launch = False, {"num_warps": 4, **FUSED}
-        function = getattr(epilogue, f"_{kernel}_kernel")
+        function = getattr(epilogue, f"{kernel}_kernel")
     return function, pointers, constants, launch
 
 

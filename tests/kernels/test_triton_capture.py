@@ -35,7 +35,7 @@ def launched(request, monkeypatch):
         return lambda *_, **__: names.append(kernel.fn.__name__)
 
     monkeypatch.setattr(InterpretedFunction, "__getitem__", launcher)
-    monkeypatch.setattr(gpu_blocks, "_adds", request.param)
+    monkeypatch.setattr(gpu_blocks, "library_adds", lambda: request.param)
     return names
 
 

@@ -113,7 +113,7 @@ LOSSES = [*SOFTMAXES, "dense sigmoid", "sparse sigmoid"]
 def plans(request, monkeypatch):
     """Has logits kept, or computed again, wherever both fit; the plans taken."""
     flops = 1.0 if request.param == "kept" else 1e30
-    monkeypatch.setattr(gpu_plan, "_FLOP_PER_SECOND", {2: flops, 4: flops})
+    monkeypatch.setattr(gpu_plan, "FLOP_PER_SECOND", {2: flops, 4: flops})
     plan, taken = gpu_plan.plan_layer, []
 
     def recorded(*arguments):

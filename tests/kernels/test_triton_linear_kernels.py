@@ -10,9 +10,10 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in Triton's interpreter: TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastclip.kernels import softmax_rows as kernels
+from fastclip.kernels import row_gradient, row_statistics
 from fastclip.kernels.infonce import Partials, QuantizedLogits, SideVectors
 from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid_losses
+from fastclip.kernels.row_entries import Targets
 from fastclip.kernels.tiles import Tile, tables, tile
 
 from fastclip.ops.linear import gpu_plan
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 FAR = 2**30  # three such strides are beyond 32 bits
 ONE = torch.tensor(1.0)
-NOWHERE = kernels.Targets(torch.full((4,), -5, dtype=torch.int32), None, 0)
+NOWHERE = Targets(torch.full((4,), -5, dtype=torch.int32), None, 0)
 
 
 def far_matrix(dtype):
@@ -36,7 +37,7 @@ def test_features_labels_and_gradients_more_than_two_billion_entries_apart():
     z = near.float() @ other.float().T
     used = tile("gradient", x.dtype, x.device)
     side, zeros, out = SideVectors(torch.zeros(4), torch.ones(4)), torch.zeros(4), torch.empty(4, 4)
-    kernels.gradient(x, other, ONE, None, side, None, NOWHERE, zeros, out, None, used)
+    row_gradient.gradient(x, other, ONE, None, side, None, NOWHERE, zeros, out, None, used)
     torch.testing.assert_close(out, z.exp2())
 
     labels = far_matrix(torch.uint8)[:, :4]
@@ -65,11 +66,13 @@ def test_gradient_in_place_of_what_was_kept(dtype, kept):
         else values
     )
     labels = torch.arange(70).int() + 12
-    targets = kernels.Targets(labels, None, 0)
+    targets = Targets(labels, None, 0)
     top, total, sums = torch.empty(3, tile_columns, 70)
     target = torch.empty(70).double()
     scale = 1 / torch.tensor(2.0).log()
-    kernels.statistics(x, y, scale, None, targets, Partials(top, total), sums, target, used, room)
+    row_statistics.statistics(
+        x, y, scale, None, targets, Partials(top, total), sums, target, used, room
+    )
     z = x.double() @ y.double().T / torch.tensor(2.0).double().log()
     # What is kept is rounded to 16 bits after the statistics are taken.
     wide = x.double(), y.double(), 1.0, bias.double().clamp(min=-100)
@@ -82,7 +85,7 @@ def test_gradient_in_place_of_what_was_kept(dtype, kept):
     z = z + bias.double() / torch.tensor(2.0).double().log()
     lse = (z * torch.tensor(2.0).double().log()).logsumexp(1) / torch.tensor(2.0).double().log()
     exact = torch.linspace(-1, 1, 70)
-    kernels.gradient(
+    row_gradient.gradient(
         x, y, scale, bias, SideVectors(lse.float(), torch.ones(70)), torch.full((70,), 0.25),
         targets, exact, out, column_sums, used, room,
     )  # fmt: skip
@@ -103,7 +106,7 @@ def test_sparse_labels_of_a_block_of_columns():
     dense = torch.zeros(5, 6)
     dense[0, 1], dense[0, 2] = 1.0, 0.5
     used = tile("linear_sigmoid", x.dtype, x.device)
-    sparse = SparseLabels(kernels.Targets(columns, bounds, 10), values)
+    sparse = SparseLabels(Targets(columns, bounds, 10), values)
     outcomes = []
     for labels in (sparse, dense):
         losses, out, sums = torch.empty(1, 5), torch.empty(5, 6), torch.empty(1, 6)

@@ -59,14 +59,14 @@ def test_a_line_is_a_line_whatever_a_caption_holds():
 @pytest.mark.filterwarnings("error")
 def test_a_sheet_spells_out_what_cannot_be_drawn(tmp_path):
     [path] = greys(tmp_path, 1)
-    caption_files._draw([caption_files.Row(path, "one\x07\0 ring")], tmp_path / "sheet.png")
+    caption_files.draw_sheet([caption_files.Row(path, "one\x07\0 ring")], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").exists()
 
 
 def test_captions_follow_their_pictures_past_bad_ones(tmp_path, capsys, monkeypatch):
     captions = ["one red ring", "two red rings", "a blue star"]
     monkeypatch.setattr(caption_files, "load_run", lambda folder: reciting(captions))
-    monkeypatch.setattr(caption_files, "_BATCH", 2)
+    monkeypatch.setattr(caption_files, "BATCH", 2)
     greys(tmp_path, 3)
     (tmp_path / "00.png").write_text("no")
     assert main(["a run", str(tmp_path)]) == 0

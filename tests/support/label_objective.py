@@ -52,4 +52,4 @@ class LabelSet(Objective):
         return {"rows": ranks.total([sum(len(micro["image"]) for micro in batch)])[0]}
 
 
-objectives._FILES["label-set"] = "label_objective:LabelSet"
+objectives.FILES["label-set"] = "label_objective:LabelSet"

@@ -33,5 +33,5 @@ def toy_registry(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "fastclip.objectives.toy", toy_objective)
     files = {"clip": "clip:Clip", "siglip": "siglip:SigLip", "toy": "toy:Toy"}
-    monkeypatch.setattr(objectives, "_FILES", files)
+    monkeypatch.setattr(objectives, "FILES", files)
     monkeypatch.setattr(objectives, "OBJECTIVES", tuple(files))

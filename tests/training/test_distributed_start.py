@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fastclip.errors import UserError
-from fastclip.training.distributed import _check_port as check_port
+from fastclip.training.distributed import check_port
 
 
 def places(monkeypatch, **values):

@@ -9,7 +9,7 @@ from fastclip.training.config import parse_args, train_config
 from fastclip.training.flags import types_of
 from fastclip.training.options.rooms import rooms_of
 
-REGISTERED = dict(objectives._FILES)
+REGISTERED = dict(objectives.FILES)
 pytestmark = pytest.mark.usefixtures("toy_registry")
 
 
@@ -76,7 +76,7 @@ def test_an_objectives_own_flags_are_taken():
 
 
 def test_only_the_chosen_objective_is_imported(monkeypatch):
-    monkeypatch.setitem(objectives._FILES, "toy", "absent:Toy")
+    monkeypatch.setitem(objectives.FILES, "toy", "absent:Toy")
     assert parse_args(["--siglip"]).run.objective == "siglip"
 
 
@@ -111,7 +111,7 @@ def test_help_lists_objectives_and_the_flags_of_one(capsys, tmp_path):
 
 
 def test_no_two_rooms_share_a_flag(monkeypatch):
-    monkeypatch.setattr(objectives, "_FILES", REGISTERED)
+    monkeypatch.setattr(objectives, "FILES", REGISTERED)
     for name in REGISTERED:
         names = [field for room in rooms_of(name).values() for field in types_of(room)]
         assert len(names) == len(set(names)), name

@@ -14,7 +14,7 @@ import small
 from fastclip import objectives, train
 
 sys.modules["fastclip.objectives.small"] = small
-objectives._FILES["labels-and-sampler"] = "small:LabelsAndSampler"
+objectives.FILES["labels-and-sampler"] = "small:LabelsAndSampler"
 
 if __name__ == "__main__":
     sys.exit(train.main())

@@ -9,7 +9,7 @@ from fastclip.data.augment.moves import Moves
 from fastclip.data.draws import Draws
 
 # Pixels that are worked on at a time: so many stay in a core's cache.
-_CHUNK_PIXELS = 1 << 18
+CHUNK_PIXELS = 1 << 18
 
 
 def augment(pictures: torch.Tensor, draws: Draws, config: AugmentConfig) -> torch.Tensor:
@@ -28,7 +28,7 @@ def augment(pictures: torch.Tensor, draws: Draws, config: AugmentConfig) -> torc
     if moves is None and recoloring is None and erasing is None:
         return pictures
     out = torch.empty_like(pictures)
-    chunk = max(1, _CHUNK_PIXELS // side**2)
+    chunk = max(1, CHUNK_PIXELS // side**2)
     for start in range(0, len(pictures), chunk):
         part = slice(start, start + chunk)
         x = pictures[part].float()

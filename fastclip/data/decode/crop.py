@@ -95,7 +95,7 @@ def _random_crop(
     box = opened.orientation.before_flip(box, grid.rows, grid.columns)
     top, left = (grid.top + box.top) * cell, (grid.left + box.left) * cell
     part = pixels[top : top + box.height * cell, left : left + box.width * cell]
-    return opened.orientation.flip(_resized(part, size, size))
+    return opened.orientation.flip(resize_pixels(part, size, size))
 
 
 def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> torch.Tensor:
@@ -110,7 +110,7 @@ def _center_crop(opened: Opened, reading: Reading, factors: tuple[int, ...]) -> 
         top // cell : -(-(top + height) // cell), left // cell : -(-(left + width) // cell)
     ]
     covered = part.shape[0] * cell / height, part.shape[1] * cell / width
-    resized = _resized(part, rows, columns, covered)
+    resized = resize_pixels(part, rows, columns, covered)
     center = Box(round((rows - size) / 2), round((columns - size) / 2), size, size)
     y, x, *_ = opened.orientation.before_flip(center, rows, columns)
     return opened.orientation.flip(resized[:, y : y + size, x : x + size]).contiguous()
@@ -133,7 +133,7 @@ def _without_far_ends(region: Box) -> Box:
     return Box(top + above, left + before, height - 2 * above, width - 2 * before)
 
 
-def _resized(
+def resize_pixels(
     pixels: np.ndarray, rows: int, columns: int, covered: tuple[float, float] = (1.0, 1.0)
 ) -> torch.Tensor:
     """Bicubic with anti-aliasing, uint8 ``[h, w, 3]`` -> uint8 ``[3, rows, columns]``.

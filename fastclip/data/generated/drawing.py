@@ -42,14 +42,14 @@ class Scene:
 def draw(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray:
     """Render ``scene`` as uint8 [side, side, 3]; what the scene leaves open comes from ``rng``."""
     picture = _background(scene.background, scene.tone, side, rng)
-    alpha = _mask(scene, side, rng)[..., None]
+    alpha = shape_mask(scene, side, rng)[..., None]
     color = np.array(COLORS[scene.color]) + rng.uniform(-10, 10, 3)
     picture = picture * (1 - alpha) + color * alpha
     picture += rng.normal(0, 2, picture.shape)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-def _mask(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray:
+def shape_mask(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray:
     """Coverage of each pixel by the scene's shapes, float64 [side, side] in [0, 1]."""
     large = side * SUPERSAMPLING
     mask = Image.new("L", (large, large))

@@ -10,11 +10,12 @@ logger = logging.getLogger(__name__)
 
 def cache_folder() -> Path | None:
     """``$FASTCLIP_CACHE/index``, or ``~/.cache/fastclip/index``; None where neither can be made."""
-    return _made(os.environ.get("FASTCLIP_CACHE", ""))
+    return make_folder(os.environ.get("FASTCLIP_CACHE", ""))
 
 
 @functools.cache
-def _made(root: str) -> Path | None:
+def make_folder(root: str) -> Path | None:
+    """The folder of indexes under ``root``, made once a process; "" is the user's own cache."""
     try:
         folder = (Path(root).expanduser() if root else Path.home() / ".cache/fastclip") / "index"
         folder.mkdir(parents=True, exist_ok=True)

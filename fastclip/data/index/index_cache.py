@@ -56,7 +56,7 @@ def known_count(path: Path, stat: Stat) -> int | None:
     if folder is None:
         return None
     try:
-        with _file(folder, path).open("rb") as file:
+        with index_file(folder, path).open("rb") as file:
             header = _read_header(file, path, stat)
     except OSError:
         return None
@@ -70,7 +70,7 @@ def load_index(path: Path, stat: Stat) -> ShardIndex | None:
     if folder is None:
         return None
     try:
-        with _file(folder, path).open("rb") as file:
+        with index_file(folder, path).open("rb") as file:
             header = _read_header(file, path, stat)
             payload = file.read() if header else b""
     except OSError:
@@ -106,7 +106,7 @@ def store_index(path: Path, stat: Stat, index: ShardIndex) -> None:
         "crc": zlib.crc32(payload),
     }
     line = json.dumps(header).encode()
-    place = _file(folder, path)
+    place = index_file(folder, path)
     # A name of this process's own: several may index the same shard at once.
     unfinished = place.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -119,7 +119,8 @@ def store_index(path: Path, stat: Stat, index: ShardIndex) -> None:
         say_not_kept(str(error))
 
 
-def _file(folder: Path, path: Path) -> Path:
+def index_file(folder: Path, path: Path) -> Path:
+    """Where ``folder`` keeps the index of the shard at ``path``."""
     name = os.fsencode(os.path.abspath(path))
     return folder / f"{hashlib.blake2b(name, digest_size=20).hexdigest()}.index"
 

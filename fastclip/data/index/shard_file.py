@@ -10,7 +10,7 @@ from typing import IO
 from fastclip.data.index.cache_folder import cache_folder
 
 MAX_UNPACKED_BYTES = 64 << 30
-_MAX_UNPACKED_MEMORY = 256 << 20
+MAX_UNPACKED_MEMORY = 256 << 20
 _CHUNK = 1 << 20
 _WINDOW = 8 << 10
 GZIP_MAGIC = b"\x1f\x8b"
@@ -93,7 +93,7 @@ class ShardFile:
     def _unpack(self) -> None:
         folder = cache_folder()
         self._unpacked = tempfile.SpooledTemporaryFile(  # noqa: SIM115
-            max_size=_MAX_UNPACKED_MEMORY, dir=str(folder) if folder else None
+            max_size=MAX_UNPACKED_MEMORY, dir=str(folder) if folder else None
         )
         self.end = 0
         try:
@@ -108,7 +108,7 @@ class ShardFile:
             self.fault = str(error)
         except OSError as error:
             self.fault, self.has_failed = error.strerror or str(error), True
-        self._memory = self.end if self.end <= _MAX_UNPACKED_MEMORY else 0
+        self._memory = self.end if self.end <= MAX_UNPACKED_MEMORY else 0
 
 
 class HeaderReader:

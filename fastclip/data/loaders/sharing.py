@@ -24,7 +24,7 @@ _ALIGNMENT = 64
 
 def check_room(item_nbytes: int, in_flight: int) -> None:
     """Raise :class:`UserError` where ``in_flight`` batches of ``item_nbytes`` have no room."""
-    free = _free_bytes()
+    free = free_bytes()
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     count = in_flight * processes
     if free is not None and item_nbytes * count > free:
@@ -58,7 +58,7 @@ def pack(item: Any) -> bytes:
     try:
         return bytes(ForkingPickler.dumps(_moved(item, nbytes) if nbytes else item))
     except (RuntimeError, OSError) as error:
-        free = _free_bytes() or 0
+        free = free_bytes() or 0
         raise UserError(
             f"a batch of {_size(nbytes)} cannot be sent, {SHARED_MEMORY} holds {_size(free)} now: "
             f"{_REMEDY} ({str(error).splitlines()[0]})"
@@ -99,7 +99,7 @@ def _padded(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Room in shared memory; None where there is no such folder or it has no limit."""
     try:
         found = os.statvfs(SHARED_MEMORY)

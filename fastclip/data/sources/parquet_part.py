@@ -13,7 +13,7 @@ from fastclip.data.sources.parquet_columns import ParquetColumns
 from fastclip.data.sources.parquet_files import ParquetFile, one_line
 from fastclip.data.sources.texts import printable
 
-_ROWS_A_BATCH = 1024
+ROWS_A_BATCH = 1024
 
 
 class ParquetPart(Part):
@@ -111,7 +111,7 @@ def _read_group(path: Path, group: int, columns: list[str]) -> pa.Table | None:
         return None
     with path.open("rb") as source, pq.ParquetFile(source, pre_buffer=False) as file:
         batches = file.iter_batches(
-            _ROWS_A_BATCH, row_groups=[group], columns=columns, use_threads=False
+            ROWS_A_BATCH, row_groups=[group], columns=columns, use_threads=False
         )
         return pa.Table.from_batches(batches)
 

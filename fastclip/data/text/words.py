@@ -18,7 +18,7 @@ from fastclip.errors import UserError
 
 # Runs of letters and digits, and single signs other than plain punctuation.
 _WORD = re.compile(r"[^\W_]+|[^\w\s,.:;]")
-_MOST_CACHED = 200_000
+MOST_CACHED = 200_000
 
 
 class WordTokenizer(Tokenizer):
@@ -61,7 +61,7 @@ class WordTokenizer(Tokenizer):
     def _word(self, word: str) -> tuple[int, list[int]]:
         """The id of ``word`` and those of its n-grams."""
         if word not in self._features:
-            if len(self._features) >= _MOST_CACHED:
+            if len(self._features) >= MOST_CACHED:
                 self._features.clear()
             number = self._ids.get(word) or self._bucket("word " + word)
             marked = f"<{word}>"

@@ -19,7 +19,7 @@ from fastclip.ops.tiling.gpu_blocks import GpuBlocks
 # Of an H200: what one product computed again is worth in bytes of memory traffic, per FLOP. Other
 # GPUs of its kind have nearly the same ratio.
 _BYTES_PER_SECOND = 4.3e12
-_FLOP_PER_SECOND = {2: 750e12, 4: 100e12}
+FLOP_PER_SECOND = {2: 750e12, 4: 100e12}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def plan_layer(
     recomputed = RowsPlan(False, block.rows, block.columns, statistics_rows, block.bytes)
     if not wanted:
         return recomputed
-    again = 2 * n * vocabulary * hidden.shape[1] / _FLOP_PER_SECOND[hidden.dtype.itemsize]
+    again = 2 * n * vocabulary * hidden.shape[1] / FLOP_PER_SECOND[hidden.dtype.itemsize]
     costs = {recomputed: _traffic(hidden, weight, need, recomputed) + again * _BYTES_PER_SECOND}
     for kept in _kept_plans(hidden, weight, tiles.kept, need, free):
         # Its logits are written and read once more.

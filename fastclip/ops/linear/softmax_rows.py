@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastclip.kernels import infonce, softmax_rows
-from fastclip.kernels.softmax_rows import Targets
+from fastclip.kernels import infonce, row_gradient, row_statistics
+from fastclip.kernels.row_entries import Targets
 from fastclip.kernels.tiles import Tile, tile
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear import gpu_plan
@@ -159,7 +159,7 @@ class SoftmaxRows:
         tops = infonce.Partials(*partials[:2])
         targets = self._targets(rows, slice(0, vocabulary), self._tile.columns)
         entries = rows if self._entry_rows else slice(None)
-        softmax_rows.statistics(
+        row_statistics.statistics(
             hidden,
             self._weight,
             self._scale,
@@ -194,7 +194,7 @@ class SoftmaxRows:
         if self._needs[2]:
             tile_rows = used.grid(*g.shape)[0]
             partial = shift.new_empty((tile_rows, g.shape[1]))
-        softmax_rows.gradient(
+        row_gradient.gradient(
             self._hidden[rows],
             self._weight[columns],
             self._scale,

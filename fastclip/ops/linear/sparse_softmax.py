@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastclip.kernels.softmax_rows import Targets
+from fastclip.kernels.row_entries import Targets
 from fastclip.ops.linear.entries import ENTRY_BYTES
 from fastclip.ops.linear.layer import RowsCall, weights_of
 from fastclip.ops.linear.softmax_rows import RowTerms, SoftmaxRows, peak_of

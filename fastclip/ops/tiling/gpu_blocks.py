@@ -11,6 +11,7 @@ column, which scales one column of a product.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -271,26 +272,21 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
         torch.addmm(out, left.to(out.dtype), right.to(out.dtype), beta=0 if first else 1, out=out)
     elif first:
         torch.mm(left, right, out_dtype=out.dtype, out=out)
-    elif _library_adds():
+    elif library_adds():
         torch.addmm(out, left, right, out_dtype=out.dtype, out=out)
     else:
         out.add_(torch.mm(left, right, out_dtype=out.dtype))
 
 
-_adds: bool | None = None
-
-
-def _library_adds() -> bool:
+@cache
+def library_adds() -> bool:
     """Whether this torch adds a product of 16-bit operands to float32 (not all versions do)."""
-    global _adds
-    if _adds is None:
-        total = torch.zeros(16, 16, device="cuda")
-        operand = torch.zeros(16, 16, device="cuda", dtype=torch.bfloat16)
-        try:
-            torch.addmm(total, operand, operand, out_dtype=torch.float32, out=total)
-            _adds = True
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
-            _adds = False
-    return _adds
+    total = torch.zeros(16, 16, device="cuda")
+    operand = torch.zeros(16, 16, device="cuda", dtype=torch.bfloat16)
+    try:
+        torch.addmm(total, operand, operand, out_dtype=torch.float32, out=total)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return False
+    return True

@@ -26,7 +26,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The file's mapping of flag names (``-`` or ``_``) to values, not yet looked at.
 
     The first document of the file counts; what its runs are held to may follow in a second one,
-    which ``benchmarks/recipes.py`` reads.
+    which ``benchmarks.recipes`` reads.
     """
     import yaml
 

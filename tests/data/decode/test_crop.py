@@ -153,13 +153,13 @@ def test_a_picture_is_decoded_scaled_where_twice_the_size_needed_is_there(
 
 def test_a_scaled_crop_has_at_least_the_pixels_of_the_result(monkeypatch):
     parts = []
-    resized = crop._resized
+    resized = crop.resize_pixels
 
     def watched(pixels, *args):
         parts.append(pixels.shape)
         return resized(pixels, *args)
 
-    monkeypatch.setattr(crop, "_resized", watched)
+    monkeypatch.setattr(crop, "resize_pixels", watched)
     data = encoded(photograph(300, 220))
     for draw in draws(60):
         trained(data, draw, "scaled", WIDE)

@@ -25,7 +25,7 @@ from fastclip.data.index.shard_index import IndexBuilder, build_index
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTCLIP_CACHE", str(tmp_path / "cache"))
-    cache_folder._made.cache_clear()
+    cache_folder.make_folder.cache_clear()
     cache_folder.say_not_kept.cache_clear()
     return tmp_path / "cache" / "index"
 
@@ -110,8 +110,8 @@ def test_a_kept_index_of_another_shard_is_not_taken(shard, folder, tmp_path):
     other = tmp_path / "other.tar"
     other.write_bytes(tar_bytes(pairs("xy")))
     opened(other)
-    mine = index_cache._file(folder, shard)
-    index_cache._file(folder, other).replace(mine)
+    mine = index_cache.index_file(folder, shard)
+    index_cache.index_file(folder, other).replace(mine)
     assert load_index(shard, stat_of(shard)) is None
 
 

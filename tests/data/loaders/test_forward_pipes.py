@@ -1,5 +1,6 @@
 """Real commands through the loader of forward-only streams."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -99,6 +100,7 @@ def test_a_command_that_stalls_is_lost_and_left_behind_by_nobody(workers, tmp_pa
 def test_commands_end_with_the_workers_that_read_them(how, tmp_path):
     paths = shards(tmp_path, [200, 200])
     urls = [noting(tmp_path, f"cat {path}; sleep 1000") for path in paths]
+    others = multiprocessing.active_children()
     made = streams(urls, 2, 400, shuffle_buffer=4)
     made.begin(0)
     batches = made.epoch(0)
@@ -107,7 +109,8 @@ def test_commands_end_with_the_workers_that_read_them(how, tmp_path):
     if how == "closed":
         batches.close()
     else:
-        os.kill(made._items._pool._context.started[0].pid, signal.SIGKILL)
+        worker = next(p for p in multiprocessing.active_children() if p not in others)
+        os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(UserError, match="ended by SIGKILL"):
             list(batches)
     assert wait_until_ended(noted(tmp_path))

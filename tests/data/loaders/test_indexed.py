@@ -218,7 +218,7 @@ def test_an_epoch_of_very_many_steps_begins_at_once(workers):
 
 
 def test_shared_memory_is_judged_before_the_first_epoch(monkeypatch):
-    monkeypatch.setattr("fastclip.data.loaders.sharing._free_bytes", lambda: 100)
+    monkeypatch.setattr("fastclip.data.loaders.sharing.free_bytes", lambda: 100)
     make(NumberedSource([40]), batch=16)
     with pytest.raises(UserError, match=r"^/dev/shm holds 100 B, a batch needs"):
         make(NumberedSource([40]), batch=16, workers=2)

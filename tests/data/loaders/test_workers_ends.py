@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import faulthandler
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -367,7 +368,7 @@ def test_a_fork_of_the_parent_that_ends_ends_no_worker():
     next(items)
     fork = os.fork()
     if not fork:
-        made._end_pool()
+        multiprocessing.util._run_finalizers(100)
         os._exit(0)
     os.waitpid(fork, 0)
     assert [item["number"] for item in items] == list(range(1, 9))

@@ -155,7 +155,7 @@ def test_files_of_different_columns(tmp_path):
 
 def test_columns_that_are_structs_of_more_than_one_array(tmp_path, monkeypatch):
     # As columns of more than 2 GiB are: in several batches.
-    monkeypatch.setattr("fastclip.data.sources.parquet_part._ROWS_A_BATCH", 2)
+    monkeypatch.setattr("fastclip.data.sources.parquet_part.ROWS_A_BATCH", 2)
     columns = {"image": [image(n) for n in range(5)]}
     source = open_with(parquet, write_parquet(tmp_path / "a.parquet", columns, {"image": IMAGE}))
     part = source.open(0)

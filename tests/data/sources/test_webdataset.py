@@ -228,7 +228,7 @@ def test_a_failure_of_the_disk_is_told_and_forgotten(tmp_path, monkeypatch, endi
 @pytest.mark.parametrize("ending", ["tar.gz", "tgz", "tar"])
 @pytest.mark.parametrize("memory", [1 << 28, 1000])
 def test_gzip_shards_are_read_at_random(tmp_path, monkeypatch, ending, memory):
-    monkeypatch.setattr(shard_file, "_MAX_UNPACKED_MEMORY", memory)
+    monkeypatch.setattr(shard_file, "MAX_UNPACKED_MEMORY", memory)
     path = tmp_path / f"s.{ending}"
     data = tar_bytes(pairs("abc"))
     path.write_bytes(gzip.compress(data[:700]) + gzip.compress(data[700:]))

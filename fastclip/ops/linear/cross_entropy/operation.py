@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
+from fastclip.ops.linear.columns import pick_columns, places_of
 from fastclip.ops.linear.cross_entropy.packs import CrossEntropyCall, CrossEntropyRows
 from fastclip.ops.linear.layer import check_layer, check_row_weight
 from fastclip.ops.linear.registration import register
@@ -32,6 +33,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     row_weight: Tensor | None = None,
+    columns: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -48,6 +50,9 @@ def linear_cross_entropy(
             float32 or the accumulation dtype. The mean divides by the number of targets not
             ignored all the same, not by the sum of the weights. A target of weight 0 has no loss
             and no gradient whatever its logits are, on the triton backend if they are finite.
+        columns: ``[C]``, int64 or int32, sorted, each once, or None for all: the softmax is over
+            these columns alone, among which all targets must be. Beyond the workspace that takes a
+            copy of their rows of weight, whose gradients go back to them.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -61,12 +66,13 @@ def linear_cross_entropy(
     rows = check_layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
     row_weight = check_row_weight(row_weight, hidden, rows)
+    rows = pick_columns(rows, columns)
     backend = resolve_for_graph(
         "linear_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
     )
     loss = _loss.differentiable(
         *rows,
-        target.reshape(-1).long(),
+        places_of("target", target.reshape(-1).long(), columns, ignore_index),
         reduction,
         ignore_index,
         label_smoothing,

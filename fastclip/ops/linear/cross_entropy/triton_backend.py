@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastclip.kernels.softmax_rows import Targets
+from fastclip.kernels.row_entries import Targets
 from fastclip.ops.linear.cross_entropy.packs import CrossEntropyRows
 from fastclip.ops.linear.cross_entropy.torch_backend import check_labels
 from fastclip.ops.linear.layer import weights_of

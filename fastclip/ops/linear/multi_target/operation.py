@@ -9,6 +9,7 @@ with weights 1). Logits never exist whole; costs are those of ``linear_cross_ent
 from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
+from fastclip.ops.linear.columns import csr_among, pick_columns
 from fastclip.ops.linear.csr import CsrTarget, as_csr
 from fastclip.ops.linear.layer import check_layer, check_row_weight
 from fastclip.ops.linear.multi_target.packs import MultiTargetCall, MultiTargetRows
@@ -31,6 +32,7 @@ def multi_target_cross_entropy(
     *,
     reduction: str = "mean",
     row_weight: Tensor | None = None,
+    columns: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -49,6 +51,9 @@ def multi_target_cross_entropy(
             float32 or the accumulation dtype. The mean divides by the number of rows all the same,
             not by the sum of the weights. A row of weight 0 has no loss and no gradient whatever
             its logits are, on the triton backend if they are finite.
+        columns: ``[C]``, int64 or int32, sorted, each once, or None for all: the softmax is over
+            these columns alone, among which all targets must be. Beyond the workspace that takes a
+            copy of their rows of weight, whose gradients go back to them.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -61,12 +66,14 @@ def multi_target_cross_entropy(
     """
     rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
+    csr = as_csr(target, hidden, len(weight))
+    rows = pick_columns(rows, columns)
     backend = resolve_for_graph(
         "multi_target_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
     )
     loss = _loss.differentiable(
         *rows,
-        *as_csr(target, hidden, len(weight)),
+        *csr_among(csr, columns),
         reduction,
         *rows.needs(),
         workspace_bytes,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
 from fastclip.ops.inputs import statistics_dtype
+from fastclip.ops.linear.columns import pick_columns, places_of
 from fastclip.ops.linear.layer import check_layer, check_row_weight, refuse_gradient
 from fastclip.ops.linear.ngram.packs import NgramCall, NgramRows
 from fastclip.ops.linear.ngram.positions import Ngrams
@@ -46,6 +47,7 @@ def ngram_cross_entropy(
     mixture: Sequence[float] | Tensor,
     reduction: str = "mean",
     row_weight: Tensor | None = None,
+    columns: Tensor | None = None,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
     backend: str = "auto",
 ) -> Tensor:
@@ -67,6 +69,9 @@ def ngram_cross_entropy(
             float32 or the accumulation dtype. The mean divides by the number of rows all the same,
             not by the sum of the weights. A row of weight 0 has no loss and no gradient whatever
             its logits are, on the triton backend if they are finite.
+        columns: ``[C]``, int64 or int32, sorted, each once, or None for all: the softmax is over
+            these columns alone, among which all targets must be. Beyond the workspace that takes a
+            copy of their rows of weight, whose gradients go back to them.
         workspace_bytes: bound on memory beyond inputs, outputs and accumulators of the gradients.
         backend: see ``fastclip.ops.dispatch``.
     Returns:
@@ -81,6 +86,8 @@ def ngram_cross_entropy(
     rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
     ngrams = _check_ngrams(target, mixture, hidden)
+    rows = pick_columns(rows, columns)
+    ngrams = ngrams._replace(columns=places_of("ngrams", ngrams.columns, columns))
     backend = resolve_for_graph(
         "ngram_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
     )

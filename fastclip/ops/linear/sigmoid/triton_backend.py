@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels.linear_sigmoid import SparseLabels, linear_sigmoid_losses
-from fastclip.kernels.softmax_rows import Targets
+from fastclip.kernels.row_entries import Targets
 from fastclip.kernels.tiles import tile
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear.csr import Csr, check_indices

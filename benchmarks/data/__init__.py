@@ -1,0 +1,1 @@
+"""Pictures a core-second: crops, loaders and cached epochs, ours and others'."""

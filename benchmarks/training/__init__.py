@@ -1,0 +1,1 @@
+"""The trainer's speed and memory, beside open_clip's loop."""
