@@ -62,7 +62,7 @@ def wheel(tmp_path_factory):
 def test_sdist_to_wheel_to_import(wheel, tmp_path):
     target = tmp_path / "site"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel))
-    assert (target / "fastclip" / "py.typed").exists()
+    assert (target / "fastclip" / "py.typed").exists() and not (target / "benchmarks").exists()
     records = {path.name for path in (target / "fastclip" / "ops").glob("*.json")}
     assert records == {"backends.json"}
     operation = target / "fastclip" / "ops" / "linear" / "cross_entropy"
