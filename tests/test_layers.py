@@ -30,13 +30,14 @@ KNOWS = {
 BENCHMARKS = ROOT.parent / "benchmarks"
 # Of each room of the benchmarks, the rooms that its files may import from, beside the package.
 ROOMS: dict[str, set[str]] = {
+    "command": set(),
     "paths": set(),
     "host": set(),
     "reporting": {"paths"},
     "losses": {"reporting", "host"},
     "training": {"reporting", "host", "paths"},
     "data": {"reporting", "host"},
-    "recipes": {"reporting", "host", "paths"},
+    "recipes": {"reporting", "host", "paths", "command"},
     "gpu": {"training", "losses", "reporting", "host", "paths"},
     "run": {"reporting", "paths"},
     "conftest": {"gpu", "losses", "reporting", "host"},

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.command import seed_number
 from benchmarks.host import bare_gflops, cpu_name
 from benchmarks.paths import RESULTS, ROOT
 from benchmarks.reporting.readme import README, update_readme
@@ -82,7 +83,7 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--again", action="store_true", help="forget the runs stored so far")
     args = parser.parse_args()

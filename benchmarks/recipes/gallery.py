@@ -20,6 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.command import told
 from benchmarks.paths import RESULTS
 from benchmarks.recipes.runs import Run, one_run
 from fastclip.data.generated.samples import GeneratedSpec, make_sample
@@ -89,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="folder of a finished run, not trained here")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with told(), tempfile.TemporaryDirectory() as scratch:
         run = args.run or Path(scratch) / "icmlm_attfc"
         if args.run is None:
             one_run(Run("icmlm_attfc", 0, run))

@@ -20,10 +20,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import told
 from fastclip.data.read_splits import read_captions, read_split_facts
 from fastclip.data.sources.spec import DataSpec
 from fastclip.data.text import load_tokenizer
 from fastclip.data.text.bpe import train_bpe
+from fastclip.errors import UserError
 from fastclip.evals.perplexity import count_words
 
 ORDERS = (1, 2, 3, 4, 5)
@@ -108,6 +110,8 @@ def _discount(level: dict[Any, Counter]) -> float:
 def texts_of(tokenizer: Any, captions: Sequence[str]) -> list[list[int]]:
     """Ids of each caption from its start to its end."""
     rows = tokenizer(list(captions)).tolist()
+    if any(tokenizer.eot_id not in row[1:] for row in rows):
+        raise UserError("the tokenizer has no end of a text: expected that of a run that captions")
     return [row[: row.index(tokenizer.eot_id, 1) + 1] for row in rows]
 
 
@@ -144,14 +148,22 @@ def of_run(run: Path | None, train: str, splits: dict[str, str]) -> dict[str, tu
     return best_ngrams(tokenizer, captions, facts)
 
 
+def _split(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise UserError(f"a split is {text!r}, expected NAME=SPLIT")
+    return name, path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train", help="data that the n-grams are counted on")
     parser.add_argument("splits", nargs="+", metavar="NAME=SPLIT", help="data to foresee")
     parser.add_argument("--run", type=Path, help="folder of the run whose tokenizer is taken")
     args = parser.parse_args(argv)
-    splits = dict(split.split("=", 1) for split in args.splits)
-    found = of_run(args.run, args.train, splits)
+    with told():
+        splits = dict(map(_split, args.splits))
+        found = of_run(args.run, args.train, splits)
     print(json.dumps({n: {NAME: value, "which": told} for n, (value, told) in found.items()}))
     return 0
 

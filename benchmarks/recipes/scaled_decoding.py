@@ -23,6 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.command import seed_number
 from benchmarks.host import cpu_name
 from benchmarks.paths import RESULTS, ROOT
 from fastclip.data.generated.samples import SPLITS, GeneratedSpec, class_names, make_sample
@@ -100,7 +101,7 @@ def one_run(decode: str, seed: int, data: Path, logs: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=seed_number, nargs="*", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, help="folder for the JPEG shards, kept afterwards")
     parser.add_argument("--again", action="store_true", help="forget the runs stored so far")
     args = parser.parse_args()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.command import seed_number
 from benchmarks.paths import RESULTS
 from benchmarks.recipes.runs import SMALL, Run, one_run, terms
 from benchmarks.reporting.readme import README, update_readme
@@ -158,7 +159,7 @@ def table(report: dict) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="all of them where left out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--again", action="store_true", help="run anew what is recorded")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in names()]

@@ -1,11 +1,13 @@
 """n-grams: probabilities that sum to one, and the textbook's of a text that can be counted."""
 
+import argparse
 import math
 
 import pytest
 from shard_files import record, write_shard
 from small import tokenizer
 
+from benchmarks.command import seed_number
 from benchmarks.recipes.ngram_baseline import NAME, NGram, best_ngrams, main, texts_of
 
 START, END = 0, 4
@@ -60,3 +62,27 @@ def test_the_script_reads_shards(tmp_path, capsys):
     write_shard(tmp_path / "a.tar", {str(n): record(n, txt=b"one red ring") for n in range(3)})
     assert main([f"{tmp_path}/a.tar", f"val={tmp_path}/a.tar"]) == 0
     assert NAME in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["none.tar", "val=none.tar"], "none.tar"),
+        (["a.tar", "a.tar"], "a split is 'a.tar', expected NAME=SPLIT"),
+        (["a.tar", "val="], "a split is 'val=', expected NAME=SPLIT"),
+        (["a.tar", "val=a.tar", "--run", "none"], "none/tokenizer.json"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_code_2(flags, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard(tmp_path / "a.tar", {str(n): record(n, txt=b"one red ring") for n in range(3)})
+    with pytest.raises(SystemExit, match="2"):
+        main(flags)
+    assert words in capsys.readouterr().err
+
+
+def test_seeds_of_commands_are_whole_numbers():
+    assert seed_number("12") == 12
+    for text in ("-1", "1.5", "one", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number of 0"):
+            seed_number(text)
