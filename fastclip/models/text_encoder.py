@@ -133,6 +133,8 @@ def open_text_encoder(name: str) -> TextEncoder:
     is_folder = path.is_dir()
     if is_folder and not (path / "config.json").is_file():
         raise UserError(f"{_FLAG} {path} has no config.json: expected the folder of a BERT")
+    if not is_folder and name.startswith(("/", ".", "~")):
+        raise UserError(f"{_FLAG} is {path}, and there is no such folder")
     where: str | Path = path if is_folder else name
     verbosity = logging.get_verbosity()
     # It reports the pooler, which is left out, as a fault.

@@ -220,7 +220,7 @@ def test_a_wrong_saved_tokenizer_gets_one_sentence(tmp_path, content):
 
 
 def test_sizes_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="vocabulary size is 100"):
+    with pytest.raises(UserError, match="--vocab-size is 100, expected 514"):
         train_bpe(CAPTIONS, vocab_size=100)
-    with pytest.raises(UserError, match="context length is 2"):
+    with pytest.raises(UserError, match="--context-length is 2, expected 3"):
         BpeTokenizer([], 2)

@@ -241,7 +241,7 @@ def test_a_run_opens_without_its_encoder_and_fills_with_it(tmp_path, monkeypatch
     assert trained.words == list(WORDS[:6])
     model, image = trained.model, micro_batches(1)[0]["image"][:1]
     ids, places = model.masking.mask(["one red two"], [Found(4, 7, 0)])
-    with pytest.raises(UserError, match="--text-encoder .* cannot be opened as a BERT"):
+    with pytest.raises(UserError, match="--text-encoder is .*, and there is no such folder"):
         trained.text_encoder.states(ids)
     small_bert(tmp_path / "bert", WORDS[:5], seed=1)
     with pytest.raises(UserError, match="has other weights than the model was trained with"):

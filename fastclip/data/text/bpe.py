@@ -42,7 +42,7 @@ class BpeTokenizer(Tokenizer):
         keep_end: bool = True,
     ) -> None:
         if context_length < 3:
-            raise UserError(f"context length is {context_length}, expected 3 or more")
+            raise UserError(f"--context-length is {context_length}, expected 3 or more")
         self.merges = [(first, second) for first, second in merges]
         self.context_length = context_length
         self.pad = pad
@@ -106,7 +106,7 @@ def train_bpe(
 ) -> BpeTokenizer:
     """A tokenizer of at most ``vocab_size`` ids, its merges learned from ``captions``."""
     if vocab_size < 514:
-        raise UserError(f"vocabulary size is {vocab_size}, expected 514 (bytes alone) or more")
+        raise UserError(f"--vocab-size is {vocab_size}, expected 514 (bytes alone) or more")
     symbols = _byte_symbols()
     bpe = _pipeline(models.BPE(end_of_word_suffix=WORD_END))
     trainer = trainers.BpeTrainer(

@@ -34,8 +34,9 @@ def open_pipeline(name: str) -> Any:
         pipeline = spacy.load(where, exclude=["parser", "ner", "lemmatizer", "attribute_ruler"])
     except Exception as error:  # spaCy raises nearly anything
         told = " ".join(str(error).split())[:300]
+        how = "" if path.is_dir() else f" (`python -m spacy download {name}` brings those it names)"
         raise UserError(
-            f"{_FLAG} {name} cannot be opened, expected an installed pipeline of spaCy or its "
+            f"{_FLAG} {name} cannot be opened, expected an installed pipeline of spaCy{how} or its "
             f"folder: {told}"
         ) from error
     if "tagger" not in pipeline.pipe_names:

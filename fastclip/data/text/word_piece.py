@@ -32,7 +32,7 @@ class WordPieceTokenizer(Tokenizer):
 
     def __init__(self, definition: str, context_length: int = 32) -> None:
         if context_length < 3:
-            raise UserError(f"context length is {context_length}, expected 3 or more")
+            raise UserError(f"--context-length is {context_length}, expected 3 or more")
         self.definition = definition
         self.context_length = context_length
         self._pieces = tokenizers.Tokenizer.from_str(definition)
