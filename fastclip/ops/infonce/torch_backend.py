@@ -5,9 +5,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
+from fastclip.ops.infonce.packs import (
+    PLAIN_BACKWARD,
+    PLAIN_FORWARD,
+    InfonceBackward,
+    InfonceForward,
+    InfonceIdsBackward,
+    InfonceIdsForward,
+)
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.tiling.cpu_tiles import Buffer, CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
+from fastclip.ops.tiling.same_ids import SameIds, add_at
 from fastclip.ops.tiling.softmax_tiles import (
     LOG2_E,
     Running,
@@ -52,6 +60,50 @@ def _row_spans(n: int, kept: Tensor, tiles: CpuTiles) -> Iterator[tuple[slice, b
 
 def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_forward``."""
+    return _forward(call, None)
+
+
+def forward_ids(call: InfonceIdsForward) -> tuple[Tensor, ...]:
+    """See ``fastclip.ops.infonce.infonce_ids_forward``."""
+    pairs = _Pairs(call)
+    row_lse, col_lse, target, kept = _forward(InfonceForward._make(call[:PLAIN_FORWARD]), pairs)
+    if call.ignore:
+        # A column may have nothing but entries that are left out.
+        col_lse = torch.where(col_lse < _left_out(kept.dtype) / 2, -torch.inf, col_lse)
+    own = slice(call.target_offset, call.target_offset + len(target))
+    pairs.row_sum += target
+    pairs.col_sum[own] += target
+    return row_lse, col_lse, target, pairs.row_sum, pairs.col_sum, kept
+
+
+class _Pairs:
+    """What the pairs of one id, other than targets, make of logits; sums are in base e."""
+
+    def __init__(self, call: InfonceIdsForward) -> None:
+        self._same = SameIds(call.row_ids, call.column_ids, call.target_offset)
+        self._ignore = call.ignore
+        statistics = statistics_dtype(call.x.device)
+        self.row_sum, self.col_sum = (
+            ids.new_zeros(ids.shape, dtype=statistics) for ids in (call.row_ids, call.column_ids)
+        )
+
+    def look_at(self, z: Tensor, rows: slice, columns: slice) -> None:
+        """Leave the pairs of a tile out of it, or add them up."""
+        for i, j in self._same.others(rows, columns):
+            if self._ignore:
+                z.index_put_((i, j), z.new_full((), _left_out(z.dtype)))
+                continue
+            values = z[i, j].to(self.row_sum.dtype).div_(LOG2_E)
+            add_at(self.row_sum[rows], i, values)
+            add_at(self.col_sum[columns], j, values)
+
+
+def _left_out(dtype: torch.dtype) -> float:
+    """A logit in a tile that counts for nothing: finite, for a block may hold nothing else."""
+    return torch.finfo(dtype).min / 4
+
+
+def _forward(call: InfonceForward, pairs: _Pairs | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y, scale, target_offset, keep, workspace_bytes, _ = call
     n, m = x.shape[0], y.shape[0]
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
@@ -68,6 +120,8 @@ def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             z = logits.product(out=kept[rows, columns] if keeps else None)
             entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
             target[rows][target_rows] = entries.to(statistics)
+            if pairs is not None:
+                pairs.look_at(z, rows, columns)
             row_part, column_part = Running(row_lse[rows]), Running(col_lse[columns])
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
@@ -77,6 +131,36 @@ def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_backward``."""
+    return _backward(call, None)
+
+
+def backward_ids(call: InfonceIdsBackward) -> tuple[Tensor, Tensor]:
+    """See ``fastclip.ops.infonce.infonce_ids_backward``."""
+    return _backward(InfonceBackward._make(call[:PLAIN_BACKWARD]), call)
+
+
+def _correct(
+    g: Tensor,
+    rows: slice,
+    columns: slice,
+    ids: InfonceIdsBackward,
+    shares: tuple[Tensor | None, Tensor | None],
+) -> None:
+    """Take the targets' part from the gradient ``g`` of a tile at pairs of one id, other than row
+    i and column ``i + target_offset``: ``shares`` by row and by column. Where pairs are left out
+    they have no gradient."""
+    for i, j in SameIds(ids.row_ids, ids.column_ids, ids.target_offset).others(rows, columns):
+        if ids.ignore:
+            g.index_put_((i, j), g.new_zeros(()))
+            continue
+        values = g[i, j]
+        for share, span, places in zip(shares, (rows, columns), (i, j), strict=True):
+            if share is not None:
+                values -= share[span][places]
+        g.index_put_((i, j), values)
+
+
+def _backward(call: InfonceBackward, ids: InfonceIdsBackward | None) -> tuple[Tensor, Tensor]:
     x, y, target_offset, both_terms = call.x, call.y, call.target_offset, call.both_terms
     row_weight, col_weight, kept = call.row_weight, call.col_weight, call.kept
     n, m, width = x.shape[0], y.shape[0], x.shape[1]
@@ -90,8 +174,14 @@ def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
     by_row = SoftmaxSide(0, call.row_lse * LOG2_E, row_weight, row_weight)
     by_column = SoftmaxSide(1, call.col_lse * LOG2_E, col_weight, col_weight)
     columns = slice(target_offset, target_offset + n)
-    row_target = target_gradient(call.target, call.row_lse, row_weight)
-    col_target = target_gradient(call.target, call.col_lse[columns], col_weight[columns])
+    row_share, col_share = (None, None) if ids is None else (ids.row_share, ids.col_share)
+    row_target = target_gradient(call.target, call.row_lse, row_weight, row_share)
+    col_target = target_gradient(
+        call.target,
+        call.col_lse[columns],
+        col_weight[columns],
+        None if col_share is None else col_share[columns],
+    )
     if both_terms:
         gradient = TileGradient([by_row, by_column], target_offset, tiles, row_target + col_target)
     else:
@@ -107,10 +197,14 @@ def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
             z = kept[rows, columns] if keeps else logits.product()
             g = logits.room() if both_terms else second.view(*z.shape)
             gradient.write(z, rows, columns, scratch, out=g)
+            if ids is not None:
+                _correct(g, rows, columns, ids, (row_share, col_share if both_terms else None))
             if call.need_x:
                 grad_x_acc[rows].addmm_(g, y_part)
             if not both_terms:
                 g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
+                if ids is not None:
+                    _correct(g, rows, columns, ids, (None, col_share))
             if call.need_y:
                 grad_y_acc[columns].addmm_(g.T, x_part)
     return grad_x_acc, grad_y_acc
