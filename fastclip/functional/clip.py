@@ -189,7 +189,7 @@ def clip_loss_over_ranks(
     local_loss, gather_with_grad = flags
     if local_loss and not gather_with_grad:
         warn_of_one_sided()
-    words, equal = options.words, peers.handshake.shards == "equal"
+    words, equal = options.words, False
     if given is None:
         prepare = partial(
             _prepare,
@@ -202,6 +202,7 @@ def clip_loss_over_ranks(
             dist.get_world_size(peers.group),
         )
     else:
+        equal = peers.handshake.shards == "equal"
         words += given.words(equal)
         prepare = partial(_prepare_ids, image, text, logit_scale, logit_bias, given, options)
     shards, (x, y, scale, *others), backend = peers.check_and_agree(
@@ -275,6 +276,9 @@ def _prepare_ids(
     image, text, extra = paired_with_extra(image, text, given.extra_texts)
     check_ids(given.ids, given.same, image)
     backend = resolve_for_ids("infonce", options.backend, image, options.workspace_bytes)
+    if backend != "torch":
+        run = resolve_backend("infonce", backend, image.device, image.dtype)
+        run.module.check_features(image, text)
     tensors = image, text, shifted(scalar(scale, image), bias, image)
     return tensors if extra is None else (*tensors, extra), backend
 
