@@ -1,6 +1,7 @@
 """Torch backend of ``infonce``: one product a tile, elementwise work in cache-sized blocks."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from fastclip.ops.infonce.packs import (
 )
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.tiling.cpu_tiles import Buffer, CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
-from fastclip.ops.tiling.same_ids import SameIds, add_at
+from fastclip.ops.tiling.same_ids import SameIds
 from fastclip.ops.tiling.softmax_tiles import (
     LOG2_E,
     Running,
@@ -65,51 +66,48 @@ def forward(call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def forward_ids(call: InfonceIdsForward) -> tuple[Tensor, ...]:
     """See ``fastclip.ops.infonce.infonce_ids_forward``."""
-    pairs = _Pairs(call)
-    row_lse, col_lse, target, kept = _forward(InfonceForward._make(call[:PLAIN_FORWARD]), pairs)
+    statistics = statistics_dtype(call.x.device)
+    row_sum, col_sum = (
+        ids.new_zeros(ids.shape, dtype=statistics) for ids in (call.row_ids, call.column_ids)
+    )
+    plain = InfonceForward._make(call[:PLAIN_FORWARD])
+    row_lse, col_lse, target, kept = _forward(plain, _Ids(call, row_sum, col_sum))
     if call.ignore:
         # A column may have nothing but entries that are left out.
-        col_lse = torch.where(col_lse < _left_out(kept.dtype) / 2, -torch.inf, col_lse)
-    own = slice(call.target_offset, call.target_offset + len(target))
-    pairs.row_sum += target
-    pairs.col_sum[own] += target
-    return row_lse, col_lse, target, pairs.row_sum, pairs.col_sum, kept
+        col_lse.masked_fill_(col_lse < _left_out(kept.dtype) / 2, -torch.inf)
+    row_sum += target
+    col_sum[call.target_offset : call.target_offset + len(target)] += target
+    return row_lse, col_lse, target, row_sum, col_sum, kept
 
 
-class _Pairs:
-    """What the pairs of one id, other than targets, make of logits; sums are in base e."""
+class _Ids(NamedTuple):
+    """A call with ids, and the sums of the logits of positives to fill, in base e."""
 
-    def __init__(self, call: InfonceIdsForward) -> None:
-        self._same = SameIds(call.row_ids, call.column_ids, call.target_offset)
-        self._ignore = call.ignore
-        statistics = statistics_dtype(call.x.device)
-        self.row_sum, self.col_sum = (
-            ids.new_zeros(ids.shape, dtype=statistics) for ids in (call.row_ids, call.column_ids)
-        )
+    call: InfonceIdsForward
+    row_sum: Tensor
+    col_sum: Tensor
 
-    def look_at(self, z: Tensor, rows: slice, columns: slice) -> None:
-        """Leave the pairs of a tile out of it, or add them up."""
-        for i, j in self._same.others(rows, columns):
-            if self._ignore:
-                z.index_put_((i, j), z.new_full((), _left_out(z.dtype)))
-                continue
-            values = z[i, j].to(self.row_sum.dtype).div_(LOG2_E)
-            add_at(self.row_sum[rows], i, values)
-            add_at(self.col_sum[columns], j, values)
+
+def _same_ids(
+    call: InfonceIdsForward | InfonceIdsBackward, tiles: CpuTiles, scratch: Buffer
+) -> SameIds:
+    return SameIds(call.row_ids, call.column_ids, call.target_offset, tiles, scratch)
 
 
 def _left_out(dtype: torch.dtype) -> float:
-    """A logit in a tile that counts for nothing: finite, for a block may hold nothing else."""
+    """What is added to a logit that counts for nothing: finite, for a block may hold nothing
+    else."""
     return torch.finfo(dtype).min / 4
 
 
-def _forward(call: InfonceForward, pairs: _Pairs | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _forward(call: InfonceForward, ids: _Ids | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y, scale, target_offset, keep, workspace_bytes, _ = call
     n, m = x.shape[0], y.shape[0]
     dtype, statistics = accumulation_dtype(x.dtype), statistics_dtype(x.device)
     tiles = _tiles(x, y, workspace_bytes)
     kept = new_kept(x, y, keep, workspace_bytes)
     logits, scratch = Logits(x, y, in_base_2(scale), tiles, dtype), tiles.scratch(x, dtype)
+    same = None if ids is None else _same_ids(ids.call, tiles, scratch)
     row_lse = x.new_full((n,), -torch.inf, dtype=statistics)
     col_lse = x.new_full((m,), -torch.inf, dtype=statistics)
     target = x.new_empty(n, dtype=statistics)
@@ -120,8 +118,12 @@ def _forward(call: InfonceForward, pairs: _Pairs | None) -> tuple[Tensor, Tensor
             z = logits.product(out=kept[rows, columns] if keeps else None)
             entries, target_rows, _ = diagonal(z, target_offset + rows.start - columns.start)
             target[rows][target_rows] = entries.to(statistics)
-            if pairs is not None:
-                pairs.look_at(z, rows, columns)
+            if same is not None and ids is not None:
+                pairs = same.in_tile(rows, columns)
+                if ids.call.ignore:
+                    pairs.add(z, _left_out(dtype))
+                else:
+                    pairs.add_sums(z, ids.row_sum[rows], ids.col_sum[columns], 1 / LOG2_E)
             row_part, column_part = Running(row_lse[rows]), Running(col_lse[columns])
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
@@ -137,27 +139,6 @@ def backward(call: InfonceBackward) -> tuple[Tensor, Tensor]:
 def backward_ids(call: InfonceIdsBackward) -> tuple[Tensor, Tensor]:
     """See ``fastclip.ops.infonce.infonce_ids_backward``."""
     return _backward(InfonceBackward._make(call[:PLAIN_BACKWARD]), call)
-
-
-def _correct(
-    g: Tensor,
-    rows: slice,
-    columns: slice,
-    ids: InfonceIdsBackward,
-    shares: tuple[Tensor | None, Tensor | None],
-) -> None:
-    """Take the targets' part from the gradient ``g`` of a tile at pairs of one id, other than row
-    i and column ``i + target_offset``: ``shares`` by row and by column. Where pairs are left out
-    they have no gradient."""
-    for i, j in SameIds(ids.row_ids, ids.column_ids, ids.target_offset).others(rows, columns):
-        if ids.ignore:
-            g.index_put_((i, j), g.new_zeros(()))
-            continue
-        values = g[i, j]
-        for share, span, places in zip(shares, (rows, columns), (i, j), strict=True):
-            if share is not None:
-                values -= share[span][places]
-        g.index_put_((i, j), values)
 
 
 def _backward(call: InfonceBackward, ids: InfonceIdsBackward | None) -> tuple[Tensor, Tensor]:
@@ -187,6 +168,7 @@ def _backward(call: InfonceBackward, ids: InfonceIdsBackward | None) -> tuple[Te
     else:
         gradient = TileGradient([by_row], target_offset, tiles, row_target)
     scratch = tiles.scratch(x, dtype)
+    same = None if ids is None else _same_ids(ids, tiles, scratch)
     if not both_terms:
         column_gradient = TileGradient([by_column], target_offset, tiles, col_target)
         second = Buffer(tiles.rows, tiles.columns, x, dtype)
@@ -195,16 +177,21 @@ def _backward(call: InfonceBackward, ids: InfonceIdsBackward | None) -> tuple[Te
         for columns in spans(m, tiles.columns):
             y_part = logits.columns(columns)
             z = kept[rows, columns] if keeps else logits.product()
+            pairs = None if same is None else same.in_tile(rows, columns)
+            if pairs is not None and ids is not None and ids.ignore:
+                if not keeps:
+                    pairs.add(z, _left_out(dtype))
+                pairs = None  # their gradient is 0 now
             g = logits.room() if both_terms else second.view(*z.shape)
             gradient.write(z, rows, columns, scratch, out=g)
-            if ids is not None:
-                _correct(g, rows, columns, ids, (row_share, col_share if both_terms else None))
+            if pairs is not None and row_share is not None and col_share is not None:
+                pairs.subtract(g, row_share[rows], col_share[columns] if both_terms else None)
             if call.need_x:
                 grad_x_acc[rows].addmm_(g, y_part)
             if not both_terms:
                 g = column_gradient.write(z, rows, columns, scratch, out=logits.room())
-                if ids is not None:
-                    _correct(g, rows, columns, ids, (None, col_share))
+                if pairs is not None and col_share is not None:
+                    pairs.subtract(g, None, col_share[columns])
             if call.need_y:
                 grad_y_acc[columns].addmm_(g.T, x_part)
     return grad_x_acc, grad_y_acc

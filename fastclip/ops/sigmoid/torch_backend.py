@@ -9,7 +9,7 @@ from fastclip.ops.tiling.cpu_tiles import CpuTiles, Logits, TileCost, plan_cpu_t
 from fastclip.ops.tiling.same_ids import SameIds
 from fastclip.ops.tiling.softmax_tiles import diagonal
 
-# Label times logit of a pair that is left out: its loss and its gradient are 0.
+# Added to label times logit of a pair that is left out: its loss and its gradient are 0.
 _EASY = 2.0**100
 
 
@@ -38,7 +38,7 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     same = None
     if call.row_ids is not None and call.column_ids is not None:
-        same = SameIds(call.row_ids, call.column_ids, target_offset)
+        same = SameIds(call.row_ids, call.column_ids, target_offset, tiles, scratch)
     gradient = need_x or need_y or need_bias
     grad_x_acc = x.new_zeros((n if need_x else 0, width), dtype=dtype)
     grad_y_acc = x.new_zeros((m if need_y else 0, width), dtype=dtype)
@@ -53,9 +53,12 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             if target_offset >= 0:
                 positives = diagonal(z, target_offset + rows.start - columns.start)[0]
                 positives.neg_()
-            if same is not None:
-                for i, j in same.others(rows, columns):
-                    z.index_put_((i, j), z.new_full((), _EASY) if call.ignore else -z[i, j])
+            pairs = None if same is None else same.in_tile(rows, columns)
+            if pairs is not None and call.ignore:
+                pairs.add(z, _EASY)
+                pairs = None
+            if pairs is not None:
+                pairs.negate(z, torch.zeros_like(loss))
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
                 spare, buffer = scratch.view(*block.shape), unused.view(*block.shape)
@@ -67,11 +70,10 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             if gradient:
                 bias_gradient -= 2 * positives.sum(dtype=loss.dtype)
                 positives.neg_()
-            if gradient and same is not None and not call.ignore:
-                for i, j in same.others(rows, columns):
-                    values = z[i, j]
-                    bias_gradient -= 2 * values.sum(dtype=loss.dtype)
-                    z.index_put_((i, j), values.neg_())
+            if gradient and pairs is not None:
+                negated = torch.zeros_like(loss)
+                pairs.negate(z, negated)
+                bias_gradient += 2 * negated
             if need_x:
                 grad_x_acc[rows].addmm_(z, y_part)
             if need_y:
