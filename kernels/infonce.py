@@ -71,15 +71,17 @@ def kept_source(kept: QuantizedLogits | Tensor | None) -> tuple[str, Tensor | No
 
 
 @triton.jit
-def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
+def _two_sided_statistics(z, first_column, shared, ids, STRIP: tl.constexpr, IDS: tl.constexpr):
     """Of a tile ``z [ROWS, COLUMNS]`` writes the partial sums of columns and the logits of targets,
     a strip of columns at a time; returns the maxima and the sums of rows, ``[ROWS]`` each.
-    ``shared`` is what all strips need."""
+    ``shared`` and ``ids`` are what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
-        maximum, sum_exp = _two_sided_statistics(left, first_column, shared, STRIP)
+        maximum, sum_exp = _two_sided_statistics(left, first_column, shared, ids, STRIP, IDS)
         first_column += left.shape[1]
-        other_max, other_sum_exp = _two_sided_statistics(right, first_column, shared, STRIP)
+        other_max, other_sum_exp = _two_sided_statistics(
+            right, first_column, shared, ids, STRIP, IDS
+        )
         return merged(maximum, sum_exp, other_max, other_sum_exp)
     else:
         row_ids, tile_row, wanted, with_targets, edge, target = shared[:6]
@@ -88,6 +90,10 @@ def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
         column_inside = column_ids < columns
         if edge:
             z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+        if IDS == "ignore":
+            other = same_ids(ids, row_ids, column_ids, rows)
+            other &= wanted[:, None] != column_ids[None, :]
+            z = tl.where(other, float("-inf"), z)
         if with_targets:
             entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)  # [ROWS]
             here = (wanted >= first_column) & (wanted < first_column + z.shape[1])
@@ -178,21 +184,18 @@ def _statistics_kernel(
     keep_logits(
         z, values, affine, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP
     )
-    if IDS == "ignore":
-        same = same_ids((ids_of_rows, ids_of_columns, id_columns), row_ids, column_ids, rows)
-        other = same & ((row_ids + target_offset)[:, None] != column_ids[None, :])
-        z = tl.where(other, float("-inf"), z)
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    ids = ids_of_rows, ids_of_columns, id_columns
+    if IDS == "positive":
+        given = ids, row_ids, tile_row, column_sum, rows, columns
+        positive = _positive_sums(z, tile_column * BLOCK_COLUMNS, given, STRIP)
+        tl.store(row_sum + at_rows, positive, mask=row_ids < rows)
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target
     shared += column_max, column_sum_exp, rows, columns
-    maximum, sum_exp = _two_sided_statistics(z, tile_column * BLOCK_COLUMNS, shared, STRIP)
-    at_rows = tile_column.to(tl.int64) * rows + row_ids
-    if IDS == "positive":
-        ids = ids_of_rows, ids_of_columns, id_columns
-        given = ids, row_ids, tile_row, column_sum, rows, columns
-        positive = _positive_sums(z, tile_column * BLOCK_COLUMNS, given, STRIP)
-        tl.store(row_sum + at_rows, positive, mask=row_ids < rows)
+    first_column = tile_column * BLOCK_COLUMNS
+    maximum, sum_exp = _two_sided_statistics(z, first_column, shared, ids, STRIP, IDS)
     tl.store(row_max + at_rows, maximum, mask=row_ids < rows)
     tl.store(row_sum_exp + at_rows, sum_exp, mask=row_ids < rows)
 
