@@ -174,7 +174,6 @@ def _launches(
         if start == stop:
             continue
         bands = free // (entry * _partial_entries(min(stop - start, used.rows), m, used))
-        refuse(free, n, m, 0 if bands else free + 1)
         largest = min(stop - start, bands * used.rows)
         for rows in spans(stop, largest, used.rows, start=start):
             yield rows, used, keeps
@@ -291,6 +290,10 @@ class Passes:
         scale = in_base_2(scale).float()
         entry = 8 + (0 if positives is None else positives.partial_bytes)
         free = workspace_bytes - len(kept)
+        if positives is not None:
+            tiles = planned.statistics_tile, planned.kept_tile
+            band = max(_partial_entries(min(n, used.rows), m, used) for used in tiles)
+            refuse(workspace_bytes, n, m, len(kept) + entry * band)
         launches = list(_launches(n, m, layout.rows, planned, free, entry))
         largest = max(_partial_bytes(rows.stop - rows.start, m, used) for rows, used, _ in launches)
         room = x.new_empty(largest // 4, dtype=torch.float32)
