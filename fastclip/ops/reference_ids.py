@@ -30,7 +30,7 @@ def clip_losses(
 ) -> tuple[Tensor, Tensor]:
     """Of each image among texts and extra texts, and of each text among images, ``[n]``."""
     z = scale * image @ text.T
-    positive, left_out = same_ids(len(z), ids, same)
+    positive, left_out = same_ids(z, ids, same)
     z = z.masked_fill(left_out, -torch.inf)
     per_image = z
     if extra_texts is not None:
@@ -67,15 +67,15 @@ def siglip_losses(
 ) -> Tensor:
     """Of each image, summed over all texts, ``[n]``."""
     z = scale * image @ text.T + bias
-    positive, left_out = same_ids(len(z), ids, same)
+    positive, left_out = same_ids(z, ids, same)
     losses = -F.logsigmoid(torch.where(positive, z, -z)).masked_fill(left_out, 0).sum(1)
     if extra_texts is not None:
         losses = losses - F.logsigmoid(-(scale * image @ extra_texts.T + bias)).sum(1)
     return losses
 
 
-def same_ids(rows: int, ids: Tensor | None, same: str) -> tuple[Tensor, Tensor]:
-    """Which entries of ``[rows, rows]`` are positives, and which count for nothing."""
-    own = torch.eye(rows, dtype=torch.bool, device=None if ids is None else ids.device)
+def same_ids(z: Tensor, ids: Tensor | None, same: str) -> tuple[Tensor, Tensor]:
+    """Which entries of ``z [n, n]`` are positives, and which count for nothing."""
+    own = torch.eye(len(z), dtype=torch.bool, device=z.device)
     equal = own if ids is None else ids[:, None] == ids
     return (equal, own & ~own) if same == "positive" else (own, equal & ~own)

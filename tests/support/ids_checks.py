@@ -90,7 +90,7 @@ def bars_of(
     """Of the loss by its features, whose columns are texts and extra texts."""
     x, y, scale, bias, extra = leaves
     n, k, columns = len(x), len(extra), torch.cat([y, extra])
-    positive, left_out = reference_ids.same_ids(n, ids, same)
+    positive, left_out = reference_ids.same_ids(x @ y.T, ids, same)
     positive, left_out = (
         torch.cat([places, places.new_zeros(n, k)], 1) for places in (positive, left_out)
     )
@@ -117,10 +117,13 @@ def check(
     dtype: torch.dtype,
     *,
     gpu: bool = False,
+    device: str = "cpu",
     **options: Any,
 ) -> None:
     """Ours is as near to the fp64 twin as ``dtype`` allows."""
-    leaves, ids = leaves_of(features_of, n, k, width, scale, torch.float64), ids_of(kind, n)
+    leaves = leaves_of(features_of, n, k, width, scale, torch.float64)
+    leaves, ids = [leaf.to(device) for leaf in leaves], ids_of(kind, n)
+    ids = None if ids is None else ids.to(device)
     needed = [leaf for m, leaf in enumerate(leaves) if m != 3 or loss == "siglip"]
 
     def run(function: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
