@@ -10,7 +10,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 from fastclip.kernels.ids import Ids as Ids
-from fastclip.kernels.ids import id_arguments
+from fastclip.kernels.ids import id_arguments, positive_sums, same_ids
 from fastclip.kernels.launch import FUSED, on_device
 from fastclip.kernels.logits import (
     at_edge,
@@ -22,7 +22,6 @@ from fastclip.kernels.logits import (
     merged,
     narrowed,
     outside_to,
-    same_ids,
     store_tile,
 )
 from fastclip.kernels.tiles import Tile
@@ -115,23 +114,6 @@ def _two_sided_statistics(z, first_column, shared, ids, STRIP: tl.constexpr, IDS
         return maxima, tl.sum(exponentials, 1)
 
 
-@triton.jit
-def _positive_sums(z, first_column, shared, STRIP: tl.constexpr):
-    """Sums of the logits of one id in a tile ``z [ROWS, COLUMNS]``, a strip of columns at a time:
-    writes those of columns, returns those of rows, ``[ROWS]``."""
-    if z.shape[1] > STRIP:
-        left, right = halves(z)
-        of_left = _positive_sums(left, first_column, shared, STRIP)
-        return of_left + _positive_sums(right, first_column + left.shape[1], shared, STRIP)
-    else:
-        ids, row_ids, tile_row, column_sum, rows, columns = shared
-        column_ids = first_column + tl.arange(0, z.shape[1])
-        positive = tl.where(same_ids(ids, row_ids, column_ids, rows), z, 0.0)  # [ROWS, STRIP]
-        at_columns = tile_row.to(tl.int64) * columns + column_ids
-        tl.store(column_sum + at_columns, tl.sum(positive, 0), mask=column_ids < columns)
-        return tl.sum(positive, 1)
-
-
 _SPECIALIZED_NEVER = ["rows", "columns", "target_offset", "affine_stride", "id_columns"]
 
 
@@ -188,7 +170,7 @@ def _statistics_kernel(
     ids = ids_of_rows, ids_of_columns, id_columns
     if IDS == "positive":
         given = ids, row_ids, tile_row, column_sum, rows, columns
-        positive = _positive_sums(z, tile_column * BLOCK_COLUMNS, given, STRIP)
+        positive = positive_sums(z, tile_column * BLOCK_COLUMNS, given, STRIP)
         tl.store(row_sum + at_rows, positive, mask=row_ids < rows)
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)

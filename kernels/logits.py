@@ -174,19 +174,6 @@ def halves(tile):
 
 
 @triton.jit
-def same_ids(ids, row_ids, column_ids, rows):
-    """Where the id of a row equals that of a column, ``[row_ids, column_ids]``; False outside.
-
-    ``ids`` are pointers to int64 of rows and of columns, and how many of the columns have one.
-    """
-    of_rows = tl.load(ids[0] + tl.minimum(row_ids, rows - 1))
-    known = column_ids < ids[2]
-    of_columns = tl.load(ids[1] + column_ids, mask=known, other=0)
-    same = (of_rows[:, None] == of_columns[None, :]) & known[None, :]
-    return same & (row_ids < rows)[:, None]
-
-
-@triton.jit
 def outside_to(z, value, row_ids, column_ids, rows, columns):
     """The tile ``z`` with ``value`` in the entries that lie outside the matrix."""
     inside = (row_ids[:, None] < rows) & (column_ids[None, :] < columns)

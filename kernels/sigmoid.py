@@ -5,7 +5,7 @@
 
 import triton
 import triton.language as tl
-from fastclip.kernels.ids import Ids, id_arguments
+from fastclip.kernels.ids import Ids, id_arguments, same_ids
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
@@ -14,7 +14,6 @@ from fastclip.kernels.logits import (
     logits_of_program,
     narrowed,
     outside_to,
-    same_ids,
     store_tile,
 )
 from fastclip.kernels.tiles import Tile
