@@ -99,6 +99,17 @@ def test_extra_gradients_reduced_in_their_own_dtype(pool, name, how, loss_scale)
         torch.testing.assert_close(narrow["extra"], wide["extra"], rtol=1e-2, atol=1.0)
 
 
+@pytest.mark.parametrize("name, how", [CLIP[1], SIGLIP[1]])
+def test_equal_shards_have_as_many_extra_texts(pool, name, how):
+    case = name, (4, 4), "few", "ignore", (2, 2)
+    steps = [
+        pool(2).results(ids_cases.ids_step, *case, how | {"shards": shards}, UPSTREAM[:2])
+        for shards in ("any", "equal")
+    ]
+    for mine, other in zip(*steps, strict=True):
+        assert all(torch.equal(mine[leaf], other[leaf]) for leaf in mine)
+
+
 @pytest.mark.parametrize("fault, words", [
     ("ids", "the ranks must make the same call; .*, ids, same='positive', extra_texts"),
     ("same", "same='ignore'"),
