@@ -66,12 +66,14 @@ class TilePairs:
         counts = torch.searchsorted(ids, row_ids, right=True).sub_(first)
         ends = counts.cumsum(0)
         total = int(ends[-1]) if len(ends) else 0
-        if total > len(row_ids) + len(column_ids):
+        if 2 * total > 3 * (len(row_ids) + len(column_ids)):
             return None
-        numbers = torch.arange(len(row_ids), device=ids.device)
+        numbers = torch.arange(len(row_ids), device=order.device)
         rows = numbers.repeat_interleave(counts, output_size=total)
-        places = torch.arange(total, device=ids.device).add_((first - ends).add_(counts)[rows])
-        columns = order[places]
+        shift = first.sub_(ends).add_(counts)
+        del ids, counts, ends
+        columns = torch.arange(total, device=order.device).add_(shift[rows])
+        columns = order[columns]
         if self._own is not None:
             other = columns != rows + self._own
             rows, columns = rows[other], columns[other]
