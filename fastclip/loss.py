@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from fastclip.comm import Handshake, peers_of_module
 from fastclip.functional.caption import CaptionCrossEntropy
-from fastclip.functional.clip import Flags, clip_loss, clip_loss_over_ranks
+from fastclip.functional.clip import Flags, clip_loss, clip_loss_over_ranks, clip_loss_with_ids
 from fastclip.functional.distill import distilled
 from fastclip.functional.gather import gather_pair, gather_texts
 from fastclip.functional.module import ContrastiveLoss, Overridable, refuse_horovod
-from fastclip.functional.settings import ComputeOptions
+from fastclip.functional.settings import ComputeOptions, SameIds
 from fastclip.functional.siglip import check_dist_impl, siglip_loss, sigmoid_contrastive
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.infonce import clip_loss_single
@@ -80,7 +80,8 @@ class ClipLoss(ContrastiveLoss):
 
     ``rank`` and ``world_size`` are those of the process group (``group``, by default the whole
     world). ``world_size=1`` is this process alone, whatever groups exist. ``cache_labels`` concerns
-    ``get_ground_truth``; ``use_horovod`` is refused.
+    ``get_ground_truth``; ``use_horovod`` is refused. ``forward`` takes ``ids``, ``same`` and
+    ``extra_texts`` by keyword, as ``clip_loss`` does.
     """
 
     def __init__(
@@ -155,7 +156,12 @@ class ClipLoss(ContrastiveLoss):
         logit_scale: Tensor | float,
         logit_bias: Tensor | float | None = None,
         output_dict: bool = False,
+        *,
+        ids: Tensor | None = None,
+        same: str = "positive",
+        extra_texts: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
+        plain = ids is None and extra_texts is None and same == "positive"
         # Written out: tests count the calls of ours that lead to the maths. Whether a method is
         # overridden, in the class or on the instance, is looked at here and told by _overridden.
         mine = type(self)
@@ -163,6 +169,8 @@ class ClipLoss(ContrastiveLoss):
         if (methods != _METHODS or not _METHOD_NAMES.isdisjoint(self.__dict__)) and (
             self._overridden()
         ):
+            if not plain:
+                raise self._no_ids()
             loss = self._cross_entropy(
                 *self.get_logits(image_features, text_features, logit_scale, logit_bias=logit_bias)
             )
@@ -173,7 +181,18 @@ class ClipLoss(ContrastiveLoss):
             key = self.group or dist.group.WORLD, self.rank, self.world_size
             known = self.handshake.peers
             peers = known[1] if known is not None and known[0] == key else self._peers()
-        if peers is None:
+        if not plain:
+            loss = clip_loss_with_ids(
+                image_features,
+                text_features,
+                logit_scale,
+                logit_bias,
+                SameIds(ids, same, extra_texts),
+                Flags(self.local_loss, self.gather_with_grad),
+                peers,
+                options,
+            )
+        elif peers is None:
             loss = clip_loss_single(
                 image_features,
                 text_features,
@@ -205,7 +224,8 @@ class CoCaLoss(ClipLoss):
 
     Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", TMLR 2022.
     ``forward`` takes caption logits ``[B, L, V]`` and labels ``[B, L]``, of which ``pad_id`` counts
-    for nothing; ``linear_cross_entropy`` is the way that never holds such logits.
+    for nothing; ``linear_cross_entropy`` is the way that never holds such logits. By keyword it
+    takes ``ids``, ``same`` and ``extra_texts``, which concern CLIP's loss.
     """
 
     def __init__(
@@ -236,10 +256,22 @@ class CoCaLoss(ClipLoss):
         labels: Tensor,
         logit_scale: Tensor | float,
         output_dict: bool = False,
+        *,
+        ids: Tensor | None = None,
+        same: str = "positive",
+        extra_texts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor] | dict[str, Tensor]:
         contrastive_loss = torch.tensor(0, device=logits.device)
         if self.clip_loss_weight:
-            loss = ClipLoss.forward(self, image_features, text_features, logit_scale)
+            loss = ClipLoss.forward(
+                self,
+                image_features,
+                text_features,
+                logit_scale,
+                ids=ids,
+                same=same,
+                extra_texts=extra_texts,
+            )
             assert isinstance(loss, Tensor)
             contrastive_loss = self.clip_loss_weight * loss
         caption_loss = self.caption_loss_weight * self.caption_loss(logits.permute(0, 2, 1), labels)
@@ -252,7 +284,7 @@ class DistillClipLoss(ClipLoss):
     """CLIP's loss, and the cross entropies of a student's softmaxes under a teacher's.
 
     The teacher's features may have another width; its features and scale are constants, and one
-    that requires a gradient is refused.
+    that requires a gradient is refused. ``ids`` and ``extra_texts`` are refused.
     """
 
     def dist_loss(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -269,7 +301,16 @@ class DistillClipLoss(ClipLoss):
         dist_text_features: Tensor,
         dist_logit_scale: Tensor | float,
         output_dict: bool = False,
+        *,
+        ids: None = None,
+        same: str = "positive",
+        extra_texts: None = None,
     ) -> tuple[Tensor, Tensor] | dict[str, Tensor]:
+        if ids is not None or extra_texts is not None or same != "positive":
+            raise ValueError(
+                "DistillClipLoss takes no ids, no same and no extra_texts; accepted: those of "
+                "ClipLoss, CoCaLoss and SigLipLoss"
+            )
         student = (image_features, text_features, logit_scale)
         teacher = (dist_image_features, dist_text_features, dist_logit_scale)
         if self._overridden():
@@ -295,6 +336,7 @@ class DistillClipLoss(ClipLoss):
 class SigLipLoss(ContrastiveLoss):
     """SigLIP's sigmoid loss as a module; see ``siglip_loss`` for arguments and values.
 
+    ``forward`` takes ``ids``, ``same`` and ``extra_texts`` by keyword, as ``siglip_loss`` does.
     ``rank``, ``world_size`` and ``group`` as in ``ClipLoss``.
     """
 
@@ -361,8 +403,14 @@ class SigLipLoss(ContrastiveLoss):
         logit_scale: Tensor | float,
         logit_bias: Tensor | float | None,
         output_dict: bool = False,
+        *,
+        ids: Tensor | None = None,
+        same: str = "positive",
+        extra_texts: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         if self._overridden():
+            if ids is not None or extra_texts is not None:
+                raise self._no_ids()
             own, others = gather_texts(image_features, text_features, self._peers())
             loss = self._loss(image_features, own, logit_scale, logit_bias)
             for texts in others:
@@ -379,6 +427,7 @@ class SigLipLoss(ContrastiveLoss):
                 self.chunk_size,
                 self._peers(),
                 self.options,
+                SameIds(ids, same, extra_texts),
             )
         return {"contrastive_loss": loss} if output_dict else loss
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
+from fastclip.kernels.ids import Ids as Ids
+from fastclip.kernels.ids import id_arguments, positive_sums, same_ids
 from fastclip.kernels.launch import FUSED, on_device
 from fastclip.kernels.logits import (
     at_edge,
@@ -68,15 +70,17 @@ def kept_source(kept: QuantizedLogits | Tensor | None) -> tuple[str, Tensor | No
 
 
 @triton.jit
-def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
+def _two_sided_statistics(z, first_column, shared, ids, STRIP: tl.constexpr, IDS: tl.constexpr):
     """Of a tile ``z [ROWS, COLUMNS]`` writes the partial sums of columns and the logits of targets,
     a strip of columns at a time; returns the maxima and the sums of rows, ``[ROWS]`` each.
-    ``shared`` is what all strips need."""
+    ``shared`` and ``ids`` are what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
-        maximum, sum_exp = _two_sided_statistics(left, first_column, shared, STRIP)
+        maximum, sum_exp = _two_sided_statistics(left, first_column, shared, ids, STRIP, IDS)
         first_column += left.shape[1]
-        other_max, other_sum_exp = _two_sided_statistics(right, first_column, shared, STRIP)
+        other_max, other_sum_exp = _two_sided_statistics(
+            right, first_column, shared, ids, STRIP, IDS
+        )
         return merged(maximum, sum_exp, other_max, other_sum_exp)
     else:
         row_ids, tile_row, wanted, with_targets, edge, target = shared[:6]
@@ -85,6 +89,10 @@ def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
         column_inside = column_ids < columns
         if edge:
             z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
+        if IDS == "ignore":
+            other = same_ids(ids, row_ids, column_ids, rows)
+            other &= wanted[:, None] != column_ids[None, :]
+            z = tl.where(other, float("-inf"), z)
         if with_targets:
             entry = tl.sum(tl.where(wanted[:, None] == column_ids[None, :], z, 0.0), 1)  # [ROWS]
             here = (wanted >= first_column) & (wanted < first_column + z.shape[1])
@@ -106,8 +114,11 @@ def _two_sided_statistics(z, first_column, shared, STRIP: tl.constexpr):
         return maxima, tl.sum(exponentials, 1)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "affine_stride"])
-def _statistics_kernel(
+_SPECIALIZED_NEVER = ["rows", "columns", "target_offset", "affine_stride", "id_columns"]
+
+
+@triton.jit(do_not_specialize=_SPECIALIZED_NEVER)
+def statistics_kernel(
     x,
     y,
     scale,
@@ -118,6 +129,10 @@ def _statistics_kernel(
     target,
     values,
     affine,
+    ids_of_rows,
+    ids_of_columns,
+    row_sum,
+    column_sum,
     rows,
     columns,
     width,
@@ -128,6 +143,7 @@ def _statistics_kernel(
     values_stride,
     affine_stride,
     target_offset,
+    id_columns,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
@@ -137,6 +153,7 @@ def _statistics_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     KEEP: tl.constexpr,
+    IDS: tl.constexpr,
 ):
     z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
         (x, y, scale, values, affine),
@@ -149,12 +166,18 @@ def _statistics_kernel(
     keep_logits(
         z, values, affine, tile_row, tile_column, row_ids, shape, BLOCK_COLUMNS, STRIP, KEEP
     )
+    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    ids = ids_of_rows, ids_of_columns, id_columns
+    if IDS == "positive":
+        given = ids, row_ids, tile_row, column_sum, rows, columns
+        positive = positive_sums(z, tile_column * BLOCK_COLUMNS, given, STRIP)
+        tl.store(row_sum + at_rows, positive, mask=row_ids < rows)
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = row_ids, tile_row, row_ids + target_offset, with_targets, edge, target
     shared += column_max, column_sum_exp, rows, columns
-    maximum, sum_exp = _two_sided_statistics(z, tile_column * BLOCK_COLUMNS, shared, STRIP)
-    at_rows = tile_column.to(tl.int64) * rows + row_ids
+    first_column = tile_column * BLOCK_COLUMNS
+    maximum, sum_exp = _two_sided_statistics(z, first_column, shared, ids, STRIP, IDS)
     tl.store(row_max + at_rows, maximum, mask=row_ids < rows)
     tl.store(row_sum_exp + at_rows, sum_exp, mask=row_ids < rows)
 
@@ -169,6 +192,9 @@ def statistics(
     target: Tensor,
     tile: Tile,
     keep: QuantizedLogits | Tensor | None = None,
+    ids: Ids | None = None,
+    row_sums: Tensor | None = None,
+    column_sums: Tensor | None = None,
 ) -> None:
     """Partial sums of rows and columns, and the targets, of a block of logits.
 
@@ -181,12 +207,16 @@ def statistics(
         target: ``[rows]`` float64; in base 2, written where a row's target is in the block.
         keep: room for the logits: in 16 bits, or float32 ``[rows, columns]`` in base 2; written as
             ``out`` of ``gradient`` is.
+        ids: which pairs are positives or left out, if any beside the targets.
+        row_sums, column_sums: room like that of partials, float32, for the sums of the logits of
+            positives in base 2, targets among them, where ids make positives.
     """
     kind, values, affine = kept_source(keep)
+    (row_ids, column_ids, id_columns), with_ids = id_arguments(ids)
     rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
-        _statistics_kernel[(grid[0] * grid[1],)](
+        statistics_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,
@@ -195,6 +225,10 @@ def statistics(
             target,
             values,
             affine,
+            row_ids,
+            column_ids,
+            row_sums,
+            column_sums,
             rows,
             columns,
             x.shape[1],
@@ -203,14 +237,16 @@ def statistics(
             0 if values is None else values.stride(0),
             0 if affine is None else affine.stride(0) // 2,
             target_offset,
+            id_columns,
             KEEP=kind,
+            IDS=with_ids,
             **tile.product(x.shape[1], x.dtype),
             **tile.launch,
         )
 
 
 @triton.jit(do_not_specialize=["count", "length"])
-def _merge_partials_kernel(
+def merge_partials_kernel(
     maximum,
     sum_exp,
     lse,
@@ -257,7 +293,7 @@ def merge_partials(partials: Partials, lse: Tensor, running: bool) -> None:
     count, length = partials.max.shape
     block = 32 if length > 4096 else 16
     with on_device(lse):
-        _merge_partials_kernel[(triton.cdiv(length, block),)](
+        merge_partials_kernel[(triton.cdiv(length, block),)](
             *partials,
             lse,
             count,
@@ -271,13 +307,22 @@ def merge_partials(partials: Partials, lse: Tensor, running: bool) -> None:
 
 
 @triton.jit
-def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: tl.constexpr):
+def _write_gradient(
+    z,
+    first_column,
+    shared,
+    ids,
+    STRIP: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    IDS: tl.constexpr,
+):
     """Writes the gradient of a tile ``z [ROWS, COLUMNS]``, a strip of columns at a time. ``shared``
-    is what all strips need."""
+    and ``ids`` are what all strips need."""
     if z.shape[1] > STRIP:
         left, right = halves(z)
-        _write_gradient(left, first_column, shared, STRIP, INTERPRETED)
-        _write_gradient(right, first_column + left.shape[1], shared, STRIP, INTERPRETED)
+        _write_gradient(left, first_column, shared, ids, STRIP, INTERPRETED, IDS)
+        first_column += left.shape[1]
+        _write_gradient(right, first_column, shared, ids, STRIP, INTERPRETED, IDS)
     else:
         row_ids, row_shifts, row_factors, column_shift, column_factor = shared[:5]
         least, one_serves, wanted, with_targets, out, rows, columns, out_stride = shared[5:]
@@ -292,14 +337,22 @@ def _write_gradient(z, first_column, shared, STRIP: tl.constexpr, INTERPRETED: t
         else:
             g = tl.exp2(z - row_shifts[:, None]) * row_factors[:, None]
             g += tl.exp2(z - shifts[None, :]) * factors[None, :]
+        if IDS != "none":
+            same = same_ids(ids[:3], row_ids, column_ids, rows)
+            if IDS == "ignore":
+                g = tl.where(same, 0.0, g)
+            else:
+                known = column_ids < ids[2]
+                shares = tl.load(ids[4] + column_ids, mask=known, other=0.0)
+                g = tl.where(same, g - (ids[3][:, None] + shares[None, :]), g)
         if with_targets:
             g = tl.where(wanted[:, None] == column_ids[None, :], 0.0, g)
         g = narrowed(g, out.dtype.element_ty, INTERPRETED)
         store_tile(g, out, row_ids, column_ids, rows, columns, out_stride)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "affine_stride"])
-def _gradient_kernel(
+@triton.jit(do_not_specialize=_SPECIALIZED_NEVER)
+def gradient_kernel(
     x,
     y,
     scale,
@@ -310,6 +363,10 @@ def _gradient_kernel(
     out,
     values,
     affine,
+    ids_of_rows,
+    ids_of_columns,
+    row_share,
+    column_share,
     rows,
     columns,
     width,
@@ -321,6 +378,7 @@ def _gradient_kernel(
     values_stride,
     affine_stride,
     target_offset,
+    id_columns,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
@@ -330,6 +388,7 @@ def _gradient_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     SOURCE: tl.constexpr,
+    IDS: tl.constexpr,
 ):
     z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
         (x, y, scale, values, affine),
@@ -350,7 +409,13 @@ def _gradient_kernel(
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     shared = (row_ids, row_shifts, row_factors, column_shift, column_factor, least, one_serves)
     shared += (row_ids + target_offset, with_targets, out, rows, columns, out_stride)
-    _write_gradient(z, tile_column * BLOCK_COLUMNS, shared, STRIP, INTERPRETED)
+    ids = None
+    if IDS == "ignore":
+        ids = ids_of_rows, ids_of_columns, id_columns
+    if IDS == "positive":
+        shares = tl.load(row_share + near_rows)
+        ids = ids_of_rows, ids_of_columns, id_columns, shares, column_share
+    _write_gradient(z, tile_column * BLOCK_COLUMNS, shared, ids, STRIP, INTERPRETED, IDS)
 
 
 def gradient(
@@ -363,6 +428,9 @@ def gradient(
     out: Tensor,
     tile: Tile,
     kept: QuantizedLogits | Tensor | None = None,
+    ids: Ids | None = None,
+    row_share: Tensor | None = None,
+    column_share: Tensor | None = None,
 ) -> None:
     """The gradient of a block, ``G = by_row + by_column`` softmaxes, and 0 at the targets.
 
@@ -377,12 +445,15 @@ def gradient(
             which case columns are rounded up to a multiple of 16 in what is written.
         kept: the logits, if they are known: float32 in base 2, or ``QuantizedLogits`` cut by
             the same tile. ``out`` may share the memory of its values.
+        ids: as in ``statistics``. row_share, column_share: float32 vectors like ids, what a
+            positive takes from its entry of G, by row and by column.
     """
     source, values, affine = kept_source(kept)
+    (row_ids, column_ids, id_columns), with_ids = id_arguments(ids)
     rows, columns = out.shape
     grid = tile.grid(rows, columns)
     with on_device(x):
-        _gradient_kernel[(grid[0] * grid[1],)](
+        gradient_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,
@@ -391,6 +462,10 @@ def gradient(
             out,
             values,
             affine,
+            row_ids,
+            column_ids,
+            row_share,
+            column_share,
             rows,
             columns,
             x.shape[1],
@@ -400,7 +475,9 @@ def gradient(
             0 if values is None else values.stride(0),
             0 if affine is None else affine.stride(0) // 2,
             target_offset,
+            id_columns,
             SOURCE=source,
+            IDS=with_ids,
             **tile.product(x.shape[1], x.dtype),
             **tile.launch,
         )

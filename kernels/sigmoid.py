@@ -5,6 +5,7 @@
 
 import triton
 import triton.language as tl
+from fastclip.kernels.ids import Ids, id_arguments, same_ids
 from fastclip.kernels.launch import on_device
 from fastclip.kernels.logits import (
     at_edge,
@@ -68,6 +69,7 @@ def _losses_and_gradient(
     INTERPRETED: tl.constexpr,
     GRADIENT: tl.constexpr,
     WRITE: tl.constexpr,
+    IDS: tl.constexpr,
 ):
     """Sums over the columns of a tile ``z [ROWS, COLUMNS]`` of the losses and of the gradient of
     the bias, ``[ROWS]`` each; writes the gradient a strip of columns at a time. ``shared`` is what
@@ -76,26 +78,32 @@ def _losses_and_gradient(
         left, right = halves(z)
         given = out, factor, shared
         loss, g = _losses_and_gradient(
-            left, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE
+            left, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE, IDS
         )
         first_column += left.shape[1]
         other_loss, other_g = _losses_and_gradient(
-            right, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE
+            right, first_column, *given, STRIP, INTERPRETED, GRADIENT, WRITE, IDS
         )
         return loss + other_loss, g + other_g
     else:
-        row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride = shared
+        row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride, ids = shared
         column_ids = first_column + tl.arange(0, z.shape[1])
         is_target = wanted[:, None] == column_ids[None, :]  # [ROWS, STRIP]
         # Negatives lose softplus(z), the target softplus(-z): its logit changes sign.
         if with_targets:
             z = tl.where(is_target, -z, z)
+        if IDS != "none":
+            same = same_ids(ids, row_ids, column_ids, rows) & (is_target == 0)
+            z = tl.where(same, -z if IDS == "positive" else float("-inf"), z)
         if edge:
             z = outside_to(z, float("-inf"), row_ids, column_ids, rows, columns)
         rest, g, _ = sigmoid_parts(z, INTERPRETED)
         loss = tl.sum(rest + LN_2 * tl.maximum(z, 0.0), 1)
         sums = tl.sum(g, 1)
         if GRADIENT:
+            if IDS == "positive":
+                sums -= 2.0 * tl.sum(tl.where(same, g, 0.0), 1)
+                g = tl.where(same, -g, g)
             if with_targets:
                 entry = tl.sum(tl.where(is_target, g, 0.0), 1)
                 sums -= 2.0 * entry
@@ -109,8 +117,8 @@ def _losses_and_gradient(
         return loss, sums
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "target_offset"])
-def _sigmoid_kernel(
+@triton.jit(do_not_specialize=["rows", "columns", "target_offset", "id_columns"])
+def sigmoid_kernel(
     x,
     y,
     scale,
@@ -119,6 +127,8 @@ def _sigmoid_kernel(
     bias_gradients,
     on_target,
     out,
+    ids_of_rows,
+    ids_of_columns,
     factor,
     rows,
     columns,
@@ -129,6 +139,7 @@ def _sigmoid_kernel(
     y_stride,
     out_stride,
     target_offset,
+    id_columns,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
@@ -139,6 +150,7 @@ def _sigmoid_kernel(
     INTERPRETED: tl.constexpr,
     GRADIENT: tl.constexpr,
     WRITE: tl.constexpr,
+    IDS: tl.constexpr,
 ):
     z, row_ids, column_ids, tile_row, tile_column = logits_of_program(
         (x, y, scale, None, None),
@@ -151,9 +163,11 @@ def _sigmoid_kernel(
     wanted = row_ids + target_offset
     with_targets = has_targets(tile_row, tile_column, target_offset, BLOCK_ROWS, BLOCK_COLUMNS)
     edge = at_edge(tile_row, tile_column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
-    shared = row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride
+    ids = ids_of_rows, ids_of_columns, id_columns
+    shared = row_ids, wanted, with_targets, edge, on_target, rows, columns, out_stride, ids
+    first_column = tile_column * BLOCK_COLUMNS
     loss, g = _losses_and_gradient(
-        z, tile_column * BLOCK_COLUMNS, out, factor, shared, STRIP, INTERPRETED, GRADIENT, WRITE
+        z, first_column, out, factor, shared, STRIP, INTERPRETED, GRADIENT, WRITE, IDS
     )
     part = tile_row.to(tl.int64) * tl.cdiv(columns, BLOCK_COLUMNS) + tile_column
     tl.store(losses + part, tl.sum(loss, 0))
@@ -174,8 +188,10 @@ def sigmoid_losses(
     factor: float,
     want_gradient: bool,
     tile: Tile,
+    ids: Ids | None = None,
 ) -> None:
-    """``-logsigmoid(label * z)`` of a block and its gradient, labels +1 at targets, -1 elsewhere.
+    """``-logsigmoid(label * z)`` of a block and its gradient, labels +1 at targets, -1 elsewhere
+    but for pairs of one id.
 
     Args:
         x: ``[rows, D]``, y: ``[columns, D]``, float32, bfloat16 or float16, any strides.
@@ -186,11 +202,13 @@ def sigmoid_losses(
         on_target: ``[rows]`` float32; the gradient at a row's target, where that is in the block.
         out: room for ``factor * G``, 0 at the targets (see ``infonce.gradient``), or None.
         want_gradient: fill all but ``losses``.
+        ids: which pairs are positives or left out, if any beside the targets.
     """
+    (row_ids, column_ids, id_columns), with_ids = id_arguments(ids)
     rows, columns = x.shape[0], y.shape[0]
     grid = tile.grid(rows, columns)
     with on_device(x):
-        _sigmoid_kernel[(grid[0] * grid[1],)](
+        sigmoid_kernel[(grid[0] * grid[1],)](
             x,
             y,
             scale,
@@ -199,6 +217,8 @@ def sigmoid_losses(
             bias_gradients,
             on_target,
             out,
+            row_ids,
+            column_ids,
             factor,
             rows,
             columns,
@@ -207,8 +227,10 @@ def sigmoid_losses(
             *y.stride(),
             0 if out is None else out.stride(0),
             target_offset,
+            id_columns,
             GRADIENT=want_gradient,
             WRITE=out is not None,
+            IDS=with_ids,
             **tile.product(x.shape[1], x.dtype),
             **tile.launch,
         )

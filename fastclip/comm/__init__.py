@@ -10,6 +10,7 @@ from fastclip.comm.handshake import Handshake as Handshake
 from fastclip.comm.peers import Peers as Peers
 from fastclip.comm.peers import peers_of_function as peers_of_function
 from fastclip.comm.peers import peers_of_module as peers_of_module
+from fastclip.comm.rank_rows import EXTRA as EXTRA
 from fastclip.comm.rank_rows import IMAGE as IMAGE
 from fastclip.comm.rank_rows import SCALE as SCALE
 from fastclip.comm.rank_rows import TEXT as TEXT

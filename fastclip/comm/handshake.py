@@ -11,7 +11,7 @@ from fastclip.comm.rank_rows import Shards
 SHARDS = ("any", "equal")
 
 # Of what a rank tells the others, above all gradients that it may want: it refused its inputs.
-REFUSED = 8
+REFUSED = 16
 
 
 class Handshake:

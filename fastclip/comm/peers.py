@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastclip.comm.handshake import REFUSED, Handshake, disagreement, idle_ranks, unequal_rows
-from fastclip.comm.rank_rows import IMAGE, SCALE, TEXT, Shards, all_gather_single
+from fastclip.comm.rank_rows import EXTRA, IMAGE, SCALE, TEXT, Shards, all_gather_single
 
 _function_handshakes: dict[dist.ProcessGroup, Handshake] = {}
 
@@ -40,8 +40,8 @@ class Peers:
             call: the operation and its flags, in words.
             features: any of the inputs; it says where tensors live.
             prepare: checks the inputs of this rank; returns a tuple of image rows, text rows, then
-                scalars that may want gradients and constants; and the name of the backend, which
-                ranks need not share.
+                scalars and extra texts that may want gradients, and constants; and the name of the
+                backend, which ranks need not share.
 
         Returns:
             The shards, and both that ``prepare`` returned.
@@ -74,7 +74,7 @@ class Peers:
             if torch.is_grad_enabled():
                 grad_flags = IMAGE * image.requires_grad | TEXT * text.requires_grad
                 for other in others:
-                    grad_flags |= SCALE * other.requires_grad
+                    grad_flags |= (EXTRA if other.ndim == 2 else SCALE) * other.requires_grad
             known = agreed.get((group, rows, call)) if agreed else None
             if known and grad_flags in known:
                 return known[grad_flags], prepared, backend

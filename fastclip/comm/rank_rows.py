@@ -8,7 +8,7 @@ every result has the same bits on each run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,8 +26,9 @@ reduce_scatter_single: Any = getattr(
 
 TRAVEL = ("bidir", "shift", "reduce", "gather")
 
-# Gradients that a rank can want: of its image rows, of its text rows, of the logit scale or bias.
-IMAGE, TEXT, SCALE = 1, 2, 4
+# Gradients that a rank can want: of its image rows, of its text rows, of the logit scale or bias,
+# of its extra texts.
+IMAGE, TEXT, SCALE, EXTRA = 1, 2, 4, 8
 
 
 @dataclass
@@ -62,6 +63,18 @@ class Shards:
     def span(self) -> slice:
         """Where this rank's rows lie in the batch."""
         return self.spans[self.rank]
+
+    def of_another(self, own: Tensor, equal: bool) -> Shards:
+        """The shards of another matrix of the batch, of which this rank holds the rows ``own``; a
+        collective, unless it is known that all ranks hold as many."""
+        rows = (own.shape[0],) * self.world
+        if not equal:
+            counted = torch.tensor([[own.shape[0]]], device=own.device)
+            table = counted.new_empty((self.world, 1))
+            all_gather_single(table, counted, group=self.group)
+            rows = tuple(table.flatten().tolist())
+        before = sum(rows[: self.rank])
+        return replace(self, rows=rows, total=sum(rows), offset=before, own=rows[self.rank])
 
     def spread(self, values: Tensor) -> Tensor:
         """One value per rank, ``[W]`` -> one per row, ``[N]``."""

@@ -70,6 +70,13 @@ class ContrastiveLoss(nn.Module):
             )
         return bool(names)
 
+    def _no_ids(self) -> ValueError:
+        """What an override raises that knows neither ids nor extra texts."""
+        return ValueError(
+            f"{type(self).__name__} overrides a method that makes logits or labels, and takes no "
+            "ids and no extra_texts; accepted: those of a loss without overrides"
+        )
+
 
 def refuse_horovod(use_horovod: bool) -> None:
     if use_horovod:

@@ -43,6 +43,26 @@ class ComputeOptions:
         return shards.reduce_scatter(sent).to(partial.dtype)
 
 
+@dataclass(frozen=True)
+class SameIds:
+    """What a call has beside pairs: ``ids [n]`` or None, what becomes of pairs of one id, and
+    ``extra_texts [k, D]`` or None. See ``clip_loss``."""
+
+    ids: Tensor | None = None
+    same: str = "positive"
+    extra_texts: Tensor | None = None
+
+    def words(self, equal: bool) -> str:
+        """What ranks must share of it; with ``equal`` shards they share the number of extra texts
+        as well."""
+        words = "" if self.ids is None else f", ids, same={self.same!r}"
+        extra = self.extra_texts
+        if extra is not None:
+            known = equal and isinstance(extra, Tensor) and extra.ndim
+            words += f", {extra.shape[0]} extra_texts" if known else ", extra_texts"
+        return words
+
+
 @cache
 def warn_once(message: str) -> None:
     """Warns, the first time in this process."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastclip.comm import IMAGE, SCALE, TEXT, Shards
+from fastclip.comm import EXTRA, IMAGE, SCALE, TEXT, Shards
 from fastclip.functional.settings import warn_once
 from fastclip.ops.epilogue import inner_product
 
@@ -55,7 +55,8 @@ def needed_grads(shards: Shards, flags: Flags) -> NeededGrads:
     # A rank's loss is made of its own rows with local_loss, of all ranks' without.
     scale = bool(own & SCALE) if flags.local_loss else shards.wanted(SCALE)
     # One-sided, the scale's gradient needs every rank's accumulator of texts, summed.
-    y = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT)
+    # The gradient of extra texts is of the images' softmaxes, which one-sided texts do not have.
+    y = shards.wanted(TEXT | SCALE if flags.one_sided else TEXT | EXTRA)
     x = bool(own & IMAGE) or (scale and (flags.one_sided or not y))
     return NeededGrads(x, y, scale)
 

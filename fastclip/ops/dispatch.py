@@ -165,12 +165,34 @@ def resolve_for_graph(
     return found
 
 
+def resolve_for_ids(op: str, backend: str, x: Tensor, workspace_bytes: int) -> str:
+    """``resolve_for_graph`` of a call with ids or extra texts, which ``cuda`` does not take.
+
+    Raises ValueError where that is asked for by name.
+    """
+    check_options(workspace_bytes, backend)
+    return _constant_for_ids(op, backend, x.device, x.dtype)
+
+
+def _constant_for_ids(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    asked = {"backend": backend}
+    if backend == "auto" and "cuda" in backends_of(op):
+        asked[BACKEND_VARIABLE] = os.environ.get(BACKEND_VARIABLE, "auto")
+    for source, name in asked.items():
+        if name == "cuda":
+            raise ValueError(
+                f"{source}='cuda' takes no ids and no extra_texts; accepted: auto, torch, triton"
+            )
+    return "torch" if device.type == "meta" else _constant(op, backend, device, dtype)
+
+
 def _constant(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return resolve_backend(op, backend, device, dtype).name
 
 
 # What torch.compiler.assume_constant_result does, for which that imports all of torch._dynamo.
 _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_constant_for_ids._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check_triton(source: str, device: torch.device) -> None:

@@ -79,6 +79,41 @@ def paired(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def paired_with_extra(
+    x: Tensor, y: Tensor, extra: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``paired`` rows, and extra texts ``[k, D]`` of their width and dtype, or None."""
+    if extra is None:
+        return *paired(x, y), None
+    x, y = paired(x, y)
+    x, extra = feature_pair(x, extra, ("image_features", "extra_texts"))
+    return x, y, extra
+
+
+SAME = ("positive", "ignore")
+
+
+def check_ids(ids: Tensor | None, same: str, x: Tensor) -> None:
+    """Raise TypeError or ValueError for ids that are not an int64 for each row of x beside it, and
+    for another ``same`` than those there are."""
+    if same not in SAME:
+        raise ValueError(f"same={same!r}; accepted: {', '.join(SAME)}")
+    if ids is None:
+        return
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"ids is a {type(ids).__name__}; accepted: a torch tensor of int64")
+    if ids.dtype != torch.int64:
+        raise TypeError(f"ids is {ids.dtype}; accepted: int64")
+    if ids.shape != x.shape[:1]:
+        raise ValueError(
+            f"ids has shape {tuple(ids.shape)}; accepted: [{x.shape[0]}], an id for each row"
+        )
+    if ids.device != x.device:
+        raise ValueError(
+            f"ids is on {ids.device} but image_features is on {x.device}; accepted: the same device"
+        )
+
+
 def check_target_offset(x: Tensor, y: Tensor, target_offset: int) -> None:
     """Raise ValueError where row i's target, column ``i + target_offset``, is no column."""
     if x.shape[0] and not 0 <= target_offset <= y.shape[0] - x.shape[0]:

@@ -18,7 +18,8 @@ def packed_op(name: str, pack: type, results: int) -> Callable[[Callable[..., An
 
     Args:
         name: the op's, ``fastclip::...``.
-        pack: a ``NamedTuple`` whose last field may have a default.
+        pack: a ``NamedTuple`` whose last fields may have defaults. Torch leaves what equals
+            them out of a call: such a pack is made by ``pack(*fields)``.
         results: how many tensors the op returns.
     """
     defaults = pack._field_defaults  # type: ignore[attr-defined]

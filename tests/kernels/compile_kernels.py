@@ -42,13 +42,20 @@ TILED = {
 }
 CAPABILITIES = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 INTEGERS = {"width", "rows", "columns", "count", "length", "target_offset", "first", "matrix_rows",
-            "first_column"}  # fmt: skip
+            "first_column", "id_columns"}  # fmt: skip
 # Arguments that a launch leaves out: with one target a row, with several, with dense labels.
 WITHOUT = {
     "one": ("bounds",),
     "several": ("row_sum", "row_offset", "labels"),
     "dense": ("entry_columns", "bounds", "entry_labels"),
 }
+# Arguments that a launch has with ids, by what becomes of them.
+ID_ARGUMENTS = {
+    "positive": ("ids_of_rows", "ids_of_columns", "row_sum", "column_sum", "row_share",
+                 "column_share"),
+    "ignore": ("ids_of_rows", "ids_of_columns"),
+}  # fmt: skip
+ALL_ID_ARGUMENTS = ID_ARGUMENTS["positive"]
 
 
 def tiled(operation, dtype, architecture):
@@ -73,27 +80,33 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
         }
         launch = {k: v for k, v in used.launch.items() if not k.isupper()}
         x = y = features
+    ids = dict(ids_of_rows="*i64", ids_of_columns="*i64")
+    if kernel in ("statistics", "gradient", "sigmoid"):
+        constants["IDS"] = next((kind for kind in ID_ARGUMENTS if kind in variant), "none")
+        used_ids = ID_ARGUMENTS.get(constants["IDS"], ())
+        constants |= dict.fromkeys(n for n in ALL_ID_ARGUMENTS if n not in used_ids)
     if kernel == "statistics":
         pointers = dict(
             x=x, y=y, scale=f32, row_max=f32, row_sum_exp=f32, column_max=f32, column_sum_exp=f32,
-            target="*fp64", values=values, affine=f32,
+            target="*fp64", values=values, affine=f32, row_sum=f32, column_sum=f32, **ids,
         )  # fmt: skip
-        constants["KEEP"] = kept if variant == "kept" else "product"
-        function = infonce._statistics_kernel
+        constants["KEEP"] = kept if "kept" in variant else "product"
+        function = infonce.statistics_kernel
     elif kernel == "gradient":
         pointers = dict(
             x=x, y=y, scale=f32, row_shift=f32, row_factor=f32, column_shift=f32,
-            column_factor=f32, out=gradient, values=values, affine=f32,
+            column_factor=f32, out=gradient, values=values, affine=f32, row_share=f32,
+            column_share=f32, **ids,
         )  # fmt: skip
-        constants["SOURCE"] = kept if variant == "kept" else "product"
-        function = infonce._gradient_kernel
+        constants["SOURCE"] = kept if "kept" in variant else "product"
+        function = infonce.gradient_kernel
     elif kernel == "sigmoid":
         pointers = dict(
             x=x, y=y, scale=f32, bias=f32, losses=f32, bias_gradients=f32, on_target=f32,
-            out=gradient, factor="fp32",
+            out=gradient, factor="fp32", **ids,
         )  # fmt: skip
         constants |= {"GRADIENT": True, "WRITE": True}
-        function = sigmoid._sigmoid_kernel
+        function = sigmoid.sigmoid_kernel
     elif kernel in ("row_statistics", "row_gradient", "linear_sigmoid"):
         pointers = dict(
             x=x, y=y, scale=f32, bias=features, row_max=f32, row_sum_exp=f32, row_sum=f32,
@@ -116,7 +129,7 @@ def case(kernel: str, architecture: str, dtype: torch.dtype, variant: str, warps
     elif kernel == "merge_partials":
         pointers = dict(maximum=f32, sum_exp=f32, lse="*fp64")
         constants, launch = {"RUNNING": True, "STEP": 32, "BLOCK": 32}, {"num_warps": 4, **FUSED}
-        function = infonce._merge_partials_kernel
+        function = infonce.merge_partials_kernel
     else:
         pointers = dict(
             x=features, a=f32, partial=f32, out=f32 if kernel == "scale_and_add_rows" else features,

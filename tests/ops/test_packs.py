@@ -18,9 +18,13 @@ from fastclip.ops.sigmoid import packs as sigmoid
 PACKS = {
     "infonce_forward": infonce.InfonceForward,
     "infonce_backward": infonce.InfonceBackward,
+    "infonce_ids_forward": infonce.InfonceIdsForward,
+    "infonce_ids_backward": infonce.InfonceIdsBackward,
     "clip_loss": infonce.ClipLossCall,
+    "clip_loss_ids": infonce.ClipLossIdsCall,
     "sigmoid_forward": sigmoid.SigmoidForward,
     "siglip_loss": sigmoid.SiglipLossCall,
+    "siglip_loss_ids": sigmoid.SiglipLossIdsCall,
     "distill_forward": distill.DistillForward,
     "distill_backward": distill.DistillBackward,
     "distill_clip_loss": distill.DistillClipLossCall,

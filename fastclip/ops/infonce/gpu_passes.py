@@ -7,17 +7,26 @@ For 16-bit features logits are kept in 16-bit fixed point, for float32 ones in f
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastclip.kernels import infonce as kernels
+from fastclip.kernels.ids import Ids
 from fastclip.kernels.tiles import Tile
-from fastclip.ops.infonce.packs import InfonceBackward, InfonceForward
+from fastclip.ops.infonce.packs import (
+    PLAIN_BACKWARD,
+    PLAIN_FORWARD,
+    InfonceBackward,
+    InfonceForward,
+    InfonceIdsBackward,
+    InfonceIdsForward,
+)
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.tiling.gpu_blocks import (
     SIDE,
+    SUMMED_BYTES,
     GpuBlocks,
     Products,
     plan_gpu_blocks,
@@ -124,9 +133,27 @@ def _cut(*tiles: Tile) -> tuple[int, int]:
     return max(t.rows for t in tiles), max(t.columns for t in tiles)
 
 
-def _partial_bytes(rows: int, columns: int, used: Tile) -> int:
+def _partial_entries(rows: int, columns: int, used: Tile) -> int:
     tile_rows, tile_columns = used.grid(rows, columns)
-    return 8 * (tile_columns * rows + tile_rows * columns)
+    return tile_columns * rows + tile_rows * columns
+
+
+def _partial_bytes(rows: int, columns: int, used: Tile) -> int:
+    return 8 * _partial_entries(rows, columns, used)
+
+
+class _Positives(NamedTuple):
+    """Ids of a block, and the sums of its positives' logits to fill, in base 2, float64; they are
+    None where pairs are left out, and have none beside their targets."""
+
+    ids: Ids
+    row_sum: Tensor | None
+    col_sum: Tensor | None
+
+    @property
+    def partial_bytes(self) -> int:
+        """For an entry of partial sums."""
+        return 0 if self.row_sum is None else SUMMED_BYTES
 
 
 def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple[slice, bool]]:
@@ -136,17 +163,17 @@ def _row_spans(n: int, kept: int, largest: int, multiple: int) -> Iterator[tuple
 
 
 def _launches(
-    n: int, m: int, kept: int, planned: Plan, free: int
+    n: int, m: int, kept: int, planned: Plan, free: int, entry: int
 ) -> Iterator[tuple[slice, Tile, bool]]:
     """Spans of rows of the forward pass, each as large as leaves its partial sums within ``free``
-    bytes; the tile of each, and whether its logits are kept."""
+    bytes, of which an entry takes ``entry``; the tile of each, and whether its logits are kept."""
     for start, stop, used, keeps in (
         (0, kept, planned.kept_tile, True),
         (kept, n, planned.statistics_tile, False),
     ):
         if start == stop:
             continue
-        bands = free // _partial_bytes(min(stop - start, used.rows), m, used)
+        bands = free // (entry * _partial_entries(min(stop - start, used.rows), m, used))
         largest = min(stop - start, bands * used.rows)
         for rows in spans(stop, largest, used.rows, start=start):
             yield rows, used, keeps
@@ -228,6 +255,28 @@ class Passes:
 
     def forward(self, call: InfonceForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See ``fastclip.ops.infonce.infonce_forward``."""
+        return self._forward(call, None)
+
+    def forward_ids(self, call: InfonceIdsForward) -> tuple[Tensor, ...]:
+        """See ``fastclip.ops.infonce.infonce_ids_forward``."""
+        ids = Ids(call.row_ids.contiguous(), call.column_ids.contiguous(), call.ignore)
+        statistics = statistics_dtype(call.x.device)
+        sums = [of.new_zeros(of.shape, dtype=statistics) for of in (ids.rows, ids.columns)]
+        positives = _Positives(ids, *((None, None) if call.ignore else sums))
+        row_lse, col_lse, target, kept = self._forward(
+            InfonceForward._make(call[:PLAIN_FORWARD]), positives
+        )
+        if call.ignore:
+            sums[0] += target
+            sums[1][call.target_offset : call.target_offset + len(target)] += target
+        else:
+            for total in sums:
+                total.div_(LOG2_E)
+        return row_lse, col_lse, target, *sums, kept
+
+    def _forward(
+        self, call: InfonceForward, positives: _Positives | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, y, scale, target_offset, keep, workspace_bytes, _ = call
         kept = self.new_kept(x, y, keep, workspace_bytes)
         n, m, statistics = x.shape[0], y.shape[0], statistics_dtype(x.device)
@@ -239,7 +288,13 @@ class Passes:
         planned = self.plan(x, y, workspace_bytes)
         layout = planned.kept(planned.kept_rows(kept, n, m), m)
         scale = in_base_2(scale).float()
-        launches = list(_launches(n, m, layout.rows, planned, workspace_bytes - len(kept)))
+        entry = 8 + (0 if positives is None else positives.partial_bytes)
+        free = workspace_bytes - len(kept)
+        if positives is not None:
+            tiles = planned.statistics_tile, planned.kept_tile
+            band = max(_partial_entries(min(n, used.rows), m, used) for used in tiles)
+            refuse(workspace_bytes, n, m, len(kept) + entry * band)
+        launches = list(_launches(n, m, layout.rows, planned, free, entry))
         largest = max(_partial_bytes(rows.stop - rows.start, m, used) for rows, used, _ in launches)
         room = x.new_empty(largest // 4, dtype=torch.float32)
         for rows, used, keeps in launches:
@@ -251,6 +306,12 @@ class Passes:
             )
             row_partials = kernels.Partials(*row_room.view(2, tile_columns, height))
             column_partials = kernels.Partials(*column_room.view(2, tile_rows, m))
+            given: dict[str, Any] = {}
+            if positives is not None:
+                given["ids"] = positives.ids.block(rows, slice(0, m))
+                if positives.row_sum is not None:
+                    given["row_sums"] = x.new_empty((tile_columns, height), dtype=torch.float32)
+                    given["column_sums"] = x.new_empty((tile_rows, m), dtype=torch.float32)
             self.kernels.statistics(
                 x[rows],
                 y,
@@ -261,13 +322,29 @@ class Passes:
                 target[rows],
                 used,
                 layout.logits(kept, rows) if keeps else None,
+                **given,
             )
+            if positives is not None and positives.row_sum is not None:
+                assert positives.col_sum is not None
+                known = len(positives.col_sum)
+                positives.row_sum[rows] = given["row_sums"].sum(0, dtype=statistics)
+                of_columns = given["column_sums"][:, :known].sum(0, dtype=statistics)
+                positives.col_sum.add_(of_columns)
             self.kernels.merge_partials(row_partials, row_lse[rows], running=False)
             self.kernels.merge_partials(column_partials, col_lse, running=True)
         return row_lse.div_(LOG2_E), col_lse.div_(LOG2_E), target.div_(LOG2_E), kept
 
     def backward(self, call: InfonceBackward) -> tuple[Tensor, Tensor]:
         """See ``fastclip.ops.infonce.infonce_backward``."""
+        return self._backward(call, None)
+
+    def backward_ids(self, call: InfonceIdsBackward) -> tuple[Tensor, Tensor]:
+        """See ``fastclip.ops.infonce.infonce_ids_backward``."""
+        return self._backward(InfonceBackward._make(call[:PLAIN_BACKWARD]), call)
+
+    def _backward(
+        self, call: InfonceBackward, given: InfonceIdsBackward | None
+    ) -> tuple[Tensor, Tensor]:
         x, y, target_offset, kept = call.x, call.y, call.target_offset, call.kept
         row_lse, col_lse = call.row_lse, call.col_lse
         row_weight, col_weight = call.row_weight, call.col_weight
@@ -283,8 +360,14 @@ class Passes:
         scale = in_base_2(call.scale).float()
 
         own = slice(target_offset, target_offset + n)
-        row_target = target_gradient(call.target, row_lse, row_weight)
-        col_target = target_gradient(call.target, col_lse[own], col_weight[own])
+        row_share, col_share = (None, None) if given is None else (given.row_share, given.col_share)
+        row_target = target_gradient(call.target, row_lse, row_weight, row_share)
+        col_target = target_gradient(
+            call.target,
+            col_lse[own],
+            col_weight[own],
+            None if col_share is None else col_share[own],
+        )
         # Weights of any size fit the 16-bit dtype of the products once the power of two above the
         # largest is taken out.
         peak = torch.maximum(*(weight.abs().amax().float() for weight in (row_weight, col_weight)))
@@ -302,14 +385,31 @@ class Passes:
                 (by_row, _without(by_column), need_x, False),
                 (_without(by_row), by_column, False, need_y),
             ]
+        ids = None
+        shares: list[tuple[Tensor, Tensor]] = []  # as parts
+        if given is not None:
+            ids = Ids(given.row_ids.contiguous(), given.column_ids.contiguous(), given.ignore)
+            of_rows, of_columns = given.row_share * factor, given.col_share * factor
+            shares = [(of_rows, of_columns)]
+            if not call.both_terms:
+                nothing = torch.zeros_like(of_rows), torch.zeros_like(of_columns)
+                shares = [(of_rows, nothing[1]), (nothing[0], of_columns)]
         cut = planned.cut
         for rows, keeps in _row_spans(n, layout.rows, blocks.rows, cut[0]):
             products.rows(rows)
             for columns in spans(m, blocks.columns, cut[1]):
                 g = products.room(rows, columns)
-                for row_side, column_side, to_x, to_y in parts:
+                for number, (row_side, column_side, to_x, to_y) in enumerate(parts):
                     if not (to_x or to_y):
                         continue
+                    with_ids: dict[str, Any] = {}
+                    if ids is not None:
+                        row_share, col_share = shares[number]
+                        with_ids = {
+                            "ids": ids.block(rows, columns),
+                            "row_share": row_share[rows],
+                            "column_share": col_share[columns],
+                        }
                     self.kernels.gradient(
                         x[rows],
                         y[columns],
@@ -320,6 +420,7 @@ class Passes:
                         g,
                         planned.kept_tile if keeps else planned.recompute_tile,
                         layout.block(kept, rows, columns) if keeps else None,
+                        **with_ids,
                     )
                     products.add(g, columns, to_x, to_y)
         products.finish(factor, row_target, col_target, target_offset)

@@ -69,3 +69,75 @@ class ClipLossCall(NamedTuple):
     keep: bool
     workspace_bytes: int
     backend: str
+
+
+class InfonceIdsForward(NamedTuple):
+    """Arguments of ``infonce_ids_forward``: those of ``InfonceForward``, then ids.
+
+    Attributes:
+        row_ids: ``[n]`` int64. column_ids: ``[<= m]`` int64, of the first columns; later ones have
+            none, and are negatives of every row.
+        ignore: False where all pairs of one id are positives; True where all of them but the
+            targets are left out of both softmaxes.
+    """
+
+    x: Tensor
+    y: Tensor
+    scale: Tensor
+    target_offset: int
+    keep: bool
+    workspace_bytes: int
+    backend: str
+    row_ids: Tensor
+    column_ids: Tensor
+    ignore: bool
+
+
+class InfonceIdsBackward(NamedTuple):
+    """Arguments of ``infonce_ids_backward``: those of ``InfonceBackward``, then ids.
+
+    Attributes:
+        row_ids, column_ids, ignore: as in ``InfonceIdsForward``.
+        row_share: ``[n]``, col_share: ``[columns with an id]``: the weight of each of a row's and a
+            column's positives, its weight over their number; accumulation dtype.
+    """
+
+    x: Tensor
+    y: Tensor
+    scale: Tensor
+    row_lse: Tensor
+    col_lse: Tensor
+    target: Tensor
+    row_weight: Tensor
+    col_weight: Tensor
+    kept: Tensor
+    target_offset: int
+    both_terms: bool
+    need_x: bool
+    need_y: bool
+    workspace_bytes: int
+    backend: str
+    row_ids: Tensor
+    column_ids: Tensor
+    row_share: Tensor
+    col_share: Tensor
+    ignore: bool
+
+
+class ClipLossIdsCall(NamedTuple):
+    """Arguments of the op ``clip_loss_ids``: those of ``ClipLossCall``, ``ids [n]`` or None with
+    ``ignore`` as in ``InfonceIdsForward``, and ``extra [k, D]``, texts that only images meet."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+    extra: Tensor | None
+    ids: Tensor | None
+    ignore: bool
+    keep: bool
+    workspace_bytes: int
+    backend: str
+
+
+# How many of the first fields of a pack with ids are those of the pack without.
+PLAIN_FORWARD, PLAIN_BACKWARD = len(InfonceForward._fields), len(InfonceBackward._fields)

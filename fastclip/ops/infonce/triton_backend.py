@@ -14,4 +14,5 @@ def _tile(operation: str, x: Tensor, y: Tensor) -> Tile:
 
 passes = Passes(kernels, _tile, quantized_tile=lambda used: used, check=lambda x, y: check_dtype(x))
 new_kept, forward, backward = passes.new_kept, passes.forward, passes.backward
+forward_ids, backward_ids = passes.forward_ids, passes.backward_ids
 check_features = passes.check

@@ -40,7 +40,7 @@ def sigmoid_forward(*fields):
         ValueError: targets outside the columns, a backend that cannot run there, or too small a
             workspace. TypeError: a dtype that the backend does not take.
     """
-    call = SigmoidForward._make(fields)
+    call = SigmoidForward(*fields)
     x, y = call.x, call.y
     if call.target_offset >= 0:
         check_target_offset(x, y, call.target_offset)
@@ -61,7 +61,7 @@ def sigmoid_forward(*fields):
 
 @sigmoid_forward.register_fake
 def _(*fields):
-    call = SigmoidForward._make(fields)
+    call = SigmoidForward(*fields)
     dtype, (n, width), m = accumulation_dtype(call.x.dtype), call.x.shape, call.y.shape[0]
     return (
         call.x.new_empty((), dtype=dtype),

@@ -6,7 +6,11 @@ from torch import Tensor
 from fastclip.ops.inputs import accumulation_dtype, statistics_dtype
 from fastclip.ops.sigmoid.packs import SigmoidForward
 from fastclip.ops.tiling.cpu_tiles import CpuTiles, Logits, TileCost, plan_cpu_tiles, spans
+from fastclip.ops.tiling.same_ids import SameIds
 from fastclip.ops.tiling.softmax_tiles import diagonal
+
+# Added to label times logit of a pair that is left out: its loss and its gradient are 0.
+_EASY = 2.0**100
 
 
 def plan_blocks(x: Tensor, y: Tensor, chunk_rows: int, workspace_bytes: int) -> CpuTiles:
@@ -32,6 +36,9 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     logits = Logits(x, y, -scale, tiles, dtype)
     scratch, unused = tiles.scratch(x, dtype), tiles.scratch(x, dtype)
 
+    same = None
+    if call.row_ids is not None and call.column_ids is not None:
+        same = SameIds(call.row_ids, call.column_ids, target_offset, tiles, scratch)
     gradient = need_x or need_y or need_bias
     grad_x_acc = x.new_zeros((n if need_x else 0, width), dtype=dtype)
     grad_y_acc = x.new_zeros((m if need_y else 0, width), dtype=dtype)
@@ -46,6 +53,12 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             if target_offset >= 0:
                 positives = diagonal(z, target_offset + rows.start - columns.start)[0]
                 positives.neg_()
+            pairs = None if same is None else same.in_tile(rows, columns)
+            if pairs is not None and call.ignore:
+                pairs.add(z, _EASY)
+                pairs = None
+            if pairs is not None:
+                pairs.negate(z, torch.zeros_like(loss))
             for r, c in tiles.blocks(*z.shape):
                 block = z[r, c]
                 spare, buffer = scratch.view(*block.shape), unused.view(*block.shape)
@@ -57,6 +70,10 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             if gradient:
                 bias_gradient -= 2 * positives.sum(dtype=loss.dtype)
                 positives.neg_()
+            if gradient and pairs is not None:
+                negated = torch.zeros_like(loss)
+                pairs.negate(z, negated)
+                bias_gradient += 2 * negated
             if need_x:
                 grad_x_acc[rows].addmm_(z, y_part)
             if need_y:

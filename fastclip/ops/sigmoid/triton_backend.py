@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fastclip.kernels import sigmoid as kernels
+from fastclip.kernels.ids import Ids
 from fastclip.kernels.tiles import tile
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.sigmoid.packs import SigmoidForward
@@ -50,6 +51,9 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     scale, bias = in_base_2(scale).float(), in_base_2(bias).float()
     offset = m if target_offset < 0 else target_offset  # no column of any block
     gradient = write or need_bias
+    ids = None
+    if call.row_ids is not None and call.column_ids is not None:
+        ids = Ids(call.row_ids.contiguous(), call.column_ids.contiguous(), call.ignore)
     for rows in spans(n, blocks.rows, used.rows):
         products.rows(rows)
         for columns in spans(m, blocks.columns, used.columns):
@@ -69,6 +73,7 @@ def forward(call: SigmoidForward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
                 products.factor,
                 gradient,
                 used,
+                None if ids is None else ids.block(rows, columns),
             )
             part = part if gradient else part[:1]
             totals[: len(part)] += part.sum(1, dtype=totals.dtype)

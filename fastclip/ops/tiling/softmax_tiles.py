@@ -188,10 +188,16 @@ class TileGradient:
             out.add_(scratch.view(*z.shape))
 
 
-def target_gradient(target: Tensor, lse: Tensor, weight: Tensor) -> Tensor:
-    """``weight * (exp(target - lse) - 1)``, exact where the softmax is nearly 1: one direction's
-    gradient at the targets, in weight's dtype. ``target`` and ``lse`` are float64, in base e."""
-    return (target - lse).expm1_().mul_(weight).to(weight.dtype)
+def target_gradient(
+    target: Tensor, lse: Tensor, weight: Tensor, share: Tensor | None = None
+) -> Tensor:
+    """``weight * exp(target - lse) - share``, exact where the softmax is nearly 1: one direction's
+    gradient at the targets, in weight's dtype. ``target`` and ``lse`` are float64, in base e;
+    ``share`` is the weight itself where a target is its row's only one, or None."""
+    gradient = (target - lse).expm1_().mul_(weight)
+    if share is not None:
+        gradient += weight - share
+    return gradient.to(weight.dtype)
 
 
 def _within(whole: slice, part: slice) -> slice:
