@@ -28,10 +28,11 @@ from fastclip.functional.clip import Flags, clip_loss, clip_loss_over_ranks, cli
 from fastclip.functional.distill import distilled
 from fastclip.functional.gather import gather_pair, gather_texts
 from fastclip.functional.module import ContrastiveLoss, Overridable, refuse_horovod
-from fastclip.functional.settings import ComputeOptions, SameIds
+from fastclip.functional.settings import ComputeOptions, GivenIds
 from fastclip.functional.siglip import check_dist_impl, siglip_loss, sigmoid_contrastive
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES
 from fastclip.ops.infonce import clip_loss_single
+from fastclip.ops.inputs import SAME
 from fastclip.ops.linear.cross_entropy import linear_cross_entropy
 from fastclip.ops.linear.multi_target import multi_target_cross_entropy
 from fastclip.ops.linear.ngram import jelinek_mercer, ngram_cross_entropy
@@ -161,7 +162,7 @@ class ClipLoss(ContrastiveLoss):
         same: str = "positive",
         extra_texts: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        plain = ids is None and extra_texts is None and same == "positive"
+        plain = ids is None and extra_texts is None and same in SAME
         # Written out: tests count the calls of ours that lead to the maths. Whether a method is
         # overridden, in the class or on the instance, is looked at here and told by _overridden.
         mine = type(self)
@@ -170,7 +171,7 @@ class ClipLoss(ContrastiveLoss):
             self._overridden()
         ):
             if not plain:
-                raise self._no_ids()
+                raise self._no_ids(same)
             loss = self._cross_entropy(
                 *self.get_logits(image_features, text_features, logit_scale, logit_bias=logit_bias)
             )
@@ -187,7 +188,7 @@ class ClipLoss(ContrastiveLoss):
                 text_features,
                 logit_scale,
                 logit_bias,
-                SameIds(ids, same, extra_texts),
+                GivenIds(ids, same, extra_texts),
                 Flags(self.local_loss, self.gather_with_grad),
                 peers,
                 options,
@@ -409,8 +410,8 @@ class SigLipLoss(ContrastiveLoss):
         extra_texts: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         if self._overridden():
-            if ids is not None or extra_texts is not None:
-                raise self._no_ids()
+            if ids is not None or extra_texts is not None or same not in SAME:
+                raise self._no_ids(same)
             own, others = gather_texts(image_features, text_features, self._peers())
             loss = self._loss(image_features, own, logit_scale, logit_bias)
             for texts in others:
@@ -427,7 +428,7 @@ class SigLipLoss(ContrastiveLoss):
                 self.chunk_size,
                 self._peers(),
                 self.options,
-                SameIds(ids, same, extra_texts),
+                GivenIds(ids, same, extra_texts),
             )
         return {"contrastive_loss": loss} if output_dict else loss
 

@@ -135,3 +135,29 @@ def test_on_the_meta_device():
     x, y, extra = (torch.randn(rows, WIDTH, device="meta") for rows in (N, N, K))
     for loss in (clip_of, siglip_of):
         assert loss(x, y, ids=IDS.to("meta"), extra_texts=extra).shape == ()
+
+
+@pytest.mark.parametrize("same", ["positive", "ignore"])
+@pytest.mark.parametrize("ids", [torch.arange(N) // 2, torch.zeros(N, dtype=torch.long)])
+def test_infinite_logits_spread_no_nan(ids, same):
+    """Few pairs of a tile are listed, many compared: neither makes inf - inf or 0 * inf."""
+    x, y, _ = inputs()
+    loss = losses.siglip_loss(x, y, 10.0, -torch.inf, ids=ids, same=same)
+    assert loss == torch.inf
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, (x, y)))
+
+
+@pytest.mark.parametrize("module", [losses.ClipLoss, losses.SigLipLoss])
+def test_an_override_is_told_what_of_same_is_wrong(module):
+    class Overrides(module):
+        def get_logits(self, *arguments, **options):
+            return super().get_logits(*arguments, **options)
+
+    x, y, _ = inputs()
+    bias = () if module is losses.ClipLoss else (-3.0,)
+    loss = Overrides()
+    with pytest.raises(ValueError, match="same='drop'; accepted: positive, ignore"):
+        loss(x, y, 10.0, *bias, same="drop")
+    with pytest.raises(ValueError, match="takes no ids and no extra_texts"):
+        loss(x, y, 10.0, *bias, ids=IDS)
+    assert torch.equal(loss(x, y, 10.0, *bias, same="ignore"), loss(x, y, 10.0, *bias))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fastclip.comm import Peers, peers_of_function
 from fastclip.functional.clip_block import sharded_infonce
-from fastclip.functional.settings import ComputeOptions, SameIds
+from fastclip.functional.settings import ComputeOptions, GivenIds
 from fastclip.functional.sharded import (
     Flags,
     check_workspace,
@@ -42,7 +42,7 @@ from fastclip.ops.infonce import (
     clip_loss_single,
     shifted,
 )
-from fastclip.ops.inputs import FLOAT_DTYPES, check_ids, paired, paired_with_extra, scalar
+from fastclip.ops.inputs import FLOAT_DTYPES, SAME, check_ids, paired, paired_with_extra, scalar
 
 
 def clip_loss(
@@ -105,14 +105,14 @@ def clip_loss(
         TypeError, ValueError: inputs that do not fit. In a group, ValueError on every rank.
     """
     peers = peers_of_function(group, shards)
-    if ids is not None or extra_texts is not None or same != "positive":
+    if ids is not None or extra_texts is not None or same not in SAME:
         options = ComputeOptions(workspace_bytes, backend, reduce_dtype)
         return clip_loss_with_ids(
             image_features,
             text_features,
             logit_scale,
             logit_bias,
-            SameIds(ids, same, extra_texts),
+            GivenIds(ids, same, extra_texts),
             Flags(local_loss, gather_with_grad),
             peers,
             options,
@@ -142,7 +142,7 @@ def clip_loss_with_ids(
     text: Tensor,
     logit_scale: Tensor | float,
     logit_bias: Tensor | float | None,
-    given: SameIds,
+    given: GivenIds,
     flags: Flags,
     peers: Peers | None,
     options: ComputeOptions,
@@ -173,7 +173,7 @@ def clip_loss_over_ranks(
     flags: Flags,
     peers: Peers,
     options: ComputeOptions,
-    given: SameIds | None = None,
+    given: GivenIds | None = None,
 ) -> Tensor:
     """``clip_loss`` among ``peers``."""
     local_loss, gather_with_grad = flags
@@ -259,7 +259,7 @@ def _prepare_ids(
     text: Tensor,
     scale: Tensor | float,
     bias: Tensor | float | None,
-    given: SameIds,
+    given: GivenIds,
     options: ComputeOptions,
 ) -> tuple[tuple[Tensor, ...], str]:
     """``_prepare`` with ids or extra texts; these come last, where there are any."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastclip.comm import Handshake, Peers, peers_of_module
 from fastclip.functional.settings import ComputeOptions, warn_once
+from fastclip.ops.inputs import SAME
 
 Overridable = tuple[Callable[..., Any], ...]
 
@@ -70,8 +71,10 @@ class ContrastiveLoss(nn.Module):
             )
         return bool(names)
 
-    def _no_ids(self) -> ValueError:
+    def _no_ids(self, same: str) -> ValueError:
         """What an override raises that knows neither ids nor extra texts."""
+        if same not in SAME:
+            return ValueError(f"same={same!r}; accepted: {', '.join(SAME)}")
         return ValueError(
             f"{type(self).__name__} overrides a method that makes logits or labels, and takes no "
             "ids and no extra_texts; accepted: those of a loss without overrides"

@@ -44,7 +44,7 @@ class ComputeOptions:
 
 
 @dataclass(frozen=True)
-class SameIds:
+class GivenIds:
     """What a call has beside pairs: ``ids [n]`` or None, what becomes of pairs of one id, and
     ``extra_texts [k, D]`` or None. See ``clip_loss``."""
 

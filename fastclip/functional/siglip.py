@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastclip.comm import EXTRA, IMAGE, TEXT, TRAVEL, Peers, Shards, peers_of_function
-from fastclip.functional.settings import ComputeOptions, SameIds
+from fastclip.functional.settings import ComputeOptions, GivenIds
 from fastclip.functional.sharded import check_workspace, divide_by_max
 from fastclip.ops.derivatives import first_order
 from fastclip.ops.dispatch import (
@@ -23,7 +23,7 @@ from fastclip.ops.dispatch import (
     resolve_for_ids,
 )
 from fastclip.ops.epilogue import scale_and_round
-from fastclip.ops.inputs import check_ids, paired_with_extra, scalar
+from fastclip.ops.inputs import SAME, check_ids, paired_with_extra, scalar
 from fastclip.ops.sigmoid import siglip_loss_ids_single, siglip_loss_single, sigmoid_forward
 
 
@@ -62,7 +62,7 @@ def siglip_loss(
         ids: ``[n]`` int64, any values; rows of one id anywhere in the batch belong together. None
             where every pair is of its own.
         same: ``"positive"``: the label of every image and text of one id is +1. ``"ignore"``: those
-            that are not row i and row i are left out of the sum.
+            that are not row i and column i are left out of the sum.
         extra_texts: ``[k, D]`` like ``text_features``: hard negatives, with label -1 for all images
             of the batch. Ranks may give different numbers of them, which are gathered whole.
 
@@ -81,7 +81,7 @@ def siglip_loss(
         *check_dist_impl(dist_impl, chunk_size),
         peers_of_function(group, shards),
         ComputeOptions(workspace_bytes, backend, reduce_dtype),
-        SameIds(ids, same, extra_texts),
+        GivenIds(ids, same, extra_texts),
     )
 
 
@@ -103,10 +103,10 @@ def sigmoid_contrastive(
     chunk_size: int,
     peers: Peers | None,
     options: ComputeOptions,
-    given: SameIds,
+    given: GivenIds,
 ) -> Tensor:
     """``siglip_loss`` among ``peers``."""
-    plain = given.ids is None and given.extra_texts is None and given.same == "positive"
+    plain = given.ids is None and given.extra_texts is None and given.same in SAME
     if peers is None and not plain:
         return siglip_loss_ids_single(
             image,

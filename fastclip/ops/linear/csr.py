@@ -61,24 +61,38 @@ def as_csr(target: CsrTarget, hidden: Tensor, vocabulary: int) -> Csr:
             f"target is a tensor of layout {target.layout}; accepted: torch.sparse_csr, or a tuple "
             "(crow_indices, col_indices[, values])"
         )
-    if rows.shape != (n + 1,):
-        raise ValueError(
-            f"crow_indices has shape {tuple(rows.shape)}; accepted: {(n + 1,)}, one more than the "
-            f"{n} rows of hidden"
-        )
+    check_row_starts(rows, hidden)
+    check_index("col_indices", columns, hidden)
     if columns.ndim != 1 or (values is not None and values.shape != columns.shape):
         shapes = [tuple(t.shape) for t in (columns, values) if t is not None]
         raise ValueError(
             f"col_indices and values have shapes {shapes}; accepted: [entries], both the same"
         )
-    for name, index in (("crow_indices", rows), ("col_indices", columns)):
-        if index.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name} is {index.dtype}; accepted: int64 or int32")
-    for name, tensor in zip(Csr._fields, (rows, columns, values), strict=True):
-        if tensor is not None and tensor.device != hidden.device:
-            raise ValueError(f"target's {name} is on {tensor.device} but hidden on {hidden.device}")
+    if values is not None and values.device != hidden.device:
+        raise ValueError(f"target's values is on {values.device} but hidden on {hidden.device}")
     refuse_gradient("values", values)
     return Csr(rows, columns, values)
+
+
+def check_row_starts(rows: Tensor, hidden: Tensor) -> None:
+    """``crow_indices`` of ``hidden [..., D]``: raise TypeError or ValueError for what is none."""
+    check_index("crow_indices", rows, hidden)
+    n = hidden.shape[:-1].numel()
+    if rows.shape != (n + 1,):
+        raise ValueError(
+            f"crow_indices has shape {tuple(rows.shape)}; accepted: {(n + 1,)}, one more than the "
+            f"{n} rows of hidden"
+        )
+
+
+def check_index(name: str, index: Tensor, hidden: Tensor) -> None:
+    """Raise TypeError or ValueError for what is no tensor of indices beside hidden."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"{name} is a {type(index).__name__}; accepted: a torch tensor")
+    if index.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} is {index.dtype}; accepted: int64 or int32")
+    if index.device != hidden.device:
+        raise ValueError(f"target's {name} is on {index.device} but hidden on {hidden.device}")
 
 
 def check_indices(target: Csr, vocabulary: int) -> None:

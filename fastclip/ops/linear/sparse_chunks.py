@@ -56,7 +56,9 @@ def _losses(layer: RowChunks, target: SparseTargets, picked: Tensor, weights: Te
             whole = entries.of(row_total)[span]
             gradient = (entry_z - entries.of(lse)[span]).expm1_().mul_(whole)
             gradient.add_(whole - target.totals(target_z, chunk))
-            gradient.mul_(entries.of(weights)[span])
+            weight = entries.of(weights)[span]
+            # A row of weight 0 may have targets of no probability.
+            gradient = torch.where(weight == 0, 0, gradient.mul_(weight))
             layer.entries[place] = gradient.to(z.dtype)
             layer.accumulate(picked[chunk], z)
     losses = row_total * lse - target.on_target(target_z)

@@ -79,9 +79,10 @@ class TilePairs:
             rows, columns = rows[other], columns[other]
         return rows, columns
 
-    def _masks(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Halves of blocks, and 1 at their pairs and 0 elsewhere: in one half of the scratch, whose
-        other half holds it as it is compared, for a cast would take memory of its own."""
+    def _masks(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Halves of blocks, whether each place is a pair, bool, and room for as many numbers: in
+        the two halves of the scratch. What is not finite must not meet the mask as a factor of
+        0."""
         row_ids, column_ids = self._ids
         for block, c in self._tiles.blocks(len(row_ids), len(column_ids)):
             height, width = block.stop - block.start, c.stop - c.start
@@ -93,15 +94,15 @@ class TilePairs:
                 torch.eq(row_ids[r, None], column_ids[c], out=equal)
                 if self._own is not None:
                     diagonal(equal, self._own + r.start - c.start)[0].fill_(False)
-                yield r, c, floats[:size].view(shape).copy_(equal)
+                yield r, c, equal, floats[:size].view(shape)
 
     def add(self, tile: Tensor, amount: float) -> None:
         """Add a number to the pairs."""
         if self._places is not None:
             tile.index_put_(self._places, tile[self._places].add_(amount))
             return
-        for r, c, mask in self._masks():
-            tile[r, c].add_(mask, alpha=amount)
+        for r, c, equal, room in self._masks():
+            tile[r, c].add_(room.copy_(equal), alpha=amount)
 
     def add_sums(self, tile: Tensor, row_sum: Tensor, column_sum: Tensor, factor: float) -> None:
         """Add ``factor`` times the pairs to sums of their rows and columns, float64 vectors."""
@@ -110,10 +111,11 @@ class TilePairs:
             for total, places in zip((row_sum, column_sum), self._places, strict=True):
                 _add_at(total, places, values)
             return
-        for r, c, mask in self._masks():
-            mask.mul_(tile[r, c])
-            row_sum[r].add_(mask.sum(1), alpha=factor)
-            column_sum[c].add_(mask.sum(0), alpha=factor)
+        zero = tile.new_zeros(())
+        for r, c, equal, room in self._masks():
+            torch.where(equal, tile[r, c], zero, out=room)
+            row_sum[r].add_(room.sum(1), alpha=factor)
+            column_sum[c].add_(room.sum(0), alpha=factor)
 
     def subtract(self, tile: Tensor, by_row: Tensor | None, by_column: Tensor | None) -> None:
         """Take an amount by row ``[rows]`` and one by column from the pairs."""
@@ -124,7 +126,8 @@ class TilePairs:
                     values -= amount[places]
             tile.index_put_(self._places, values)
             return
-        for r, c, mask in self._masks():
+        for r, c, equal, room in self._masks():
+            mask = room.copy_(equal)
             if by_row is not None:
                 tile[r, c].addcmul_(mask, by_row[r, None], value=-1)
             if by_column is not None:
@@ -137,9 +140,12 @@ class TilePairs:
             total += values.sum(dtype=total.dtype)
             tile.index_put_(self._places, values)
             return
-        for r, c, mask in self._masks():
-            total -= mask.mul_(tile[r, c]).sum(1).sum(dtype=total.dtype)
-            tile[r, c].sub_(mask, alpha=2)
+        zero = tile.new_zeros(())
+        for r, c, equal, room in self._masks():
+            values = tile[r, c]
+            torch.neg(values, out=room)
+            torch.where(equal, room, values, out=values)
+            total += torch.where(equal, room, zero, out=room).sum(1).sum(dtype=total.dtype)
 
 
 def _add_at(total: Tensor, places: Tensor, values: Tensor) -> None:

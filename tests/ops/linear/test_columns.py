@@ -97,6 +97,30 @@ def test_all_columns_are_the_whole_layer_to_the_last_bit(name):
         assert all(torch.equal(p, q) for p, q in zip(outcomes[0], other, strict=True))
 
 
+@pytest.mark.parametrize("ignored", [-100, 0, 1, 3, 5, 9])
+def test_what_is_ignored_is_an_id_and_no_place(ignored):
+    """Places 0, 1 and 2 of the columns are no ids; of the ids among them, 5 may be ignored."""
+    columns = torch.tensor([2, 5, 9])
+    target = torch.tensor([2, 5, 9, 5, 2, ignored])
+    hidden, weight = INPUTS.hidden[:6], INPUTS.weight
+    got = linear_cross_entropy(
+        hidden, weight, target, ignore_index=ignored, columns=columns, reduction="none"
+    )
+    places = torch.searchsorted(columns, target).where(target != ignored, -100)
+    want = reference.linear_cross_entropy(hidden, weight[columns], places, reduction="none")
+    torch.testing.assert_close(got, want)
+    mean = linear_cross_entropy(hidden, weight, target, ignore_index=ignored, columns=columns)
+    torch.testing.assert_close(mean, want.sum() / (target != ignored).sum())
+
+
+def test_a_target_below_0_is_named_as_it_was_given():
+    target = torch.tensor([0, 1]), torch.tensor([-1])
+    with pytest.raises(IndexError, match="col_indices holds -1, which is none of columns"):
+        multi_target_cross_entropy(
+            INPUTS.hidden[:1], INPUTS.weight, target, columns=torch.tensor([1, 2])
+        )
+
+
 @every_loss
 def test_gradcheck(name):
     ours, target, *_ = LOSSES[name]
@@ -115,6 +139,7 @@ def test_opcheck():
     torch.library.opcheck(
         torch.ops.fastclip.places_among_columns, (kept(LABELS, -100), COLUMNS, -100, "target")
     )
+    torch.library.opcheck(torch.ops.fastclip.checked_columns, (COLUMNS, VOCABULARY))
 
 
 def test_memory_is_the_workspace_and_copies_of_the_columns():
@@ -140,8 +165,10 @@ def test_memory_is_the_workspace_and_copies_of_the_columns():
     (COLUMNS.flip(0), IndexError, "columns does not rise; accepted: sorted, each column once"),
     (COLUMNS.repeat_interleave(2), IndexError, "columns does not rise"),
     (torch.arange(1), IndexError, r" holds \d+, which is none of columns"),
-    (torch.arange(VOCABULARY + 1), IndexError, "out of range"),
-    (torch.arange(-1, VOCABULARY), IndexError, "out of range"),
+    (torch.arange(VOCABULARY + 1), IndexError, "columns holds 60; accepted: 0 to 59"),
+    (torch.arange(-1, VOCABULARY), IndexError, "columns holds -1; accepted: 0 to 59"),
+    ([2, 5], TypeError, "columns is a list; accepted: a torch tensor or None"),
+    (5, TypeError, "columns is a int; accepted: a torch tensor or None"),
 ])  # fmt: skip
 @every_loss
 def test_bad_columns_are_named(name, columns, error_type, words):

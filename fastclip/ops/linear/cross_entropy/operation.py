@@ -60,19 +60,23 @@ def linear_cross_entropy(
         The mean over no targets at all is 0 with zero gradients, where ``F.cross_entropy`` has NaN.
     Raises:
         TypeError, ValueError: dtypes, shapes or options that are not accepted, or a workspace too
-            small. IndexError: a target outside 0 to V - 1 (on a CPU; on a GPU the device asserts).
+            small. IndexError: a target outside 0 to V - 1 or ``columns``, or columns that do not
+            rise (on a CPU; on a GPU the device asserts).
             RuntimeError: on double backward.
     """
     rows = check_layer(hidden, weight, bias, reduction)
     _check(hidden, target, label_smoothing)
     row_weight = check_row_weight(row_weight, hidden, rows)
     rows = pick_columns(rows, columns)
+    labels = places_of("target", target.reshape(-1).long(), columns, ignore_index)
+    if columns is not None:
+        ignore_index = -1
     backend = resolve_for_graph(
         "linear_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
     )
     loss = _loss.differentiable(
         *rows,
-        places_of("target", target.reshape(-1).long(), columns, ignore_index),
+        labels,
         reduction,
         ignore_index,
         label_smoothing,

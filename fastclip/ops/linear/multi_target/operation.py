@@ -61,8 +61,9 @@ def multi_target_cross_entropy(
         The mean over no rows at all is 0.
     Raises:
         TypeError, ValueError: dtypes, shapes or options that are not accepted, weights that want a
-            gradient, or a workspace too small. IndexError: indices that are no CSR matrix (on a
-            CPU; on a GPU the device asserts). RuntimeError: on double backward.
+            gradient, or a workspace too small. IndexError: indices that are no CSR matrix or
+            not among ``columns``, or columns that do not rise (on a CPU; on a GPU the device
+            asserts). RuntimeError: on double backward.
     """
     rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)

@@ -15,6 +15,7 @@ from torch import Tensor
 from fastclip.ops.dispatch import DEFAULT_WORKSPACE_BYTES, resolve_for_graph
 from fastclip.ops.inputs import statistics_dtype
 from fastclip.ops.linear.columns import pick_columns, places_of
+from fastclip.ops.linear.csr import check_index, check_row_starts
 from fastclip.ops.linear.layer import check_layer, check_row_weight, refuse_gradient
 from fastclip.ops.linear.ngram.packs import NgramCall, NgramRows
 from fastclip.ops.linear.ngram.positions import Ngrams
@@ -32,8 +33,9 @@ ngram_cross_entropy_rows, ngram_cross_entropy_op = _loss.rows, _loss.op
 def jelinek_mercer(orders: int, weight: float = 0.2) -> list[float]:
     """What each order has in a mixture of n-grams, from 1 to ``orders``: ``weight`` the highest,
     ``weight`` of the rest the next, and so on, and all that is left the lowest."""
-    if orders < 1 or not 0 <= weight <= 1:
-        raise ValueError(f"orders={orders}, weight={weight}; accepted: 1 or more, 0 to 1")
+    numbers = isinstance(orders, int) and isinstance(weight, int | float)
+    if not numbers or orders < 1 or not 0 <= weight <= 1:
+        raise ValueError(f"orders={orders!r}, weight={weight!r}; accepted: 1 or more, 0 to 1")
     higher = [weight * (1 - weight) ** back for back in range(orders - 1)]
     return [(1 - weight) ** (orders - 1), *reversed(higher)]
 
@@ -79,15 +81,16 @@ def ngram_cross_entropy(
         The mean over no rows at all is 0.
     Raises:
         TypeError, ValueError: dtypes, shapes or options that are not accepted, a mixture that wants
-            a gradient, or a workspace too small. IndexError: positions that are no cut of ngrams,
-            or columns that are none (on a CPU; on a GPU the device asserts). RuntimeError: on
-            double backward.
+            a gradient or holds what is not 0 or more, or a workspace too small. IndexError:
+            positions that are no cut of ngrams, n-grams that are no column or not among
+            ``columns``, or columns that do not rise (what values are wrong is told on a CPU; on a
+            GPU the device asserts). RuntimeError: on double backward.
     """
     rows = check_layer(hidden, weight, bias, reduction)
     row_weight = check_row_weight(row_weight, hidden, rows)
     ngrams = _check_ngrams(target, mixture, hidden)
     rows = pick_columns(rows, columns)
-    ngrams = ngrams._replace(columns=places_of("ngrams", ngrams.columns, columns))
+    ngrams = ngrams._replace(columns=places_of("ngrams", ngrams.columns, columns, -1))
     backend = resolve_for_graph(
         "ngram_cross_entropy", backend, rows.hidden, rows.weight, workspace_bytes
     )
@@ -107,27 +110,18 @@ def _check_ngrams(
     target: tuple[Tensor, Tensor], mixture: Sequence[float] | Tensor, hidden: Tensor
 ) -> Ngrams:
     """The targets of the public function, their shapes and dtypes checked."""
-    n, device = hidden.shape[:-1].numel(), hidden.device
     if not isinstance(target, tuple) or len(target) != 2:
         found = f"a tuple of {len(target)}" if isinstance(target, tuple) else type(target).__name__
         raise TypeError(f"target is {found}; accepted: (crow_indices, ngrams)")
     rows, columns = target
-    if rows.shape != (n + 1,):
-        raise ValueError(
-            f"crow_indices has shape {tuple(rows.shape)}; accepted: {(n + 1,)}, one more than the "
-            f"{n} rows of hidden"
-        )
+    check_row_starts(rows, hidden)
+    check_index("ngrams", columns, hidden)
     if columns.ndim != 2 or not columns.shape[1]:
         raise ValueError(
             f"ngrams has shape {tuple(columns.shape)}; accepted: [positions, orders], 1 order or "
             "more"
         )
-    for name, index in (("crow_indices", rows), ("ngrams", columns)):
-        if index.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{name} is {index.dtype}; accepted: int64 or int32")
-        if index.device != device:
-            raise ValueError(f"target's {name} is on {index.device} but hidden on {device}")
-    return Ngrams(rows, columns, _check_mixture(mixture, columns.shape[1], device))
+    return Ngrams(rows, columns, _check_mixture(mixture, columns.shape[1], hidden.device))
 
 
 def _check_mixture(mixture: Sequence[float] | Tensor, orders: int, device: torch.device) -> Tensor:
@@ -139,8 +133,10 @@ def _check_mixture(mixture: Sequence[float] | Tensor, orders: int, device: torch
                 f"{device}"
             )
     else:
-        if not all(weight >= 0 for weight in mixture):
-            raise ValueError(f"mixture={list(mixture)}; accepted: 0 or more each")
+        if not isinstance(mixture, Sequence) or not all(
+            isinstance(weight, int | float) for weight in mixture
+        ):
+            raise TypeError(f"mixture={mixture!r}; accepted: a number for each order")
         mixture = torch.tensor(mixture, dtype=torch.float64)
     if mixture.shape != (orders,):
         raise ValueError(

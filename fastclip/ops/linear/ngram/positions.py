@@ -46,12 +46,20 @@ class Ngrams(NamedTuple):
 
 
 def check_ngrams(target: Ngrams, vocabulary: int) -> None:
-    """Raise IndexError for positions or columns that are none of ``vocabulary`` columns.
+    """Raise IndexError for positions or columns that are none of ``vocabulary`` columns, and
+    ValueError for a mixture that is not 0 or more.
 
     A GPU asserts on its own instead, to spare a synchronization.
     """
     check_rows(target.rows, len(target.columns), "positions of ngrams")
     check_columns("ngrams", target.columns, vocabulary, least=-1)
+    mixture = target.mixture
+    good = (mixture >= 0) & mixture.isfinite()
+    if mixture.device.type == "cpu":
+        if not good.all():
+            raise ValueError(f"mixture={mixture.tolist()}; accepted: 0 or more each, and finite")
+    elif mixture.device.type == "cuda":
+        torch._assert_async(good.all(), "mixture must be 0 or more")
 
 
 class Mixtures:
@@ -87,14 +95,18 @@ class Mixtures:
     def totals(self, z: Tensor, chunk: slice) -> Tensor:
         span = self.entries.span(chunk)
         positions = self._positions(chunk)
-        logits = self._logits(z, span, positions)
-        share = (logits - logits.logsumexp(1, keepdim=True)).exp_()
-        share = torch.where(self._usable[positions], share, 0)
+        usable = self._usable[positions]
+        logits, mixed = self._logits(z, span, positions)
+        # Where no order has any probability, the mixture alone says what each has of the position.
+        lost = (mixed == -torch.inf).unsqueeze(1)
+        logits = torch.where(lost & usable, self._log_mixture, logits)
+        share = logits.softmax(1)
+        share = torch.where(usable, share, 0)
         slot = self._slot[span] - positions.start * self._orders
         return self.entries.place_sums(share.flatten()[slot], span)
 
     def on_target(self, z: Tensor) -> Tensor:
-        mixed = self._logits(z, slice(0, len(z)), slice(0, len(self._usable))).logsumexp(1)
+        _, mixed = self._logits(z, slice(0, len(z)), slice(0, len(self._usable)))
         mixed = torch.where(self._usable.any(1), mixed, 0)
         rows = torch.arange(len(self._rows) - 1, device=z.device)
         row = torch.repeat_interleave(rows, self._rows.diff(), output_size=len(mixed))
@@ -109,9 +121,11 @@ class Mixtures:
         first, last = int(index[chunk.start]), int(index[chunk.stop - 1])
         return slice(int(self._rows[first]), int(self._rows[last + 1]))
 
-    def _logits(self, z: Tensor, span: slice, positions: slice) -> Tensor:
-        """``log c_m + z_m`` of some positions, ``[positions, orders]``; of entries of theirs."""
+    def _logits(self, z: Tensor, span: slice, positions: slice) -> tuple[Tensor, Tensor]:
+        """``log c_m + z_m`` of some positions, ``[positions, orders]``, by the entries that are
+        theirs, and their log-sum-exps ``[positions]``."""
         usable = self._usable[positions]
         logits = z.new_full((usable.numel(),), -torch.inf)
         logits[self._slot[span] - positions.start * self._orders] = z[span]
-        return torch.where(usable, logits.view_as(usable) + self._log_mixture, -torch.inf)
+        logits = torch.where(usable, logits.view_as(usable) + self._log_mixture, -torch.inf)
+        return logits, logits.logsumexp(1)

@@ -88,7 +88,7 @@ def test_what_the_orders_have():
     assert jelinek_mercer(1) == [1.0]
     assert jelinek_mercer(3, 1.0) == [0.0, 0.0, 1.0]
     assert jelinek_mercer(3, 0.0) == [1.0, 0.0, 0.0]
-    for orders, weight in ((0, 0.2), (2, 1.5)):
+    for orders, weight in ((0, 0.2), (2, 1.5), (2.5, 0.2), ("a", 0.2), (2, None)):
         with pytest.raises(ValueError, match="accepted: 1 or more, 0 to 1"):
             jelinek_mercer(orders, weight)
 
@@ -145,6 +145,29 @@ def test_columns_that_have_no_probability():
     want = reference.ngram_cross_entropy(h, w[seen], (rows, columns[:, :1]), b[seen], mixture=[0.5])
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(*(torch.autograd.grad(loss, leaves) for loss in (got, want)))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_targets_without_any_probability_are_infinite_and_spread_no_nan(reduction):
+    """The loss of a row whose only column is masked is infinite, and 0 where the row weighs
+    nothing; its gradient is the other losses' there."""
+    bias = torch.tensor([0.0, 0, 0, -torch.inf])
+    hidden, weight = torch.randn(3, 2).double(), torch.randn(4, 2).double()
+    rows, columns = torch.tensor([0, 1, 2, 3]), torch.tensor([[1, 2], [3, -1], [2, 2]])
+    for weights in (torch.tensor([1.0, 0, 1]), torch.ones(3)):
+        outcomes = []
+        for loss, target, options in (
+            (ngram_cross_entropy, (rows, columns), {"mixture": [0.5, 0.5]}),
+            (multi_target_cross_entropy, (rows, columns[:, 0]), {}),
+        ):
+            h, w, b = leaves = [t.double().requires_grad_() for t in (hidden, weight, bias)]
+            given = {"reduction": reduction, "row_weight": weights.double(), **options}
+            value = loss(h, w, target, b, **given)
+            outcomes.append((value, torch.autograd.grad(value.sum(), leaves)))
+        (value, grads), (other, others) = outcomes
+        assert value.isinf().any() == other.isinf().any() == (weights[1] > 0)
+        assert all(g.isfinite().all() for g in (*grads, *others))
+        torch.testing.assert_close(grads[0][1], others[0][1])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -253,6 +276,13 @@ ROWS, COLUMNS = torch.tensor([0, 1, 1, 3]), torch.tensor([[2, -1], [0, 5], [4, 1
     (dict(target=(ROWS + 1, COLUMNS)), IndexError, "crow_indices goes from 1 to 4"),
     (dict(target=(ROWS[[0, 3, 1, 3]], COLUMNS)), IndexError, "in steps of at least -2"),
     (dict(mixture=[1.0]), ValueError, r"mixture has shape \(1,\); accepted: \(2,\)"),
+    (dict(mixture=None), TypeError, "mixture=None; accepted: a number for each order"),
+    (dict(mixture=0.5), TypeError, "mixture=0.5; accepted: a number for each order"),
+    (dict(mixture=["a", "b"]), TypeError, "mixture=.*; accepted: a number for each order"),
+    (dict(mixture=[float("inf"), 1.0]), ValueError, "mixture=.*; accepted: 0 or more each"),
+    (dict(mixture=torch.tensor([-0.5, 1.0])), ValueError, "mixture=.*; accepted: 0 or more each"),
+    (dict(target=([0, 1, 1, 3], COLUMNS)), TypeError, "crow_indices is a list; accepted: a torch"),
+    (dict(target=(ROWS, [[1, 2]])), TypeError, "ngrams is a list; accepted: a torch tensor"),
     (dict(mixture=[1.0, -0.5]), ValueError, "mixture=.*; accepted: 0 or more each"),
     (dict(mixture=[1.0, float("nan")]), ValueError, "mixture=.*; accepted: 0 or more each"),
     (dict(mixture=torch.ones(2, dtype=torch.long)), TypeError, "mixture is torch.int64 on cpu"),
