@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,6 +134,8 @@ class Evaluation(ABC):
     """Whether it asks for the attributes in the records' json."""
     reads: tuple[Field, ...] = ()
     """Further fields that it asks for."""
+    library: ClassVar[str | None] = None
+    """The module without which it cannot be asked."""
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model can be asked at all."""
@@ -140,7 +143,9 @@ class Evaluation(ABC):
 
     def unavailable(self) -> str | None:
         """Why it cannot be asked anywhere here, in a sentence; None where it can."""
-        return None
+        if self.library is None or find_spec(self.library) is not None:
+            return None
+        return f"{self.name} is not measured: the module {self.library} is not installed"
 
     @abstractmethod
     def lacks(self, facts: SplitFacts) -> str | None:

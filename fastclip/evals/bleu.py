@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from fastclip.data.fields import CAPTIONS
@@ -24,11 +23,7 @@ class Bleu(Evaluation):
     name = "BLEU-4"
     needs = WRITES
     reads = (CAPTIONS,)
-
-    def unavailable(self) -> str | None:
-        if find_spec("sacrebleu") is not None:
-            return None
-        return "BLEU-4 is not measured: the module sacrebleu is not installed"
+    library = "sacrebleu"
 
     def lacks(self, facts: SplitFacts) -> str | None:
         return facts.lack_of("captions", facts.captions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,16 +27,12 @@ class TagPrecision(Evaluation):
     """
 
     needs = ("tag_log_probs", "tags")
+    library = "sklearn"
 
     def __init__(self, field: Field) -> None:
         self.field = field
         self.name = f"average precision of tags from {field.name}"
         self.reads = (field,)
-
-    def unavailable(self) -> str | None:
-        if find_spec("sklearn") is not None:
-            return None
-        return f"{self.name} is not measured: the module sklearn is not installed"
 
     def fits(self, model: Any) -> bool:
         return super().fits(model) and model.tags.field == self.field

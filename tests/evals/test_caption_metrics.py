@@ -94,7 +94,7 @@ def test_without_sacrebleu_it_alone_is_left_out(monkeypatch):
     model = build("captioning").model
     asked = {e.name for e in evals.evaluations_of(model)}
     assert {"BLEU-4", "CIDEr-D"} <= asked and evals.unavailable_for(model) == []
-    monkeypatch.setattr("fastclip.evals.bleu.find_spec", lambda name: None)
+    monkeypatch.setattr("fastclip.evals.base.find_spec", lambda name: None)
     assert {e.name for e in evals.evaluations_of(model)} == asked - {"BLEU-4"}
     [told] = evals.unavailable_for(model)
     assert (
@@ -103,3 +103,14 @@ def test_without_sacrebleu_it_alone_is_left_out(monkeypatch):
         == ("BLEU-4 is not measured: the module sacrebleu is not installed")
     )
     assert evals.unavailable_for(build("clip").model) == []
+
+
+def test_without_scikit_learn_tags_are_left_out(monkeypatch):
+    model = build("tp_postag").model
+    asked = {e.name for e in evals.evaluations_of(model)}
+    [name] = [name for name in asked if name.startswith("average precision of tags")]
+    monkeypatch.setattr("fastclip.evals.base.find_spec", lambda name: None)
+    assert {e.name for e in evals.evaluations_of(model)} == asked - {name}
+    assert evals.unavailable_for(model) == [
+        f"{name} is not measured: the module sklearn is not installed"
+    ]
